@@ -5,13 +5,119 @@ The image is `(N, 3, H, W)` in [0, 1], float32, or float64 if it was made from a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from importlib import resources
+from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.errors import ImageError, SettingsError
+from phosphene.errors import ImageError, SettingsError, WeightsError
+
+# How near to black and white a picture is taken to be, where black and white lie at infinity:
+# a quarter of an 8-bit level.
+MARGIN = 1 / 1024
+# Where soft_clip() begins to bend. A power of two, so that 1 - KNEE + KNEE is 1 exactly.
+KNEE = 1 / 16
+
+
+class Statistics(NamedTuple):
+    """What natural pictures have in common, float64, sRGB in [0, 1]; see training/statistics.py.
+
+    `mean`, `(3,)`, and `covariance`, `(3, 3)`, of R, G, B. `colour`, `(3, 3)`: a square root of the
+    covariance, its longest column of length 1, so that `colour @ channels` gives decorrelated
+    channels the colours of nature. `spectrum`, `(3, S, S // 2 + 1)`: the mean of
+    `|rfft2(norm="ortho")|` of each such channel at unit variance, S × S px.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    colour: Tensor
+    spectrum: Tensor
+
+    @property
+    def axes(self) -> Tensor:
+        """The square root of the covariance at its true length: unit variance → sRGB contrast."""
+        return self.colour * (self.covariance.trace() / self.colour.square().sum()).sqrt()
+
+
+@functools.cache
+def natural_statistics() -> Statistics:
+    """Read the bundled statistics, float64 on the CPU. WeightsError if the file is not there."""
+    file = resources.files("phosphene") / "data" / "natural.npz"
+    try:
+        with file.open("rb") as stream, np.load(stream) as arrays:
+            parts = {name: torch.from_numpy(arrays[name]).double() for name in Statistics._fields}
+    except (OSError, KeyError, ValueError) as error:
+        raise WeightsError(f"the statistics of natural pictures, {file}: {error}") from error
+    return Statistics(**parts)
+
+
+def natural_magnitude(size: tuple[int, int]) -> Tensor:
+    """The magnitude of a natural picture of `size` (H, W): `(3, H, W // 2 + 1)`, float64, ortho.
+
+    It is read off at the same cycles per px. Natural pictures fall as 1 / f at every scale (Field
+    1987), so what is interpolated is f × magnitude, nearly flat, and a picture larger than the
+    measured ones continues as 1 / f below their lowest frequency. The mean (f = 0) is 0; the total
+    is scaled to the contrast of the measured pictures.
+    """
+    measured = natural_statistics().spectrum
+    side = measured.shape[-2]
+    flat = measured * _frequencies((side, side))
+    # f × magnitude is 0 at the mean, which is no measurement; its neighbours stand in.
+    flat[:, 0, 0] = (flat[:, 1, 0] + flat[:, -1, 0] + flat[:, 0, 1]) / 3
+    # Rows from -1/2 to 1/2 cycles per px, both ends there, so that sampling never leaves the array.
+    rows = torch.arange(-(side // 2), side // 2 + 1) % side
+    flat = flat[:, rows]
+    height, width = size
+    x = torch.fft.rfftfreq(width, dtype=flat.dtype) * side / (flat.shape[-1] - 1) * 2 - 1
+    y = torch.fft.fftfreq(height, dtype=flat.dtype) * side / (side // 2)
+    grid = torch.stack(torch.broadcast_tensors(x, y[:, None]), -1)[None]
+    flat = F.grid_sample(flat[None], grid, padding_mode="border", align_corners=True)[0]
+    f = _frequencies(size)
+    magnitude = torch.where(f > 0, flat / f.clamp(min=1e-12), 0)
+    power, target = _power(magnitude, width), _power(measured, side)
+    return magnitude * (target / power.clamp(min=1e-30)).sqrt()
+
+
+def _power(magnitude: Tensor, width: int) -> Tensor:
+    """Mean square of each picture with this rfft2 magnitude, f = 0 left out: `(C, 1, 1)`."""
+    square = magnitude.square()
+    # rfft2 leaves out the mirror image of all columns but the first and, if W is even, the last.
+    twice = torch.full((magnitude.shape[-1],), 2.0, dtype=magnitude.dtype)
+    twice[0] = 1
+    if width % 2 == 0:
+        twice[-1] = 1
+    total = (square * twice).sum((-2, -1), keepdim=True) - square[:, :1, :1]
+    return total / (magnitude.shape[-2] * width)
+
+
+def _frequencies(size: tuple[int, int]) -> Tensor:
+    """Cycles per px of each entry of `rfft2` for a picture of `size`: `(H, W // 2 + 1)` float64."""
+    height, width = size
+    y = torch.fft.fftfreq(height, dtype=torch.float64)
+    return torch.hypot(y[:, None], torch.fft.rfftfreq(width, dtype=torch.float64)[None])
+
+
+def soft_clip(values: Tensor) -> Tensor:
+    """Any number → [0, 1]: unchanged between 1/16 and 15/16, bent smoothly beyond, never flat.
+
+    A sigmoid is steepest in the middle and so pulls all tones towards grey; this keeps them.
+    """
+    low = torch.expm1((values - KNEE).clamp(max=0) / KNEE)
+    high = torch.expm1((1 - KNEE - values).clamp(max=0) / KNEE)
+    return values.clamp(KNEE, 1 - KNEE) + KNEE * (low - high)
+
+
+def soft_unclip(image: Tensor) -> Tensor:
+    """The values that `soft_clip` turns into `image`, black and white taken as 1/1024 away."""
+    image = image.clamp(MARGIN, 1 - MARGIN)
+    low, high = ((v / KNEE).clamp(max=1).log() for v in (image, 1 - image))
+    return image.clamp(KNEE, 1 - KNEE) + KNEE * (low - high)
 
 
 def _checked(image: Tensor) -> Tensor:
@@ -22,6 +128,20 @@ def _checked(image: Tensor) -> Tensor:
         raise ImageError(f"the image is {image.dtype}; it must be float, in [0, 1]")
     dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
     return image.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _start(size: tuple[int, int], batch: int, image: Tensor | None) -> Tensor | None:
+    """Check `size` and `batch`; a copy of `image`, `batch` of them, or None if there is none."""
+    if len(size) != 2 or min(size) < 1 or batch < 1:
+        raise SettingsError(f"size {size} × batch {batch}: each must be 1 or more, size is (H, W)")
+    if image is None:
+        return None
+    image = _checked(image)
+    if tuple(image.shape[-2:]) != tuple(size) or image.shape[0] not in (1, batch):
+        raise SettingsError(
+            f"the image has shape {tuple(image.shape)}, size and batch say {(batch, 3, *size)}"
+        )
+    return image.expand(batch, -1, -1, -1)
 
 
 def _per_channel(name: str, value: Sequence[float] | float) -> Tensor:
@@ -37,7 +157,8 @@ class Pixels(nn.Module):
     The parameter `pixels` is `(image - shift) / scale`; `forward()` gives `pixels * scale + shift`.
     `scale` and `shift` are one number or one per channel: the deviation and mean of a network let a
     published loop step in that network's normalised values; 1/255 steps in 0 … 255. With scale 1
-    and shift 0 `forward()` returns the parameter itself. The image's dtype (float32, float64) stays.
+    and shift 0 `forward()` returns the parameter itself. The image's dtype, float32 or float64,
+    stays. Nothing but `clamp_()` keeps the image in [0, 1].
     """
 
     scale: Tensor
@@ -83,3 +204,187 @@ class Pixels(nn.Module):
             nudged = torch.nextafter(value, torch.full_like(value, inwards))
             value = torch.where(outside, nudged, value)
         return value
+
+
+class Fourier(nn.Module):
+    """Decorrelated colours and scaled frequencies: a better-conditioned start for visualisation.
+
+    The parameter `spectrum`, `(N, 3, H, W // 2 + 1, 2)`, holds the real and imaginary parts of each
+    frequency. Each is divided by its frequency to the power of `decay`, transformed back, given the
+    colours of natural pictures (unless `decorrelate=False`) and put through a sigmoid.
+    `size` is (H, W), any; `std` the deviation of the random start, drawn from `generator` on the
+    CPU. With an `image`, `(1 or batch, 3, H, W)` in [0, 1], it starts from that instead.
+    Olah et al. 2017, "Feature Visualization"; the constants are those of lucid.
+    """
+
+    spectrum_scale: Tensor
+    colour: Tensor
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        batch: int = 1,
+        std: float = 0.01,
+        decay: float = 1.0,
+        decorrelate: bool = True,
+        generator: torch.Generator | None = None,
+        image: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        start = _start(size, batch, image)
+        like = torch.empty(0) if start is None else start
+        height, width = size
+        self.size = (height, width)
+        # The lowest frequency of all stands in for 0, as in lucid, so that the mean can move.
+        frequencies = _frequencies(size).clamp(min=1 / max(size))
+        self.register_buffer("spectrum_scale", (frequencies**-decay / 4).to(like)[..., None])
+        colour = natural_statistics().colour if decorrelate else torch.eye(3, dtype=torch.float64)
+        self.register_buffer("colour", colour.to(like))
+        if start is None:
+            shape = (batch, 3, height, width // 2 + 1, 2)
+            spectrum = torch.randn(shape, generator=generator) * std
+        else:
+            values = torch.logit(start.clamp(MARGIN, 1 - MARGIN))
+            values = _mix(torch.linalg.inv(self.colour), values)
+            spectrum = torch.view_as_real(torch.fft.rfft2(values, norm="ortho"))
+            spectrum = spectrum / self.spectrum_scale
+        self.spectrum = nn.Parameter(spectrum)
+
+    @classmethod
+    def from_image(cls, image: Tensor, *, decay: float = 1.0, decorrelate: bool = True) -> Fourier:
+        """Start from `image`, `(N, 3, H, W)`: forward() gives it back, to 1/1024 at the ends."""
+        image = _checked(image)
+        size, batch = (image.shape[-2], image.shape[-1]), image.shape[0]
+        return cls(size, batch=batch, decay=decay, decorrelate=decorrelate, image=image)
+
+    def forward(self) -> Tensor:
+        spectrum = torch.view_as_complex(self.spectrum * self.spectrum_scale)
+        # s, for an odd width cannot be told from the spectrum's.
+        values = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        return torch.sigmoid(_mix(self.colour, values))
+
+
+def _mix(matrix: Tensor, image: Tensor) -> Tensor:
+    return torch.einsum("oc,nchw->nohw", matrix, image)
+
+
+class MaCo(nn.Module):
+    """Only the phase of the spectrum is turned; its magnitude stays that of natural pictures.
+
+    The parameter `phase`, `(N, 3, H, W // 2 + 1)`, is in radians and starts uniform, drawn from
+    `generator` on the CPU. The colours are decorrelated unless `decorrelate=False`. `size` is
+    (H, W), any. With an `image`, `(1 or batch, 3, H, W)` in [0, 1], both magnitude and phase start
+    as that image's, and the magnitude is kept: the image can be given back exactly, but under the
+    natural magnitude no phase fits any given picture.
+
+    Each backward pass through the image adds the gradient's absolute value to
+    `accumulated_gradient`, `(N, 3, H, W)`: where the network cared, see `transparency()`.
+
+    Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude
+    Constrained Optimization". Two departures: the phases of a frequency and of its negative are
+    tied, which the magnitude needs to be kept in the first and last column too; and the values are
+    natural contrasts around mid-grey, clipped softly, where the paper's sigmoid turns them pale.
+    """
+
+    magnitude: Tensor
+    free: Tensor
+    fixed: Tensor
+    mean: Tensor
+    colour: Tensor
+    accumulated_gradient: Tensor
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        batch: int = 1,
+        decorrelate: bool = True,
+        generator: torch.Generator | None = None,
+        image: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        start = _start(size, batch, image)
+        like = torch.empty(0) if start is None else start
+        height, width = size
+        self.size = (height, width)
+        colour = natural_statistics().axes if decorrelate else torch.eye(3, dtype=torch.float64)
+        shape = (batch, 3, height, width // 2 + 1)
+        if start is None:
+            magnitude = natural_magnitude(size)[None]
+            if not decorrelate:
+                # The same contrast for each of R, G, B as the colours of nature give them.
+                magnitude = magnitude * natural_statistics().axes.norm(dim=1)[:, None, None]
+            phase = (torch.rand(shape, generator=generator) * 2 - 1) * math.pi
+            mean = natural_statistics().mean[None, :, None, None]
+        else:
+            values = soft_unclip(start)
+            mean = values.mean((-2, -1), keepdim=True)
+            spectrum = torch.fft.rfft2(
+                _mix(torch.linalg.inv(colour).to(like), values - mean), norm="ortho"
+            )
+            magnitude, phase = spectrum.abs(), spectrum.angle()
+        # An entry that is its own mirror image is real: its phase is 0 or π for good.
+        real = torch.zeros(shape[-2:], dtype=torch.bool)
+        rows = [0] if height % 2 else [0, height // 2]
+        columns = [0] if width % 2 else [0, width // 2]
+        real[[[row] for row in rows], columns] = True
+        real = real.to(phase.device)
+        fixed = torch.where(phase.abs() > math.pi / 2, math.pi, 0.0)
+        self.register_buffer("free", ~real)
+        self.register_buffer("fixed", torch.where(real, fixed, 0.0).to(like))
+        self.register_buffer("magnitude", magnitude.to(like))
+        self.register_buffer("mean", mean.to(like))
+        self.register_buffer("colour", colour.to(like))
+        self.register_buffer("accumulated_gradient", like.new_zeros((batch, 3, height, width)))
+        self.phase = nn.Parameter(phase)
+
+    @classmethod
+    def from_image(cls, image: Tensor, *, decorrelate: bool = True) -> MaCo:
+        """Start from `image`, `(N, 3, H, W)`, and keep its own magnitude."""
+        image = _checked(image)
+        size, batch = (image.shape[-2], image.shape[-1]), image.shape[0]
+        return cls(size, batch=batch, decorrelate=decorrelate, image=image)
+
+    def unclipped(self) -> Tensor:
+        """The image before its values are clipped softly to [0, 1]."""
+        phase = self._odd(self.phase) * self.free + self.fixed
+        spectrum = torch.polar(self.magnitude.expand_as(phase), phase)
+        values = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        return _mix(self.colour, values) + self.mean
+
+    def forward(self) -> Tensor:
+        image = soft_clip(self.unclipped())
+        if image.requires_grad:
+            image.register_hook(self._accumulate)
+        return image
+
+    def _odd(self, phase: Tensor) -> Tensor:
+        """`phase` with phase(-f) = -phase(f) in the columns that are their own mirror image."""
+        height, width = self.size
+        last = width // 2 if width % 2 == 0 else 0
+        top, bottom = phase[..., : height // 2 + 1, :], phase[..., height // 2 + 1 :, :]
+        mirrored = -phase[..., 1 : (height + 1) // 2, :].flip(-2)
+        columns = torch.arange(phase.shape[-1], device=phase.device)
+        own = (columns == 0) | (columns == last)
+        return torch.cat((top, torch.where(own, mirrored, bottom)), -2)
+
+    def _accumulate(self, gradient: Tensor) -> None:
+        self.accumulated_gradient += gradient.detach().abs()
+
+    @torch.no_grad()
+    def transparency(self, percentile: float = 80.0) -> Tensor:
+        """How opaque each place should be shown, `(N, 1, H, W)` in [0, 1].
+
+        The accumulated gradient, mean over channels, relative to its `percentile` in (0, 100];
+        what lies above is 1. Before any backward pass everything is 1.
+        """
+        if not 0 < percentile <= 100:
+            raise SettingsError(f"percentile is {percentile}; it must be above 0 and at most 100")
+        mean = self.accumulated_gradient.mean(1, keepdim=True)
+        flat = mean.flatten(1)
+        rank = max(1, math.ceil(flat.shape[1] * percentile / 100))
+        limit = flat.kthvalue(rank, dim=1).values
+        # Few places may have had any gradient at all.
+        limit = torch.where(limit > 0, limit, flat.amax(1))[:, None, None, None]
+        return torch.where(limit > 0, (mean / limit).clamp(max=1), 1.0)
