@@ -1,0 +1,125 @@
+"""The one ascent loop.
+
+`ascend` is a generator: whoever consumes its steps draws a progress bar, keeps film frames, shows
+a live picture, or stops. It knows nothing of networks; `evaluate` tells it score and gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import NonFiniteError
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+
+# Reading a number back from an accelerator stalls it, so there the check is made now and then.
+CHECK_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an ascent.
+
+    `octave` of `octaves` and `index` of `steps` count from 0. `score` `(N,)` is that of the image
+    before the step, `image` `(N, 3, H, W)` the one after it; both stay on the device until read.
+    `last` says that this ascent ends here, because of its number of steps or of its score.
+    """
+
+    octave: int
+    octaves: int
+    index: int
+    steps: int
+    score: Tensor
+    image: Tensor
+    last: bool
+
+
+class Ascent(torch.optim.Optimizer):
+    """Plain gradient ascent: `p + lr * gradient`, into a new tensor.
+
+    The old tensor stays as it was, so a step's image needs no copy.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.data = torch.add(p.data, p.grad, alpha=group["lr"])
+
+
+def ascend(
+    parameterization: nn.Module,
+    evaluate: Evaluate,
+    optimiser: torch.optim.Optimizer,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    transform: Transform | None = None,
+    gradient: Callable[[Tensor], Tensor] | None = None,
+    clamp: bool = False,
+    stop_above: float | None = None,
+    octave: int = 0,
+    octaves: int = 1,
+) -> Iterator[Step]:
+    """Raise the score of `parameterization()` for `steps` steps, yielding each.
+
+    evaluate: image `(N, 3, H, W)` -> (score `(N,)`, d score / d image). How is its own affair.
+    optimiser: over the parameterization's parameters; it must ascend (`Ascent`, or one of
+        `torch.optim` with `maximize=True`).
+    transform: image -> image, inside the differentiated path.
+    gradient: applied to the gradient of each parameter.
+    clamp: after each step, keep the image in [0, 1] (`parameterization.clamp_()`).
+    stop_above: end, without taking the step, once the mean score is above this; that step is
+        yielded with the image as it was.
+
+    Raises `NonFiniteError`, with the last good image, when score or gradient leave the numbers.
+    """
+    parameters = [p for p in parameterization.parameters() if p.requires_grad]
+    copies = not isinstance(optimiser, Ascent)
+    good: Tensor | None = None
+    for index in range(steps):
+        image = parameterization()
+        seen = image if transform is None else transform(image, generator)
+        score, slope = evaluate(seen.detach())
+        slopes = torch.autograd.grad(seen, parameters, slope)
+        if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
+            if not _finite(score, slopes):
+                what = "score" if not _finite(score, ()) else "gradient"
+                raise NonFiniteError(
+                    f"the {what} is no longer a finite number, in octave {octave + 1}, step "
+                    f"{index + 1}; a smaller step size or precision fp32 may help",
+                    good,
+                )
+            good = image.detach().clone() if copies else image.detach()
+        stop = stop_above is not None and float(score.mean()) > stop_above
+        if not stop:
+            for parameter, slope in zip(parameters, slopes, strict=True):
+                parameter.grad = slope if gradient is None else gradient(slope)
+            optimiser.step()
+            if clamp:
+                parameterization.clamp_()  # pyright: ignore[reportCallIssue]
+        with torch.no_grad():
+            image = parameterization()
+            image = image.clone() if copies else image.detach()
+        last = stop or index == steps - 1
+        yield Step(octave, octaves, index, steps, score, image, last)
+        if last:
+            return
+
+
+def _finite(score: Tensor, slopes: Iterable[Tensor]) -> bool:
+    # A sum is finite only if all its terms are, or infinite ones would have to cancel to a number.
+    total = score.sum()
+    for slope in slopes:
+        total = total + slope.abs().sum()
+    return bool(torch.isfinite(total))

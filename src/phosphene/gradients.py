@@ -1,0 +1,144 @@
+"""Gradient → gradient: what happens to a gradient `(N, C, H, W)` before the step is taken.
+
+Every transform treats each picture of the batch by itself and keeps shape, dtype and device.
+A newcomer's goes into one file: a function that returns such a function, under `@gradient`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from phosphene.errors import SettingsError, suggest
+
+GradientTransform = Callable[[Tensor], Tensor]
+Normalisation = Literal["mean", "std", "norm", "rms", "none"]
+
+GRADIENTS: dict[str, Callable[..., GradientTransform]] = {}
+
+# Below this a gradient counts as none; float32 still divides by it.
+EPSILON = 1e-20
+PICTURE = (1, 2, 3)
+
+
+def gradient(
+    function: Callable[..., GradientTransform],
+) -> Callable[..., GradientTransform]:
+    """Register a maker of gradient transforms under its own name."""
+    GRADIENTS[function.__name__] = function
+    return function
+
+
+def compose(*transforms: GradientTransform) -> GradientTransform:
+    """One after the other, the first one first."""
+
+    def composed(g: Tensor) -> Tensor:
+        for transform in transforms:
+            g = transform(g)
+        return g
+
+    return composed
+
+
+@gradient
+def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> GradientTransform:
+    """Scale the gradient so that a step size means the same for every layer and picture.
+
+    - `mean`: divide by mean |g| (Google's 2015 notebook): a typical value moves by one step;
+    - `std`: subtract the mean, divide by the standard deviation;
+    - `norm`: divide by the l2 norm of the whole gradient, so a step is that long altogether;
+    - `rms`: divide by the root mean square: like `norm`, whatever the picture's size;
+    - `none`: leave it.
+
+    A divisor below `epsilon` becomes `epsilon`: a vanished gradient stays zero.
+    """
+    divisors: dict[str, Callable[[Tensor], Tensor]] = {
+        "mean": lambda g: g.abs().mean(PICTURE, keepdim=True),
+        "std": lambda g: g.std(PICTURE, keepdim=True, correction=0),
+        "norm": lambda g: torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True),
+        "rms": lambda g: (
+            torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True) / math.sqrt(g[0].numel())
+        ),
+    }
+    if by == "none":
+        return lambda g: g
+    if by not in divisors:
+        raise SettingsError(f"no normalisation {by!r}{suggest(by, [*divisors, 'none'])}")
+    divisor = divisors[by]
+
+    def normalised(g: Tensor) -> Tensor:
+        if by == "std":
+            g = g - g.mean(PICTURE, keepdim=True)
+        return g / divisor(g).clamp_min(epsilon)
+
+    return normalised
+
+
+def blur(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of `(N, C, H, W)`, `sigma` in px, edges repeated; exact for constants."""
+    if sigma <= 0:
+        return image
+    radius = math.ceil(3 * sigma)
+    x = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    channels = image.shape[1]
+    for axis, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
+        shape = [1, 1, 1, 1]
+        shape[axis] = -1
+        weight = kernel.view(shape).expand(channels, 1, *kernel.view(shape).shape[2:])
+        image = F.conv2d(F.pad(image, pad, mode="replicate"), weight, groups=channels)
+    return image
+
+
+@gradient
+def smooth(sigma: float) -> GradientTransform:
+    """Blur the gradient, `sigma` in px: larger shapes, less grain."""
+    return lambda g: blur(g, sigma)
+
+
+@gradient
+def laplacian(levels: int = 4) -> GradientTransform:
+    """Bring all spatial frequencies to equal strength: split into octave bands, scale each, add.
+
+    The Laplacian pyramid normalisation of TensorFlow's DeepDream notebook (Mordvintsev, 2016).
+    Fewer levels where the picture is too small for so many.
+    """
+
+    def halved(g: Tensor) -> Tensor:
+        return F.avg_pool2d(blur(g, 1.0), 2, ceil_mode=True, count_include_pad=False)
+
+    def equalised(g: Tensor) -> Tensor:
+        bands = []
+        for _ in range(levels):
+            if min(g.shape[2:]) < 4:
+                break
+            low = halved(g)
+            up = F.interpolate(low, g.shape[2:], mode="bilinear", align_corners=False)
+            bands.append(g - up)
+            g = low
+        rms = normalise("rms", epsilon=EPSILON)
+        out = rms(g)
+        for band in reversed(bands):
+            up = F.interpolate(out, band.shape[2:], mode="bilinear", align_corners=False)
+            out = up + rms(band)
+        return out
+
+    return equalised
+
+
+@gradient
+def clip(limit: float) -> GradientTransform:
+    """Cut values beyond ±`limit`, in units of the normalised gradient."""
+    return lambda g: g.clamp(-limit, limit)
+
+
+@gradient
+def mask(where: Tensor) -> GradientTransform:
+    """Multiply by a mask `(1 or N, 1, H, W)` in [0, 1]: dream where it is white."""
+    return lambda g: g * where.to(g)

@@ -1,0 +1,228 @@
+"""The fast form of a network: traced, cut after the layers asked for, BatchNorm folded.
+
+Everything here works on `torch.fx` graphs and may fail for a module that cannot be traced (control
+flow that depends on values, say); `Network` then runs the module itself under hooks.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
+
+
+def first_of(output: object, kind: type) -> Any:
+    """The first `kind` (a tensor, a proxy) in an output: tuple, dict and dataclass alike."""
+    if isinstance(output, kind):
+        return output
+    parts: Iterable[object] = ()
+    if isinstance(output, Mapping):
+        parts = output.values()
+    elif isinstance(output, (tuple, list)):
+        parts = output
+    elif is_dataclass(output):
+        parts = (getattr(output, field.name) for field in fields(output))
+    return next((found for part in parts if (found := first_of(part, kind)) is not None), None)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a layer looks at the picture: px from one position to the next, px that one sees.
+
+    `field` is None where a position sees the whole picture, or where nobody can tell.
+    """
+
+    stride: float
+    field: int | None
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced module: its graph, and the node that holds each layer's output."""
+
+    module: nn.Module
+    graph: fx.Graph
+    outputs: dict[str, fx.Node]
+
+    def cut(self, layers: Iterable[str]) -> fx.GraphModule:
+        """A module that runs only what `layers` need and gives `{layer: activation}`."""
+        graph, copies = fx.Graph(), {}
+        graph.graph_copy(self.graph, copies)
+        graph.output({layer: copies[self.outputs[layer]] for layer in layers})
+        cut = fx.GraphModule(self.module, graph)
+        cut.graph.eliminate_dead_code()
+        cut.recompile()
+        cut = fuse(cut)  # copies the weights, so what follows may change modules
+        assert isinstance(cut, fx.GraphModule)
+        _settle_in_place(cut)
+        cut.delete_all_unused_submodules()
+        cut.recompile()
+        return cut.eval().requires_grad_(False)
+
+
+class _Tracer(fx.Tracer):
+    """A tracer that remembers what every module call gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[str, fx.Node] = {}
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        proxy = first_of(output, fx.Proxy)
+        if proxy is not None:
+            self.outputs[self.path_of_module(m)] = proxy.node  # of several calls the last counts
+        return output
+
+
+def trace(module: nn.Module) -> Traced:
+    """Trace a module that takes one image; raises whatever tracing raises."""
+    tracer = _Tracer()
+    graph = tracer.trace(module)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1:
+        # Optional arguments of forward() become constants.
+        for extra in inputs[1:]:
+            if not extra.args:
+                raise TypeError(f"forward() needs more than an image: {extra.target}")
+            extra.replace_all_uses_with(extra.args[0])
+            graph.erase_node(extra)
+    for node in reversed(list(graph.nodes)):
+        if node.op == "output":
+            graph.erase_node(node)
+    return Traced(module, graph, tracer.outputs)
+
+
+_IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+    operator.isub: operator.sub,
+}
+_RELU = (nn.ReLU, nn.ReLU6)
+
+
+def _settle_in_place(cut: fx.GraphModule) -> None:
+    """In-place where it saves a copy of a map, out of place where it would spoil a captured one."""
+    modules = dict(cut.named_modules())
+    (output,) = (node for node in cut.graph.nodes if node.op == "output")
+    captured = set(output.all_input_nodes)
+    users = {node: len(node.users) for node in cut.graph.nodes}
+    allowed: dict[str, bool] = {}
+    for node in cut.graph.nodes:
+        if node.op == "call_function" and node.target in _IN_PLACE:
+            node.target = _IN_PLACE[node.target]
+        if "inplace" in node.kwargs:
+            node.kwargs = {**node.kwargs, "inplace": False}
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        if module is None or not hasattr(module, "inplace"):
+            continue
+        before = node.args[0] if node.args else None
+        mine = (
+            isinstance(before, fx.Node)
+            and before.op == "call_module"
+            and isinstance(modules.get(str(before.target)), (nn.Conv2d, nn.BatchNorm2d))
+            and users[before] == 1
+            and before not in captured
+        )
+        # A convolution's backward does not need its output, so ReLU may overwrite it. A module
+        # used several times does so only if it may every time.
+        may = mine and isinstance(module, _RELU) and allowed.get(str(node.target), True)
+        allowed[str(node.target)] = may
+        module.inplace = may  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+
+
+_POINTWISE_MODULES = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SiLU,
+    nn.GELU,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Identity,
+    nn.BatchNorm2d,
+    nn.LocalResponseNorm,
+)
+_POINTWISE_FUNCTIONS = {
+    operator.add,
+    operator.mul,
+    operator.sub,
+    operator.truediv,
+    operator.iadd,
+    operator.imul,
+    operator.getitem,
+    getattr,
+    torch.cat,
+    torch.add,
+    torch.mul,
+    torch.unsqueeze,
+    torch.relu,
+    F.relu,
+    F.relu6,
+    F.dropout,
+    F.silu,
+    F.hardswish,
+}
+_POOLS = {F.max_pool2d, F.avg_pool2d, torch.max_pool2d}
+_WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+
+
+def _largest(value: Any) -> int:
+    return max(value) if isinstance(value, (tuple, list)) else int(value)
+
+
+def _window(node: fx.Node, module: nn.Module | None) -> tuple[int, int, int] | None:
+    """Kernel, stride and dilation of a sliding window, the larger of both directions."""
+    if isinstance(module, _WINDOWS):
+        kernel, stride = _largest(module.kernel_size), module.stride
+        dilation = _largest(getattr(module, "dilation", 1))
+        return kernel, _largest(kernel if stride is None else stride), dilation
+    if node.op == "call_function" and node.target in _POOLS:
+        given = dict(zip(("kernel_size", "stride"), node.args[1:3], strict=False)) | node.kwargs
+        kernel = _largest(given["kernel_size"])
+        stride = given.get("stride")
+        return kernel, _largest(kernel if stride is None else stride), 1
+    return None
+
+
+def geometry(traced: Traced) -> dict[str, Geometry]:
+    """Stride and receptive field of every layer, by arithmetic along the graph.
+
+    Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", 2019.
+    """
+    modules = dict(traced.module.named_modules())
+    known: dict[fx.Node, Geometry] = {}
+    for node in traced.graph.nodes:
+        if node.op == "placeholder":
+            known[node] = Geometry(1, 1)
+            continue
+        before = [known[i] for i in node.all_input_nodes if i in known]
+        if not before:
+            continue
+        stride = max(g.stride for g in before)
+        seen = [g.field for g in before]
+        field = None if None in seen else max(f for f in seen if f is not None)
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        window = _window(node, module)
+        if window is not None:
+            kernel, step, dilation = window
+            if field is not None:
+                field += int((kernel - 1) * dilation * stride)
+            known[node] = Geometry(stride * step, field)
+        elif isinstance(module, _POINTWISE_MODULES) or (
+            node.op == "call_function" and node.target in _POINTWISE_FUNCTIONS
+        ):
+            known[node] = Geometry(stride, field)
+        else:
+            known[node] = Geometry(stride, None)
+    return {layer: known[node] for layer, node in traced.outputs.items() if node in known}

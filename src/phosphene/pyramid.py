@@ -1,0 +1,83 @@
+"""Octaves: the sizes at which a picture is dreamt, and how pictures travel between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from phosphene import image as images
+from phosphene.errors import SettingsError
+
+Size = tuple[int, int]
+Rounding = Literal["round", "floor", "chain"]
+Resampling = Literal["antialias", "bilinear", "corners"]
+
+MOST_OCTAVES = 40
+
+
+def octave_count(size: Size, *, known: int, scale: float) -> int:
+    """How many octaves bring the shorter side of `size` (H, W) down to about `known` px.
+
+    That is the scale at which the network saw whole things in training, so the largest things of
+    a dream are as large, in the picture, at 600 px as at 6000 px.
+    """
+    return 1 + max(0, round(math.log(max(min(size), 1) / known, scale)))
+
+
+def octave_sizes(
+    size: Size, octaves: int, scale: float, *, rounding: Rounding = "round", least: int = 1
+) -> list[Size]:
+    """Sizes (H, W) from the smallest octave to `size` itself, each `scale` times the one before.
+
+    `rounding`: `round` and `floor` each divide the full size; `chain` rounds the octave above
+    divided by `scale`, as repeated resizing does. Octaves with a side below `least` px are left
+    out, but never the full size.
+    """
+    if octaves < 1 or octaves > MOST_OCTAVES:
+        raise SettingsError(f"octaves: {octaves} is not between 1 and {MOST_OCTAVES}")
+    if not scale > 1:
+        raise SettingsError(f"octave scale: {scale} is not above 1")
+    sizes = [size]
+    for k in range(1, octaves):
+        if rounding == "chain":
+            height, width = (round(side * (1 / scale)) for side in sizes[-1])
+        else:
+            turn = round if rounding == "round" else int
+            height, width = (turn(side / scale**k) for side in size)
+        if min(height, width) < max(least, 1):
+            break
+        if (height, width) != sizes[-1]:
+            sizes.append((height, width))
+    return sizes[::-1]
+
+
+def _interpolated(corners: bool) -> Callable[[Tensor, Size], Tensor]:
+    def resize(image: Tensor, size: Size) -> Tensor:
+        if tuple(image.shape[-2:]) == tuple(size):
+            return image
+        return F.interpolate(image, size, mode="bilinear", align_corners=corners)
+
+    return resize
+
+
+# `corners` puts the outermost pixels' centres onto each other, as scipy.ndimage.zoom(order=1) does.
+RESAMPLERS: dict[Resampling, Callable[[Tensor, Size], Tensor]] = {
+    "antialias": images.resize,
+    "bilinear": _interpolated(False),
+    "corners": _interpolated(True),
+}
+
+
+def bases(
+    photo: Tensor, sizes: list[Size], *, resampling: Resampling = "antialias", chain: bool = False
+) -> list[Tensor]:
+    """The photograph at each octave's size; with `chain` each from the octave above it."""
+    resize = RESAMPLERS[resampling]
+    out = [photo]
+    for size in reversed(sizes[:-1]):
+        out.append(resize(out[-1] if chain else photo, size))
+    return out[::-1]

@@ -1,0 +1,1 @@
+"""Recipes: one public function and one settings model each."""

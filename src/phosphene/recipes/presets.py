@@ -1,0 +1,172 @@
+"""The published algorithms, and our own default, as settings of `dream`.
+
+Each of the four is held, in the tests, to a plain transcription of its published loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from phosphene.errors import SettingsError, suggest
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings under a name. `objectives` gives the objective text by network."""
+
+    name: str
+    source: str
+    about: str
+    network: str
+    objectives: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def objective_for(self, network: str) -> str:
+        """The objective on that network (its short name), if the preset knows it."""
+        short = network.removeprefix("torchvision:")
+        if short not in self.objectives:
+            raise SettingsError(
+                f"the preset {self.name!r} names no layers of {network}; say what to dream with an "
+                f"objective, or take one of {', '.join(self.objectives)}"
+            )
+        return self.objectives[short]
+
+
+_PHOSPHENE = Preset(
+    "phosphene",
+    "phosphene",
+    "Our own: octaves by the picture's size, even steps, a little smoothing.",
+    "dreamnet",
+    {
+        "dreamnet": "mixed4c + mixed4d",
+        "dreamnet-robust": "mixed4d + mixed5a",
+        "googlenet": "inception4c",
+        "inception_v3": "Mixed_5d + Mixed_6a",
+        "vgg16": "features.25",
+    },
+)
+
+_GOOGLE = Preset(
+    "google2015",
+    "Mordvintsev, Olah and Tyka, 'Inceptionism' and the notebook dream.ipynb, Google 2015",
+    "GoogLeNet's inception_4c/output; half the sum of squares; gradient over its mean size; "
+    "4 octaves × 1.4 × 10 steps of 1.5 on 0–255 values; jitter 32; clipped after each step. The "
+    "notebook divides by mean |g| without an epsilon; here a vanished gradient stays zero.",
+    "googlenet",
+    {
+        "googlenet": "layer(inception4c, norm=half_sum_square)",
+        "dreamnet": "layer(mixed4c, norm=half_sum_square)",
+        "dreamnet-robust": "layer(mixed4c, norm=half_sum_square)",
+    },
+    {
+        "octaves": 4,
+        "octave_scale": 1.4,
+        "octave_rounding": "chain",
+        "resampling": "corners",
+        "steps": 10,
+        "step_size": 1.5 / 255,
+        "jitter": 32,
+        "gradient": "mean",
+        "clamp": True,
+        "smooth": 0.0,
+    },
+)
+
+_INCEPTION = Preset(
+    "inception",
+    "the PyTorch article on Inception-v3",
+    "Any mix of layers and channels, summed activations (the article says L2 norm, its code sums: "
+    "here it sums); zero mean and unit deviation of the gradient; 3 octaves × 1.25 × 100 steps of "
+    ".01 on normalised values; jitter of up to half the picture.",
+    "inception_v3",
+    {
+        "inception_v3": "layer(Mixed_6b, norm=sum)",
+        "dreamnet": "layer(mixed4d, norm=sum)",
+        "dreamnet-robust": "layer(mixed4d, norm=sum)",
+    },
+    {
+        "octaves": 3,
+        "octave_scale": 1.25,
+        "octave_rounding": "floor",
+        "resampling": "bilinear",
+        "steps": 100,
+        "step_size": 0.01,
+        "values": "network",
+        "jitter": "half",
+        "gradient": "std",
+        "clamp": False,
+        "smooth": 0.0,
+    },
+)
+
+_KERAS = Preset(
+    "keras",
+    "the Keras article on Inception-v3, after Chollet's example",
+    "Weighted layers, the outermost two cells of each map left out (none where a map is too small "
+    "for that: the article's slice would be empty); gradient over its mean size; 3 octaves × 1.4 × "
+    "20 steps of .01 on values in [-1, 1], stopped above a loss; the detail lost by shrinking is "
+    "put back after each ascent.",
+    "inception_v3",
+    {
+        "inception_v3": "0.2*layer(mixed2, margin=2) + 3*layer(mixed3, margin=2) "
+        "+ 2*layer(mixed4, margin=2) + 1.5*layer(mixed5, margin=2)",
+        "dreamnet": "0.2*layer(mixed3b, margin=2) + 3*layer(mixed4a, margin=2) "
+        "+ 2*layer(mixed4b, margin=2) + 1.5*layer(mixed4d, margin=2)",
+        "dreamnet-robust": "0.2*layer(mixed3b, margin=2) + 3*layer(mixed4a, margin=2) "
+        "+ 2*layer(mixed4b, margin=2) + 1.5*layer(mixed4d, margin=2)",
+    },
+    {
+        "octaves": 3,
+        "octave_scale": 1.4,
+        "octave_rounding": "floor",
+        "resampling": "bilinear",
+        "steps": 20,
+        "step_size": 0.01 / 2,
+        "jitter": 0,
+        "gradient": "mean",
+        "epsilon": 1e-7,
+        "stop_above": 15.0,
+        "detail": "after",
+        "clamp": False,
+        "smooth": 0.0,
+    },
+)
+
+_TORCHVISION = Preset(
+    "torchvision",
+    "the torchvision article on VGG16",
+    "L2 norm of features.30; gradient over its l2 norm; 3 octaves × 1.4 × 20 steps of .1 on "
+    "normalised values, which moves a single value so little that it barely dreams (as published); "
+    "the article squashes every picture to 224²: here it keeps its shape.",
+    "vgg16",
+    {
+        "vgg16": "layer(features.30, norm=l2)",
+        "dreamnet": "layer(mixed5b, norm=l2)",
+        "dreamnet-robust": "layer(mixed5b, norm=l2)",
+    },
+    {
+        "octaves": 3,
+        "octave_scale": 1.4,
+        "octave_rounding": "floor",
+        "resampling": "bilinear",
+        "steps": 20,
+        "step_size": 0.1,
+        "values": "network",
+        "jitter": 0,
+        "gradient": "norm",
+        "clamp": False,
+        "smooth": 0.0,
+    },
+)
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset for preset in (_PHOSPHENE, _GOOGLE, _INCEPTION, _KERAS, _TORCHVISION)
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; `SettingsError` with the closest ones."""
+    if name not in PRESETS:
+        raise SettingsError(f"no preset {name!r}{suggest(name, PRESETS)}")
+    return PRESETS[name]
