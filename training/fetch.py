@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -152,7 +153,7 @@ def main() -> None:
                 raise SystemExit(f"{archive} is damaged or another one: {message}")
             print(f"note: {message}", file=sys.stderr)
         counts = pick(archive, json.loads(given.classes.read_text()), given.out)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, http.client.HTTPException, zipfile.BadZipFile) as error:
         raise SystemExit(f"{given.source}: {error}") from error
     finally:
         if fetched and not given.keep:

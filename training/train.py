@@ -111,6 +111,17 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     os.replace(temporary, path)
 
 
+def forget_after(epoch: int, log: Path) -> None:
+    """Drop the log's rows after `epoch`: a run killed before it saved that epoch logs it anew."""
+    if log.exists():
+        header, *rows = log.read_bytes().splitlines(keepends=True) or [b""]
+        rows = [row for row in rows if int(row.split(b",")[0]) <= epoch]
+        if rows:
+            log.write_bytes(header + b"".join(rows))
+        else:
+            log.unlink()
+
+
 def plot(log: Path, picture: Path) -> None:
     """Loss and accuracy by epoch, drawn from the log."""
     import matplotlib
@@ -181,6 +192,7 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         epoch, done, seconds, total = (state[k] for k in ("epoch", "done", "seconds", "total"))
+    forget_after(epoch, log)
 
     def keep() -> None:
         save_atomically(
