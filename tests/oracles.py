@@ -174,7 +174,7 @@ def inception(
 
     `x` is normalised by ImageNet's mean and deviation. The objective of the code is
     `sum_of_activations` (the article's text says L2 norm); the shifts are drawn from
-    -(H // 2) … H // 2 - 1, and likewise for W. What the article leaves out and its code does: black
+    -H // 2 … H // 2 - 1, and likewise for W. What the article leaves out and its code does: black
     and white are never passed, neither after a step nor when the detail is added.
     """
     shifts = iter(shifts)
