@@ -259,7 +259,7 @@ class Network:
             module = copy.deepcopy(self.module)
             other.module = module.to(target, DTYPES[precision], memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             other.device, other.precision = target, precision
-            other._laid_out = True
+            other._laid_out, other._source = True, self._source or self
             other._extractors, other._constants, other._prepared = {}, {}, {}
             for cached in ("_traced", "_geometry"):
                 other.__dict__.pop(cached, None)
@@ -300,7 +300,9 @@ class Network:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes and values of all weights."""
+        """SHA-256 over the names, shapes and values of all weights, in full precision."""
+        if self._source is not None:
+            return self._source.fingerprint
         digest = hashlib.sha256()
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
@@ -319,6 +321,8 @@ class Network:
         return {}
 
     _laid_out: bool = False
+    # The network as it was given, before any change of device or precision.
+    _source: Network | None = None
 
     @functools.cached_property
     def _traced(self) -> graph.Traced | None:

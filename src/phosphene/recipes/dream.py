@@ -157,7 +157,7 @@ def _steps(
     s: DreamSettings,
 ) -> Iterator[DreamStep]:
     goal = objective_of(objective, network, s)
-    layers = [network.resolve(layer) for layer in goal.layers]
+    layers = goal.bound(network).layers
     net = network.prepared(s.device, s.precision, layers=layers, sample=photo)
     photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
     goal = goal.bound(net)
