@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Sequence
 from importlib import resources
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.errors import ImageError, SettingsError, WeightsError
+
+Squash = Literal["soft", "sigmoid"]
 
 # How near to black and white a picture is taken to be, where black and white lie at infinity:
 # a quarter of an 8-bit level.
@@ -62,8 +64,8 @@ def natural_magnitude(size: tuple[int, int]) -> Tensor:
 
     It is read off at the same cycles per px. Natural pictures fall as 1 / f at every scale (Field
     1987), so what is interpolated is f × magnitude, nearly flat, and a picture larger than the
-    measured ones continues as 1 / f below their lowest frequency. The mean (f = 0) is 0; the total
-    is scaled to the contrast of the measured pictures.
+    measured ones continues as 1 / f below their lowest frequency. The mean (f = 0) is 0; each
+    channel is scaled to unit variance.
     """
     measured = natural_statistics().spectrum
     side = measured.shape[-2]
@@ -80,20 +82,21 @@ def natural_magnitude(size: tuple[int, int]) -> Tensor:
     flat = F.grid_sample(flat[None], grid, padding_mode="border", align_corners=True)[0]
     f = _frequencies(size)
     magnitude = torch.where(f > 0, flat / f.clamp(min=1e-12), 0)
-    power, target = _power(magnitude, width), _power(measured, side)
-    return magnitude * (target / power.clamp(min=1e-30)).sqrt()
+    # rfft2 leaves out the mirror image of all columns but those that are their own.
+    twice = 2.0 - _own_columns(width).double()
+    variance = (magnitude.square() * twice).sum((-2, -1), keepdim=True) / (height * width)
+    # A picture of one px has no variance to scale.
+    return magnitude / variance.sqrt().clamp(min=1e-12)
 
 
-def _power(magnitude: Tensor, width: int) -> Tensor:
-    """Mean square of each picture with this rfft2 magnitude, f = 0 left out: `(C, 1, 1)`."""
-    square = magnitude.square()
-    # rfft2 leaves out the mirror image of all columns but the first and, if W is even, the last.
-    twice = torch.full((magnitude.shape[-1],), 2.0, dtype=magnitude.dtype)
-    twice[0] = 1
-    if width % 2 == 0:
-        twice[-1] = 1
-    total = (square * twice).sum((-2, -1), keepdim=True) - square[:, :1, :1]
-    return total / (magnitude.shape[-2] * width)
+def _own_columns(width: int) -> Tensor:
+    """Which of rfft2's columns hold their own mirror image: the first and, if W is even, the last.
+
+    >>> _own_columns(4)
+    tensor([ True, False,  True])
+    """
+    columns = torch.arange(width // 2 + 1)
+    return (columns == 0) | (2 * columns == width)
 
 
 def _frequencies(size: tuple[int, int]) -> Tensor:
@@ -104,7 +107,7 @@ def _frequencies(size: tuple[int, int]) -> Tensor:
 
 
 def soft_clip(values: Tensor) -> Tensor:
-    """Any number → [0, 1]: unchanged between 1/16 and 15/16, bent smoothly beyond, never flat.
+    """Any number → [0, 1]: unchanged between 1/16 and 15/16, bent smoothly beyond.
 
     A sigmoid is steepest in the middle and so pulls all tones towards grey; this keeps them.
     """
@@ -211,7 +214,10 @@ class Fourier(nn.Module):
 
     The parameter `spectrum`, `(N, 3, H, W // 2 + 1, 2)`, holds the real and imaginary parts of each
     frequency. Each is divided by its frequency to the power of `decay`, transformed back, given the
-    colours of natural pictures (unless `decorrelate=False`) and put through a sigmoid.
+    colours of natural pictures (unless `decorrelate=False`) and squashed to [0, 1]:
+    "soft", straight around mid-grey and bent at the ends only, or "sigmoid", as in lucid. Both
+    start alike, but the sigmoid holds tones and colours back the harder the further they are from
+    grey: it leaves pictures paler and fits a photograph 10 dB worse in as many steps.
     `size` is (H, W), any; `std` the deviation of the random start, drawn from `generator` on the
     CPU. With an `image`, `(1 or batch, 3, H, W)` in [0, 1], it starts from that instead.
     Olah et al. 2017, "Feature Visualization"; the constants are those of lucid.
@@ -228,14 +234,18 @@ class Fourier(nn.Module):
         std: float = 0.01,
         decay: float = 1.0,
         decorrelate: bool = True,
+        squash: Squash = "soft",
         generator: torch.Generator | None = None,
         image: Tensor | None = None,
     ) -> None:
         super().__init__()
+        if squash not in get_args(Squash):
+            raise SettingsError(f"squash is {squash!r}; it must be {' or '.join(get_args(Squash))}")
         start = _start(size, batch, image)
         like = torch.empty(0) if start is None else start
         height, width = size
         self.size = (height, width)
+        self.squash = squash
         # The lowest frequency of all stands in for 0, as in lucid, so that the mean can move.
         frequencies = _frequencies(size).clamp(min=1 / max(size))
         self.register_buffer("spectrum_scale", (frequencies**-decay / 4).to(like)[..., None])
@@ -245,24 +255,38 @@ class Fourier(nn.Module):
             shape = (batch, 3, height, width // 2 + 1, 2)
             spectrum = torch.randn(shape, generator=generator) * std
         else:
-            values = torch.logit(start.clamp(MARGIN, 1 - MARGIN))
+            if squash == "soft":
+                values = 4 * (soft_unclip(start) - 0.5)
+            else:
+                values = torch.logit(start.clamp(MARGIN, 1 - MARGIN))
             values = _mix(torch.linalg.inv(self.colour), values)
             spectrum = torch.view_as_real(torch.fft.rfft2(values, norm="ortho"))
             spectrum = spectrum / self.spectrum_scale
         self.spectrum = nn.Parameter(spectrum)
 
     @classmethod
-    def from_image(cls, image: Tensor, *, decay: float = 1.0, decorrelate: bool = True) -> Fourier:
+    def from_image(
+        cls,
+        image: Tensor,
+        *,
+        decay: float = 1.0,
+        decorrelate: bool = True,
+        squash: Squash = "soft",
+    ) -> Fourier:
         """Start from `image`, `(N, 3, H, W)`: forward() gives it back, to 1/1024 at the ends."""
         image = _checked(image)
         size, batch = (image.shape[-2], image.shape[-1]), image.shape[0]
-        return cls(size, batch=batch, decay=decay, decorrelate=decorrelate, image=image)
+        return cls(
+            size, batch=batch, decay=decay, decorrelate=decorrelate, squash=squash, image=image
+        )
 
     def forward(self) -> Tensor:
         spectrum = torch.view_as_complex(self.spectrum * self.spectrum_scale)
         # s, for an odd width cannot be told from the spectrum's.
         values = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
-        return torch.sigmoid(_mix(self.colour, values))
+        values = _mix(self.colour, values)
+        # A quarter is the sigmoid's slope at mid-grey.
+        return soft_clip(0.5 + values / 4) if self.squash == "soft" else torch.sigmoid(values)
 
 
 def _mix(matrix: Tensor, image: Tensor) -> Tensor:
@@ -283,11 +307,13 @@ class MaCo(nn.Module):
 
     Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude
     Constrained Optimization". Two departures: the phases of a frequency and of its negative are
-    tied, which the magnitude needs to be kept in the first and last column too; and the values are
-    natural contrasts around mid-grey, clipped softly, where the paper's sigmoid turns them pale.
+    tied, without which the first and last column do not keep their magnitude; and the values have
+    nature's mean and contrast and are clipped softly, where the paper's sigmoid turns them pale.
+    The paper's steps are NAdam of 1 rad, a thousand; of fewer, smaller ones settle better.
     """
 
     magnitude: Tensor
+    own: Tensor
     free: Tensor
     fixed: Tensor
     mean: Tensor
@@ -313,8 +339,9 @@ class MaCo(nn.Module):
         if start is None:
             magnitude = natural_magnitude(size)[None]
             if not decorrelate:
-                # The same contrast for each of R, G, B as the colours of nature give them.
-                magnitude = magnitude * natural_statistics().axes.norm(dim=1)[:, None, None]
+                # R, G and B each mostly follow luminance, the first channel.
+                deviation = natural_statistics().covariance.diagonal().sqrt()
+                magnitude = magnitude[:, :1] * deviation[:, None, None]
             phase = (torch.rand(shape, generator=generator) * 2 - 1) * math.pi
             mean = natural_statistics().mean[None, :, None, None]
         else:
@@ -325,12 +352,10 @@ class MaCo(nn.Module):
             )
             magnitude, phase = spectrum.abs(), spectrum.angle()
         # An entry that is its own mirror image is real: its phase is 0 or π for good.
-        real = torch.zeros(shape[-2:], dtype=torch.bool)
-        rows = [0] if height % 2 else [0, height // 2]
-        columns = [0] if width % 2 else [0, width // 2]
-        real[[[row] for row in rows], columns] = True
-        real = real.to(phase.device)
+        own, rows = _own_columns(width), torch.arange(height)
+        real = (((rows == 0) | (2 * rows == height))[:, None] & own).to(like.device)
         fixed = torch.where(phase.abs() > math.pi / 2, math.pi, 0.0)
+        self.register_buffer("own", own.to(like.device))
         self.register_buffer("free", ~real)
         self.register_buffer("fixed", torch.where(real, fixed, 0.0).to(like))
         self.register_buffer("magnitude", magnitude.to(like))
@@ -361,13 +386,10 @@ class MaCo(nn.Module):
 
     def _odd(self, phase: Tensor) -> Tensor:
         """`phase` with phase(-f) = -phase(f) in the columns that are their own mirror image."""
-        height, width = self.size
-        last = width // 2 if width % 2 == 0 else 0
+        height = self.size[0]
         top, bottom = phase[..., : height // 2 + 1, :], phase[..., height // 2 + 1 :, :]
         mirrored = -phase[..., 1 : (height + 1) // 2, :].flip(-2)
-        columns = torch.arange(phase.shape[-1], device=phase.device)
-        own = (columns == 0) | (columns == last)
-        return torch.cat((top, torch.where(own, mirrored, bottom)), -2)
+        return torch.cat((top, torch.where(self.own, mirrored, bottom)), -2)
 
     def _accumulate(self, gradient: Tensor) -> None:
         self.accumulated_gradient += gradient.detach().abs()
