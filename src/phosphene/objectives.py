@@ -30,7 +30,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, ParamSpec, Protocol, get_args
+from typing import Any, Literal, ParamSpec, Protocol, get_args
 
 import numpy as np
 import torch
@@ -73,13 +73,15 @@ class Seer(Protocol):
     def name(self) -> str: ...
 
     @property
-    def layers(self) -> Mapping[str, LayerInfo]: ...
-
-    @property
     def classes(self) -> Sequence[str]: ...
 
+    # Any, since pyright takes no cached_property for a property of the same type.
+
     @property
-    def logits_layer(self) -> str: ...
+    def layers(self) -> Any: ...  # Mapping[str, LayerInfo]
+
+    @property
+    def logits_layer(self) -> Any: ...  # str
 
     def resolve(self, name: str) -> str: ...
 
@@ -416,7 +418,10 @@ def _check_channels(name: str, indices: Iterable[int], count: int | None) -> Non
 
 
 def _channel_count(name: str, network: Seer) -> int | None:
-    return 3 if name == IMAGE else network.layers[_real_name(name, network)].channels
+    if name == IMAGE:
+        return 3
+    info: LayerInfo = network.layers[_real_name(name, network)]
+    return info.channels
 
 
 # More of what a layer sees
@@ -541,7 +546,8 @@ def neuron(layer: str, index: int, y: int | None = None, x: int | None = None) -
     def bind(network: Seer) -> Objective:
         _check_channels(layer, [chosen], _channel_count(layer, network))
         if layer != IMAGE:
-            check_axes(len(network.layers[_real_name(layer, network)].shape) + 1)
+            info: LayerInfo = network.layers[_real_name(layer, network)]
+            check_axes(len(info.shape) + 1)
         return Objective((layer,), score)
 
     return Objective((layer,), score, bind=bind)
@@ -615,7 +621,7 @@ def logit(which: int | str) -> Objective:
 
     def bind(network: Seer) -> Objective:
         found = _class_index(index, network) if isinstance(index, str) else index
-        count = network.layers[_real_name(LOGITS, network)].channels
+        count = _channel_count(LOGITS, network)
         if count is not None and found >= count:
             raise ObjectiveError(
                 f"{network.name} has {count} classes, 0 to {count - 1}; there is no class {found}"

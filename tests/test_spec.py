@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phosphene import objectives as obj
+from phosphene.errors import ObjectiveError
+from phosphene.objectives import IMAGE, LOGITS, Objective
+from phosphene.spec import describe, parse
+
+DOCS = Path(__file__).parents[1] / "docs" / "objectives.md"
+LAYERS = ("mixed4b", "features.30", "inception_4c/output", "blocks.3.mlp.fc1", "odd name", "7", "_")
+
+
+def activations() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    return {
+        **{name: random(2, 4, 3, 5) for name in LAYERS},
+        IMAGE: random(2, 3, 6, 7),
+        LOGITS: random(2, 4),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("mixed4b", obj.layer("mixed4b")),
+        ("features.30", obj.layer("features.30")),
+        ("inception_4c/output", obj.layer("inception_4c/output")),
+        ("blocks.3.mlp.fc1:0", obj.channel("blocks.3.mlp.fc1", 0)),
+        ('"odd name":3', obj.channel("odd name", 3)),
+        ("'7'", obj.layer("7")),
+        ("_", obj.layer("_")),
+        ("@image", obj.layer(IMAGE)),
+        ("mixed4b:2,0", obj.channels("mixed4b", 2, 0)),
+        ("2*mixed4b:2*3", 6 * obj.channel("mixed4b", 2)),
+        ("mixed4b : 2 , 0 * .5", 0.5 * obj.channels("mixed4b", 2, 0)),
+        ("-mixed4b", -obj.layer("mixed4b")),
+        ("+mixed4b - -features.30", obj.layer("mixed4b") + obj.layer("features.30")),
+        ("-2*-3*mixed4b", 6 * obj.layer("mixed4b")),
+        ("mixed4b-_", obj.layer("mixed4b") - obj.layer("_")),
+        ("1e-2*mixed4b + 2.5E1*_", 0.01 * obj.layer("mixed4b") + 25 * obj.layer("_")),
+        ("0.5*(mixed4b + _:1)", 0.5 * obj.layer("mixed4b") + 0.5 * obj.channel("_", 1)),
+        ("mixed4b - 2*(_ - tv())*3", obj.layer("mixed4b") - 6 * obj.layer("_") + 6 * obj.tv()),
+        ("(2)*((_))", 2 * obj.layer("_")),
+        (
+            "2*mixed4b + features.30:1,2 - 0.1*tv()",
+            2 * obj.layer("mixed4b") + obj.channels("features.30", 1, 2) - 0.1 * obj.tv(),
+        ),
+        ("\n mixed4b\n  + tv( )\n", obj.layer("mixed4b") + obj.tv()),
+        ("layer(mixed4b, norm=l2)", obj.layer("mixed4b", norm="l2")),
+        ("layer('odd name', margin=1, norm='sum',)", obj.layer("odd name", norm="sum", margin=1)),
+        ("layer(name=_)", obj.layer("_")),
+        ("channels(_, 1, 2)", obj.channels("_", 1, 2)),
+        ("neuron(mixed4b, 3, x=0, y=2)", obj.neuron("mixed4b", 3, 2, 0)),
+        ("neuron(mixed4b, 3, None, x=+4)", obj.neuron("mixed4b", 3, x=4)),
+        ("direction(_, [1, -0.5, 2e-1, +0])", obj.direction("_", [1, -0.5, 0.2, 0])),
+        ("direction(_, [1,0,0,1,], cossim_pow=2)", obj.direction("_", [1, 0, 0, 1], cossim_pow=2)),
+        ("logit(3)", obj.logit(3)),
+        ("total_variation() - l2()", obj.tv() - obj.l2()),
+    ],
+)
+def test_texts(text: str, same: Objective) -> None:
+    found = parse(text)
+    assert found.text == same.text
+    assert found.layers == same.layers
+    torch.testing.assert_close(found(activations()), same(activations()))
+
+
+def test_pictures_and_classes_in_texts() -> None:
+    for text in (
+        'guide(mixed4c, "flowers.jpg")',
+        'guide(mixed4c, "C:\\new\\flowers.jpg", by="dot")',
+        'style(mixed4c, "a ""quoted"" name.png")',
+        'content("odd name", "it\'s.png")',
+        'logit("tabby cat")',
+        "logit(goldfish)",
+        'guide(@image, "föhn, (2) + 3*tv().png", by="distance")',
+    ):
+        assert parse(text).text == text
+    assert parse("guide(a, 'say ''x''.png')").text == "guide(a, \"say 'x'.png\")"
+    assert parse("style(a, b.png)").text == 'style(a, "b.png")'
+
+
+NAMES = st.sampled_from(LAYERS)
+NUMBERS = st.integers(0, 3)
+TERMS = st.one_of(
+    st.builds(obj.layer, NAMES),
+    st.builds(
+        lambda name, norm, margin: obj.layer(name, norm=norm, margin=margin),
+        NAMES,
+        st.sampled_from(["mean_square", "mean", "sum", "l2", "half_sum_square"]),
+        st.integers(0, 2),
+    ),
+    st.builds(obj.channel, NAMES, NUMBERS),
+    st.builds(lambda name, some: obj.channels(name, *some), NAMES, st.lists(NUMBERS, min_size=1)),
+    st.builds(
+        obj.neuron, NAMES, NUMBERS, st.none() | st.integers(0, 2), st.none() | st.integers(0, 4)
+    ),
+    st.builds(
+        lambda name, vector, power: obj.direction(name, vector, cossim_pow=power),
+        NAMES,
+        st.lists(st.floats(-9, 9, width=32), min_size=4, max_size=4)
+        | st.just(torch.tensor([0.1, -1e-9, 3, 1e9])),
+        st.sampled_from([0, 1.5]),
+    ),
+    st.builds(obj.logit, NUMBERS),
+    st.builds(obj.tv),
+    st.builds(obj.l2),
+)
+WEIGHTS = st.floats(-1e20, 1e20, allow_subnormal=False) | st.integers(-9, 9)
+SUMS = st.recursive(
+    TERMS,
+    lambda inner: st.one_of(
+        st.builds(lambda a, b: a + b, inner, inner),
+        st.builds(lambda a, b: a - b, inner, inner),
+        st.builds(lambda w, a: w * a, WEIGHTS, inner),
+        st.builds(lambda a: -a, inner),
+    ),
+    max_leaves=8,
+)
+
+
+@given(SUMS)
+@settings(max_examples=150, deadline=None)
+def test_texts_read_back_as_the_same(objective: Objective) -> None:
+    again = parse(objective.text)
+    assert again.text == objective.text
+    assert again.layers == objective.layers
+    assert [weight for weight, _ in again.terms or ((1.0, again),)] == [
+        weight for weight, _ in objective.terms or ((1.0, objective),)
+    ]
+    torch.testing.assert_close(again(activations()), objective(activations()), rtol=1e-12, atol=0)
+
+
+@given(st.text() | st.text("ab:*+-(),.=[]\"' 12e@/"))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_an_objective_or_an_error_in_one_line(text: str) -> None:
+    try:
+        found = parse(text)
+    except ObjectiveError as error:
+        said = str(error)
+    else:
+        said = found.text
+        assert parse(said).text == said
+    assert len(said.splitlines()) <= 1 or '"' in said  # a quoted name may hold anything
+
+
+@given(st.text(min_size=1))
+@settings(max_examples=100, deadline=None)
+def test_any_name_reads_back(name: str) -> None:
+    assert parse(obj.layer(name).text).layers == (name,)
+    assert parse(obj.channel(name, 7).text).text == obj.channel(name, 7).text
+    goal = obj.content("a", name) + obj.logit(name)
+    assert parse(goal.text).text == goal.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the objective is empty; expected a text such as 2*mixed4b + mixed4d:42"),
+        (" \n", "the objective is empty"),
+        ("2*", 'at the end: expected a name, a quoted name, a number, "(", "+" or "-"'),
+        ("a + * b", "at character 5, near '* b': expected a name, a quoted name, a number"),
+        ("tv(", 'at the end: expected a name, a quoted name, a number, ")", "[", "+" or "-"'),
+        ("(a", 'at the end: expected ")"'),
+        ("a + b)", 'at character 6, near \')\': there is no "(" to this ")"'),
+        ("a b", 'at character 3, near \'b\': expected "(", "+", "-", "*", ":" or the end'),
+        ("a ? b", "at character 3, near '? b': '?' means nothing here"),
+        ("a + 'b", 'at character 5, near "\'b": this quote is not closed'),
+        ("3", "at character 1, near '3': the number 3 stands alone; a number weighs an objective"),
+        ("a + 2*3", "at character 5, near '2*3': the number 6 stands alone"),
+        ("c + a*b", "cannot read the objective 'c + a*b': a times b: only a number can weigh"),
+        ("1e999*a", "at character 1, near '1e999*a': 1e999 is too large a number"),
+        ("1e300*1e300*a", "the weight of a must be finite, got inf"),
+        ("a:", "at the end: expected a number"),
+        ("a:-1", "at character 3, near '-1': expected a number"),
+        ("a:1,2.5", "at character 5, near '2.5': a channel is a whole number, not 2.5"),
+        ("a:" + "9" * 5000, "is too large a number"),
+        (
+            "a + guid(b)",
+            "at character 5, near 'guid(b)': there is no objective 'guid'; the closest",
+        ),
+        (
+            "guide(a)",
+            "missing a required argument: 'image'; it is guide(layer, image, by=\"match\")",
+        ),
+        ("tv(3)", "too many positional arguments; it is tv()"),
+        ("layer(a, nrom=l2)", 'it is layer(name, norm="mean_square", margin=0)'),
+        ("layer(a, norm=l3)", "norm must be one of mean_square, mean, sum, l2, half_sum_square"),
+        ("layer(norm=l2, a)", "layer: arguments without a name come first"),
+        ("2*layer(a, margin=1, margin=2)", "at character 22, near 'margin=2)': layer: margin is"),
+        ("channel(a, b)", "channel must be a whole number, got 'b'"),
+        ("layer(3)", "layer"),
+        ("direction(a, [1, [2]])", "the direction must be"),
+        ("direction(a, 1", 'at the end: expected ")" or ","'),
+        ("direction(a, [1], cossim_pow=big)", "it is direction(layer, vector, cossim_pow=0.0)"),
+        ("style(a, 3)", "a reference picture must be a tensor or a path, got int"),
+        ("x" * 300 + " ? " + "y" * 300, "at character 302"),
+    ],
+)
+def test_errors(text: str, message: str) -> None:
+    with pytest.raises(ObjectiveError) as error:
+        parse(text)
+    said = str(error.value)
+    assert message in said
+    assert "\n" not in said
+    assert len(said) < 400
+    assert not text.strip() or len(text) > 100 or f"{text!r}" in said or "finite" in said
+
+
+def test_deep_parentheses() -> None:
+    assert parse("(" * 1500 + "a" + ")" * 1500).text == "a"
+    assert len(parse(" + ".join(f"{i}*a:{i}" for i in range(1500))).terms) == 1500
+
+
+def test_own_objectives_are_found_by_name() -> None:
+    @obj.objective
+    def peak(layer: str, power: float = 1, *, on: bool = False) -> Objective:
+        """The largest activation."""
+        return Objective((layer,), lambda a: a[layer].flatten(1).amax(1) ** power)
+
+    try:
+        assert parse("2*peak(a, power=2, on=true)").text == "2*peak(a, power=2, on=true)"
+        assert parse("peak(a, 2, on=False)").text == "peak(a, power=2)"
+        assert ("peak", "peak(layer, power=1, on=false)", "The largest activation.") in describe()
+    finally:
+        del obj.OBJECTIVES["peak"]
+    with pytest.raises(ObjectiveError, match="there is no objective 'peak'"):
+        parse("peak(a)")
+
+
+def test_describe() -> None:
+    rows = {name: (signature, line) for name, signature, line in describe()}
+    assert set(rows) == set(obj.OBJECTIVES)
+    assert rows["tv"][0] == "tv()"
+    assert rows["neuron"][0] == "neuron(layer, index, y=none, x=none)"
+    assert rows["channels"][0] == "channels(layer, *indices)"
+    assert all(line.endswith(".") for _, line in rows.values())
+
+
+def test_importing_is_light() -> None:
+    code = (
+        "import sys, phosphene.spec; "
+        "print([name for name in ('torchvision', 'lark', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# The page on objectives
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text("utf-8"), re.S | re.M)
+
+
+def test_the_texts_of_the_page_are_canonical() -> None:
+    lines = [line for block in blocks("text") for line in block.splitlines()]
+    assert len(lines) > 15
+    for line in lines:
+        assert parse(line).text == line
+    for name in obj.OBJECTIVES:
+        assert f"`{name}" in DOCS.read_text("utf-8")
+
+
+def test_the_python_of_the_page_runs() -> None:
+    known = dict(obj.OBJECTIVES)
+    space: dict[str, object] = {"flowers": torch.rand(1, 3, 8, 8)}
+    try:
+        for block in blocks("python"):
+            exec(compile(block, str(DOCS), "exec"), space)
+        own = set(obj.OBJECTIVES) - set(known)
+        assert own
+        for name in own:
+            goal = parse(f"2*{name}(a)")
+            (low, high) = goal(
+                {"a": torch.stack([torch.zeros(2, 3, 3), torch.eye(3).expand(2, 3, 3)])}
+            )
+            assert high > low
+    finally:
+        obj.OBJECTIVES.clear()
+        obj.OBJECTIVES.update(known)
