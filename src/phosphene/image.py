@@ -561,14 +561,14 @@ def check_output(path: str | Path, *, overwrite: bool) -> Path:
     """
     path = Path(path)
     _format_of(path)
-    if path.is_dir():
-        raise ImageError(f"{str(path)!r} is a folder; a file name was expected")
-    if not path.parent.is_dir():
-        raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
-    if not overwrite and os.path.lexists(path):
-        raise _in_the_way(path)
-    # Trying is the only sure way: permission bits say nothing of read-only or network disks.
     with _writing(path):
+        if path.is_dir():
+            raise ImageError(f"{str(path)!r} is a folder; a file name was expected")
+        if not path.parent.is_dir():
+            raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+        if not overwrite and os.path.lexists(path):
+            raise _in_the_way(path)
+        # Trying is the only sure way: permission bits say nothing of read-only or network disks.
         scratch, handle = _scratch_file(path.parent)
         os.close(handle)
         scratch.unlink()
