@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=false
+# since wrong arguments are tried on purpose
 from __future__ import annotations
 
 import dataclasses
@@ -30,7 +32,13 @@ class Toy:
     """Three seeded layers, which give maps, tokens and class scores."""
 
     name = "toy"
-    classes = ("tench, Tinca tinca", "tabby, tabby cat", "Tiger Cat", "crane", "crane")
+    classes: tuple[str, ...] = (
+        "tench, Tinca tinca",
+        "tabby, tabby cat",
+        "Tiger Cat",
+        "crane",
+        "crane",
+    )
     logits_layer = "head.fc"
 
     def __init__(self) -> None:
