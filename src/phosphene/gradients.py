@@ -50,7 +50,7 @@ def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> Gradie
     """Scale the gradient so that a step size means the same for every layer and picture.
 
     - `mean`: divide by mean |g| (Google's 2015 notebook): a typical value moves by one step;
-    - `std`: subtract the mean, divide by the standard deviation;
+    - `std`: subtract the mean, divide by the (sample) standard deviation;
     - `norm`: divide by the l2 norm of the whole gradient, so a step is that long altogether;
     - `rms`: divide by the root mean square: like `norm`, whatever the picture's size;
     - `none`: leave it.
@@ -59,7 +59,7 @@ def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> Gradie
     """
     divisors: dict[str, Callable[[Tensor], Tensor]] = {
         "mean": lambda g: g.abs().mean(PICTURE, keepdim=True),
-        "std": lambda g: g.std(PICTURE, keepdim=True, correction=0),
+        "std": lambda g: g.std(PICTURE, keepdim=True),
         "norm": lambda g: torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True),
         "rms": lambda g: (
             torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True) / math.sqrt(g[0].numel())

@@ -63,7 +63,9 @@ class DreamSettings(Settings):
     stop_above: float | None = Field(
         None, description="End an octave once the score is above this."
     )
-    clamp: bool = Field(True, description="Keep values in [0, 1] after every step.")
+    clamp: Literal["off", "steps", "always"] = Field(
+        "steps", description="Keep values in [0, 1]: after every step; or when detail is added, too."
+    )
     values: Literal["image", "network"] = Field(
         "image", description="Units of a step: the image's, or the network's normalised ones."
     )
@@ -176,6 +178,8 @@ def _steps(
                 image = base + resize(image - before, sizes[octave])
             else:
                 image = resize(image, sizes[octave])
+            if s.clamp == "always":
+                image = image.clamp(0, 1)
         else:
             before = base
         lost = base - resize(before, sizes[octave]) if s.detail == "after" else None
@@ -193,7 +197,7 @@ def _steps(
             generator=generator,
             transform=_jitter(sizes[octave], goal, s),
             gradient=_gradient(mask, base, s),
-            clamp=s.clamp,
+            clamp=s.clamp != "off",
             stop_above=s.stop_above,
             octave=octave,
             octaves=len(sizes),

@@ -52,7 +52,8 @@ _GOOGLE = Preset(
     "Mordvintsev, Olah and Tyka, 'Inceptionism' and the notebook dream.ipynb, Google 2015",
     "GoogLeNet's inception_4c/output; half the sum of squares; gradient over its mean size; "
     "4 octaves × 1.4 × 10 steps of 1.5 on 0–255 values; jitter 32; clipped after each step. The "
-    "notebook divides by mean |g| without an epsilon; here a vanished gradient stays zero.",
+    "notebook divides by mean |g| without an epsilon; here a vanished gradient stays zero. Its "
+    "resizing leaves a black last row at some sizes; here it does not.",
     "googlenet",
     {
         "googlenet": "layer(inception4c, norm=half_sum_square)",
@@ -68,17 +69,18 @@ _GOOGLE = Preset(
         "step_size": 1.5 / 255,
         "jitter": 32,
         "gradient": "mean",
-        "clamp": True,
+        "clamp": "steps",
         "smooth": 0.0,
     },
 )
 
 _INCEPTION = Preset(
     "inception",
-    "the PyTorch article on Inception-v3",
+    "the PyTorch article on Inception-v3 (github.com/augustwester/deepdream)",
     "Any mix of layers and channels, summed activations (the article says L2 norm, its code sums: "
     "here it sums); zero mean and unit deviation of the gradient; 3 octaves × 1.25 × 100 steps of "
-    ".01 on normalised values; jitter of up to half the picture.",
+    ".01 on normalised values; jitter of up to half the picture; clipped to black and white "
+    "whenever it changes, as its code does and its text does not say.",
     "inception_v3",
     {
         "inception_v3": "layer(Mixed_6b, norm=sum)",
@@ -95,18 +97,19 @@ _INCEPTION = Preset(
         "values": "network",
         "jitter": "half",
         "gradient": "std",
-        "clamp": False,
+        "epsilon": 1e-8,
+        "clamp": "always",
         "smooth": 0.0,
     },
 )
 
 _KERAS = Preset(
     "keras",
-    "the Keras article on Inception-v3, after Chollet's example",
+    "the Keras article on Inception-v3, after Chollet, Deep Learning with Python, 2017, 8.2",
     "Weighted layers, the outermost two cells of each map left out (none where a map is too small "
     "for that: the article's slice would be empty); gradient over its mean size; 3 octaves × 1.4 × "
-    "20 steps of .01 on values in [-1, 1], stopped above a loss; the detail lost by shrinking is "
-    "put back after each ascent.",
+    "20 steps of .01 on values in [-1, 1], stopped before the step once the loss is above 10; the "
+    "detail lost by shrinking is put back after each ascent, where the text has it before.",
     "inception_v3",
     {
         "inception_v3": "0.2*layer(mixed2, margin=2) + 3*layer(mixed3, margin=2) "
@@ -125,10 +128,10 @@ _KERAS = Preset(
         "step_size": 0.01 / 2,
         "jitter": 0,
         "gradient": "mean",
-        "epsilon": 1e-7,
-        "stop_above": 15.0,
+        "epsilon": 2 * 1e-7,  # the article's 1e-7 is of the gradient on [-1, 1], half of ours
+        "stop_above": 10.0,
         "detail": "after",
-        "clamp": False,
+        "clamp": "off",
         "smooth": 0.0,
     },
 )
@@ -155,7 +158,7 @@ _TORCHVISION = Preset(
         "values": "network",
         "jitter": 0,
         "gradient": "norm",
-        "clamp": False,
+        "clamp": "off",
         "smooth": 0.0,
     },
 )
