@@ -1,0 +1,137 @@
+"""The command line: `phosphene VERB`.
+
+Exit codes: 0 done, 1 it could not be done, 2 the command or a setting is wrong, 3 a replay came out
+different, 130 interrupted. Results go to stdout, everything else to stderr. Nothing here imports
+torch before a verb needs it, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, UnusedCliTokensError
+
+from phosphene import __version__
+from phosphene.errors import PhospheneError, SettingsError
+
+DONE, FAILED, MISUSED, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
+
+EXAMPLES = """Examples:
+
+  phosphene dream sky.jpg                          sky-dream.png, beside it
+  phosphene dream sky.jpg -o out.png --objective "2*mixed4b + mixed4d:42" --octaves 5
+  phosphene dream sky.jpg --guide flowers.jpg --keep-colors
+  phosphene dream --start noise --size 512         without a photo
+  phosphene layers dreamnet                        what can be dreamt
+  phosphene objectives                             how to say it
+  phosphene networks --all                         with what
+  phosphene presets                                the published ways of doing it
+  phosphene replay sky-dream.png                   is it the same here?
+
+Any verb takes --help, and --debug for the traceback of an error.
+"""
+
+app = App(
+    name="phosphene",
+    help="See what a neural network sees.",
+    help_epilogue=EXAMPLES,
+    help_format="plaintext",
+    version=f"phosphene {__version__}",
+    version_flags=["--version"],
+)
+app.command(
+    "phosphene.cli.dreaming:verb",
+    name="dream",
+    help="Ask a network what it sees in a picture, and show more of it.",
+)
+app.command(
+    "phosphene.cli.replaying:verb",
+    name="replay",
+    help="Render again what a picture's recipe says, and say whether it is the same.",
+)
+app.command(
+    "phosphene.cli.listing:layers",
+    name="layers",
+    help="The layers of a network: what can be dreamt.",
+)
+app.command(
+    "phosphene.cli.listing:networks", name="networks", help="The networks that have a name."
+)
+app.command("phosphene.cli.listing:presets", name="presets", help="Named settings of a dream.")
+app.command(
+    "phosphene.cli.listing:objectives",
+    name="objectives",
+    help="What an objective's text may say.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the process's arguments by default. Returns the exit code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without × is no reason to fail
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        complain("interrupted, nothing was written")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except CycloptsError as error:
+        complain(_usage(error))
+        return MISUSED
+    except (Exception, MemoryError) as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            complain(explained(error))
+        return MISUSED if isinstance(error, SettingsError) else FAILED
+    return code if isinstance(code, int) else DONE
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    print(f"phosphene: {message}", file=sys.stderr)
+
+
+def explained(error: BaseException) -> str:
+    """An error as one line for a user."""
+    if ran_out_of_memory(error):
+        return "out of memory; a smaller --size needs less, and --device cpu has often more"
+    told = " ".join(str(error).split())
+    if isinstance(error, PhospheneError):
+        return told
+    kind = type(error).__name__
+    return f"unexpected {kind}: {told or 'no message'}; --debug shows where, and is worth a report"
+
+
+def ran_out_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or what caused it, is a lack of memory, of whichever device."""
+    while error is not None:
+        # torch's own error for accelerators is a RuntimeError, and so is its one for processors.
+        words = str(error) if isinstance(error, RuntimeError) else ""
+        if isinstance(error, MemoryError) or re.search(
+            r"out of memory|can't allocate memory|not enough memory", words, re.IGNORECASE
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _usage(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        told = f"{error.unused_tokens[0]!r} is one argument too many"
+    else:
+        told = " ".join(str(error).split()).replace("|None", "")
+        told = re.sub(r"Literal\[([^\]]*)\]", r"\1", told)
+    verb = " ".join(error.command_chain or ())
+    return f"{told.rstrip('.')} (see phosphene {verb + ' ' if verb else ''}--help)"

@@ -1,0 +1,106 @@
+"""Flags from a settings model: what an option is, is written there and nowhere else."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from cyclopts import Group, Parameter
+from pydantic.fields import FieldInfo
+
+from phosphene.settings import Settings
+
+Verb = TypeVar("Verb", bound=Callable[..., int])
+
+
+def with_settings(
+    model: type[Settings], group: Group, *, leading: tuple[str, ...] = ()
+) -> Callable[[Verb], Verb]:
+    """Give a verb that takes `**settings` a flag for every field of `model`.
+
+    Only flags that are given arrive in `settings`: what is not given is the preset's to say.
+    Bounds are told in the help and checked by the model. Fields of `leading` are listed first.
+    """
+
+    def decorate(verb: Verb) -> Verb:
+        signature = inspect.signature(verb, eval_str=True)
+        parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        fields = model.model_fields
+        for name in (*leading, *(name for name in fields if name not in leading)):
+            parameters.append(_flag(name, fields[name], group))
+
+        def called(*args: Any, **kwargs: Any) -> int:
+            given = {k: v for k, v in kwargs.items() if k not in fields or v is not None}
+            return verb(*args, **given)
+
+        called.__doc__, called.__name__ = verb.__doc__, verb.__name__
+        called.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportFunctionMemberAccess]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
+    bounds = _bounds(field)
+    described = (field.description or "").rstrip(".")
+    default = field.default
+    shown = (
+        {True: "yes", False: "no", None: "none"}.get(default, str(default))
+        if (default is None or isinstance(default, bool))
+        else str(default)
+    )
+    flag = Parameter(
+        name="--" + name.replace("_", "-"),
+        help=f"{described}; {bounds}." if bounds else f"{described}.",
+        show_default=lambda _: shown,
+        negative_none=(),
+        allow_leading_hyphen=True,  # so that a negative number is told its bounds
+        group=group,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[_plain(field.annotation) | None, flag],
+    )
+
+
+def _plain(annotation: Any) -> Any:
+    """A field's type without the bounds in it."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [_plain(part) for part in get_args(annotation)]
+        return Union[tuple(parts)]  # noqa: UP007
+    return annotation
+
+
+def _bounds(field: FieldInfo) -> str:
+    """Such as `1 to 40`, `above 0`, or nothing."""
+    found: dict[str, Any] = {}
+    for constraint in (*field.metadata, *_constraints(field.annotation)):
+        for key in ("ge", "gt", "le", "lt"):
+            if (value := getattr(constraint, key, None)) is not None:
+                found[key] = value
+    low = found.get("ge", found.get("gt"))
+    # Where only the machine's integers end, nobody needs to know.
+    high = found.get("le", found.get("lt") if found.get("lt", 0) < 2**31 else None)
+    above = "above " if "gt" in found else ""
+    if low is not None and high is not None:
+        return f"{above}{low:g} to {high:g}" if high < 1e5 else f"{above}{low:g}"
+    if low is not None:
+        return f"{above}{low:g}" if above else f"{low:g} or more"
+    return f"at most {high:g}" if high is not None else ""
+
+
+def _constraints(annotation: Any) -> Iterator[Any]:
+    for part in get_args(annotation):
+        if get_origin(annotation) is Literal:
+            return
+        if get_origin(annotation) is Annotated and part is not get_args(annotation)[0]:
+            yield from getattr(part, "metadata", [part])
+        else:
+            yield from _constraints(part)

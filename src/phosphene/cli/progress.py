@@ -1,0 +1,131 @@
+"""What a user is told while a dream runs. All of it on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from phosphene.recipes.dream import DreamStep
+
+SHOW_EVERY = 0.1  # s; reading a score stalls an accelerator
+
+
+class Voice:
+    """Says things: `note` unless quiet, `detail` only if verbose."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        from rich.console import Console
+
+        self.quiet, self.verbose = quiet, verbose and not quiet
+        self.console: Console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        if self.verbose:
+            self.note(text)
+
+    @contextmanager
+    def hearing_warnings(self) -> Iterator[None]:
+        """Warnings become notes of one line."""
+
+        def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+            text = f"note: {' '.join(str(message).split())}"
+            ours = issubclass(category, UserWarning)
+            (self.note if ours else self.detail)(text)
+
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+
+
+def watched(steps: Iterable[DreamStep], voice: Voice, scale: float) -> Iterator[DreamStep]:
+    """The same steps, told of as they pass: live on a terminal, else a line for each octave.
+
+    `scale` is that between octaves, by which the pixels to come are guessed.
+    """
+    if voice.quiet:
+        yield from steps
+    elif voice.console.is_terminal:
+        yield from _live(steps, voice, scale)
+    else:
+        start = time.monotonic()
+        for step in steps:
+            if step.last:
+                voice.note(f"{_where(step)}  {time.monotonic() - start:.1f} s")
+            yield step
+
+
+def _where(step: DreamStep) -> str:
+    height, width = step.image.shape[-2:]
+    return (
+        f"octave {step.octave + 1}/{step.octaves}  step {step.index + 1}/{step.steps}  "
+        f"{width}×{height}  score {float(step.score.mean()):.4g}"
+    )
+
+
+def _live(steps: Iterable[DreamStep], voice: Voice, scale: float) -> Iterator[DreamStep]:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    clock = _Clock(scale)
+    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
+    with Progress(*columns, console=voice.console, transient=True) as progress:
+        task = progress.add_task("looking at the network …", total=None)
+        shown = 0.0
+        for step in steps:
+            clock.tick(step)
+            now = time.monotonic()
+            if now - shown >= SHOW_EVERY or step.last:
+                shown = now
+                told = f"{_where(step)}  {clock.told()}"
+                progress.update(task, description=told, total=1.0, completed=clock.share)
+            if step.last:
+                progress.console.print(
+                    f"{_where(step)}  {clock.elapsed:.1f} s", highlight=False, markup=False
+                )
+            yield step
+
+
+class _Clock:
+    """Time left, by pixels: the last octave alone is about half of all work."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+        self.started = self.elapsed = self.first = 0.0
+        self.share = self.first_share = 0.0
+        self.started = time.monotonic()
+
+    def tick(self, step: DreamStep) -> None:
+        self.elapsed = time.monotonic() - self.started
+        # Of each octave's pixels, where the one at hand has 1.
+        work = [self.scale ** (2 * (k - step.octave)) for k in range(step.octaves)]
+        done = sum(work[: step.octave]) + work[step.octave] * (step.index + 1) / step.steps
+        if step.last:
+            done = sum(work[: step.octave + 1])
+        self.share = done / sum(work)
+        if not self.first:  # the first step also finds out about the network: it tells nothing
+            self.first, self.first_share = self.elapsed, self.share
+
+    def told(self) -> str:
+        if self.share >= 1:
+            return ""
+        gained = self.share - self.first_share
+        if gained <= 0:
+            return "…"
+        left = (self.elapsed - self.first) / gained * (1 - self.share)
+        minutes, seconds = divmod(round(left), 60)
+        return f"{minutes}:{seconds:02} left"
+
+
+def to_stdout(text: str) -> None:
+    """A result."""
+    print(text, file=sys.stdout, flush=True)

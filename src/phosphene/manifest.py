@@ -1,0 +1,521 @@
+"""What ran, on which inputs, and whether it comes out the same again.
+
+A `Manifest` is the recipe that lies inside every picture: settings, objective, the hashes of inputs
+and weights, the versions that computed it. It holds no time, place, user or path, so that the same
+dream is the same file, and a file can be given away.
+
+A recipe may come from a stranger. Reading one runs nothing; replaying one reads pictures by their
+bare name from the folders that the caller names, and imports no code that the recipe alone names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from torch import Tensor
+
+from phosphene import __version__, spec
+from phosphene import image as images
+from phosphene.errors import ImageError, RecipeError, SettingsError, suggest
+from phosphene.network import Network, pick_device
+from phosphene.objectives import OBJECTIVES, Objective, quoted
+from phosphene.recipes.dream import DreamSettings, DreamStep, dream
+from phosphene.recipes.starts import start_picture
+from phosphene.settings import checked
+from phosphene.zoo import NETWORKS
+
+FORMAT = 1
+LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
+
+Start = Literal["photo", "noise", "sky"]
+Sha256 = Field(pattern="[0-9a-f]{64}")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NetworkUsed(_Part):
+    """`name` as `load_network` takes it, of a file without its folder; SHA-256 of the weights."""
+
+    name: str
+    fingerprint: str = Sha256
+
+
+class Input(_Part):
+    """A picture that went in: its file's bare name and SHA-256, and the px at which it was used.
+
+    `size` is the longest side that was asked for, if one was.
+    """
+
+    name: str
+    sha256: str = Sha256
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    size: int | None = Field(None, ge=1)
+
+    @field_validator("name")
+    @classmethod
+    def _bare(cls, name: str) -> str:
+        if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+            raise ValueError("not the bare name of a file")
+        return name
+
+
+class Result(_Part):
+    """The picture as it was computed: px, and the SHA-256 of its 8-bit RGB, before encoding."""
+
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    sha256: str = Sha256
+
+
+class Machine(_Part):
+    """What computed it, in the terms that rounding depends on."""
+
+    device: str
+    precision: Literal["fp32", "bf16", "fp64"]
+    threads: int = Field(ge=1)
+    architecture: str
+    instructions: str
+
+
+class Ended(_Part):
+    """The last step of a dream that is not whole; both count from 1."""
+
+    why: Literal["octave", "interrupted", "not finite", "out of memory"]
+    octave: int = Field(ge=1)
+    step: int = Field(ge=1)
+
+
+class Manifest(_Part):
+    """All that is needed to compute a picture again. `settings` are complete, the seed included.
+
+    `inputs` are by role: photo, mask, and the pictures of the objective, whose text names them by
+    their role. `ended` is there if the dream is not whole.
+    """
+
+    format: int = FORMAT
+    phosphene: str
+    recipe: Literal["dream"] = "dream"
+    network: NetworkUsed
+    objective: str
+    start: Start
+    settings: dict[str, Any]
+    inputs: dict[str, Input] = {}
+    result: Result
+    versions: dict[str, str]
+    machine: Machine
+    ended: Ended | None = None
+
+    @field_validator("result")
+    @classmethod
+    def _sane(cls, result: Result) -> Result:
+        if result.width * result.height > images.PIXEL_LIMIT:
+            raise ValueError(f"over the limit of {images.PIXEL_LIMIT / 1e6:g} megapixels")
+        return result
+
+    def text(self, *, indent: int | None = None) -> str:
+        """As JSON, the same for the same manifest; `parse` reads it back."""
+        return self.model_dump_json(indent=indent, exclude_none=True)
+
+    def dream_settings(self) -> DreamSettings:
+        """The settings, checked. RecipeError if this version has no such settings."""
+        try:
+            return checked(DreamSettings, self.settings)
+        except SettingsError as error:
+            raise RecipeError(f"the recipe's settings do not hold here: {error}") from None
+
+    @staticmethod
+    def parse(text: str | bytes, source: str = "the recipe") -> Manifest:
+        """The manifest of a JSON text. RecipeError if it is damaged or of a newer version."""
+        try:
+            found = _Stated.model_validate_json(text)
+        except ValidationError as error:
+            raise RecipeError(f"{source} holds no recipe of phosphene: {_told(error)}") from None
+        if found.format > FORMAT:
+            raise _newer(source, found.phosphene)
+        try:
+            return Manifest.model_validate_json(text)
+        except ValidationError as error:
+            if _numbers(found.phosphene) > _numbers(__version__):
+                raise _newer(source, found.phosphene) from None
+            raise RecipeError(f"the recipe in {source} is damaged: {_told(error)}") from None
+
+    @staticmethod
+    def read(path: str | Path) -> Manifest:
+        """The manifest inside a picture, or in a JSON file beside one.
+
+        Raises RecipeError if there is none, or it is damaged or of a newer version; ImageError if
+        the file cannot be read.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as stream:
+                head = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+                text = head + stream.read(LONGEST) if head.startswith(b"{") else None
+        except OSError:
+            text = None  # what is wrong with it is better told below
+        if text is None:
+            text = images.read_recipe(path)
+            if text is None:
+                raise RecipeError(
+                    f"{str(path)!r} carries no recipe: it was not made by phosphene, or another "
+                    "program has saved it since"
+                )
+        if len(text) >= LONGEST:
+            raise RecipeError(f"the recipe in {str(path)!r} is longer than {LONGEST >> 20} MiB")
+        return Manifest.parse(text, repr(str(path)))
+
+
+class _Stated(BaseModel):
+    """The two fields that every version has."""
+
+    format: int = Field(ge=1)
+    phosphene: str
+
+
+def _newer(source: str, version: str) -> RecipeError:
+    return RecipeError(
+        f"{source} was made by phosphene {version[:20]}, this is {__version__}: upgrade phosphene"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version[:20])[:3])
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+# --- what ran --------------------------------------------------------------------------------
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result may depend on; what is not installed is left out."""
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    for name in ("torchvision", "numpy", "pillow"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine(network: Network) -> Machine:
+    """What a network runs on. `network` is one that `prepared` gave."""
+    kind = network.device.type
+    if kind == "cuda":
+        major, minor = torch.cuda.get_device_capability(network.device)
+        instructions = f"sm_{major}{minor}"
+    else:
+        instructions = torch.backends.cpu.get_cpu_capability()
+    return Machine(
+        device=kind,
+        precision=network.precision,  # pyright: ignore[reportArgumentType]
+        threads=torch.get_num_threads(),
+        architecture=platform.machine().lower(),
+        instructions=instructions,
+    )
+
+
+def result_of(picture: Tensor) -> Result:
+    """Size and hash of an image `(1, 3, H, W)` in [0, 1]."""
+    pixels = images.to_uint8(picture)
+    height, width = pixels.shape[:2]
+    return Result(width=width, height=height, sha256=hashlib.sha256(pixels).hexdigest())
+
+
+def input_of(path: str | Path, used: tuple[int, int], size: int | None = None) -> Input:
+    """The record of a picture file that was used at `used` (H, W). ImageError if unreadable."""
+    path, (height, width) = Path(path), used
+    return Input(name=path.name, sha256=file_hash(path), width=width, height=height, size=size)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes. ImageError if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ImageError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+
+
+def network_name(name: str) -> str:
+    """The name of a network without the folder that its weights lie in."""
+    scheme, _, rest = name.partition(":")
+    if scheme != "file":
+        return name
+    path, at, architecture = rest.rpartition("@")
+    return f"file:{Path(path).name}{at}{architecture}"
+
+
+# --- the pictures of an objective ------------------------------------------------------------
+
+_STRING = r'"(?:[^"]|"")*"' + "|" + r"'(?:[^']|'')*'"
+
+
+def pictures_of(objective: Objective) -> list[str]:
+    """The paths of the pictures that an objective's text names, each once, in their order."""
+    found: dict[str, None] = {}
+    for _, term in objective.terms or ((1.0, objective),):
+        call = re.fullmatch(r"(\w+)\((.*)\)", term.text, re.DOTALL)
+        if call is None or call[1] not in OBJECTIVES:
+            continue
+        parameters = inspect.signature(OBJECTIVES[call[1]]).parameters
+        takes = [name for name, p in parameters.items() if _is_picture(p.annotation)]
+        order = list(parameters)
+        pieces = re.findall(rf"(?:{_STRING}|\[[^\]]*\]|[^,\"'\[])+", call[2])
+        for position, piece in enumerate(pieces):
+            keyword = re.match(r"\s*([A-Za-z_]\w*)=", piece)
+            name = keyword[1] if keyword else order[min(position, len(order) - 1)]
+            value = piece[keyword.end() if keyword else 0 :].strip()
+            if name in takes and re.fullmatch(_STRING, value):
+                found[_unquoted(value)] = None
+    return list(found)
+
+
+def with_pictures(text: str, names: Mapping[str, str]) -> str:
+    """An objective's text with its pictures renamed."""
+
+    def renamed(match: re.Match[str]) -> str:
+        name = _unquoted(match[0])
+        return quoted(names[name]) if name in names else match[0]
+
+    return re.sub(_STRING, renamed, text)
+
+
+def picture_roles(paths: Sequence[str], taken: Sequence[str] = ("photo", "mask")) -> dict[str, str]:
+    """path -> role: the file's bare name, numbered where two files have the same."""
+    roles: dict[str, str] = {}
+    for path in paths:
+        bare = Path(path)
+        role, count = bare.name, 1
+        while role in roles.values() or role in taken:
+            count += 1
+            role = f"{bare.stem}-{count}{bare.suffix}"
+        roles[path] = role
+    return roles
+
+
+def _is_picture(annotation: Any) -> bool:
+    return str(annotation).endswith("Picture") or annotation == (Tensor | str | os.PathLike[str])
+
+
+def _unquoted(token: str) -> str:
+    return token[1:-1].replace(token[0] * 2, token[0])
+
+
+# --- replay ----------------------------------------------------------------------------------
+
+
+def find_inputs(
+    manifest: Manifest,
+    folders: Sequence[Path],
+    given: Mapping[str, Path] | None = None,
+    *,
+    anyway: bool = False,
+) -> dict[str, Path]:
+    """role -> file, for every input: as `given`, or by its name in one of `folders`.
+
+    RecipeError if one is not there, or is another than the recipe's by its SHA-256; `anyway` takes
+    it then.
+    """
+    given = dict(given or {})
+    for role in given:
+        if role not in manifest.inputs:
+            raise RecipeError(
+                f"the recipe has no input {role!r}{suggest(role, manifest.inputs)}"
+                if manifest.inputs
+                else f"the recipe has no inputs, so none is called {role!r}"
+            )
+    return {
+        role: _found(role, used, folders, given.get(role), anyway)
+        for role, used in manifest.inputs.items()
+    }
+
+
+def _found(
+    role: str, used: Input, folders: Sequence[Path], given: Path | None, anyway: bool
+) -> Path:
+    places = [given] if given else list(dict.fromkeys(folder / used.name for folder in folders))
+    others: list[tuple[Path, str]] = []
+    for place in places:
+        if given or place.is_file():
+            digest = file_hash(place)
+            if digest == used.sha256:
+                return place
+            others.append((place, digest))
+    if not others:
+        where = " or ".join(dict.fromkeys(repr(str(folder)) for folder in folders))
+        raise RecipeError(
+            f"{used.name!r}, the recipe's {role}, is not in {where}: "
+            f"say where it is with --input {role}=PATH"
+        )
+    place, digest = others[0]
+    if anyway:
+        return place
+    raise RecipeError(
+        f"{str(place)!r} is not the recipe's {role}: its SHA-256 is {digest[:12]}…, that of the "
+        f"recipe's {used.name!r} {used.sha256[:12]}…; --input {role}=PATH names another file, "
+        "--anyway takes this one"
+    )
+
+
+def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
+    """The name by which `load_network` finds the recipe's network.
+
+    RecipeError for one that is code: a recipe, which may be a stranger's, does not run any.
+    """
+    name = manifest.network.name
+    scheme, colon, rest = name.partition(":")
+    runs = name
+    if scheme == "file":
+        path, _, runs = rest.rpartition("@")
+        bare = Path(path).name
+        place = next((f / bare for f in folders if bare and (f / bare).is_file()), None)
+        if place is None:
+            where = " or ".join(dict.fromkeys(repr(str(folder)) for folder in folders))
+            raise RecipeError(
+                f"the recipe's weights {bare!r} are not in {where}: "
+                f"say where with --network file:PATH@{runs}"
+            )
+        name = f"file:{place}@{runs}"
+    head, colon, _ = runs.partition(":")
+    # Of names with a colon, these are known to be no module's; what is not known is not run.
+    if colon and head not in (*NETWORKS, "torchvision", "timm"):
+        raise RecipeError(
+            f"the recipe's network {name!r} may be code, which a recipe does not start by itself: "
+            f"allow it with --network {name}"
+        )
+    return name
+
+
+def replay(manifest: Manifest, network: Network, files: Mapping[str, Path]) -> Iterator[DreamStep]:
+    """Dream again what a recipe says, up to where it ended: a generator of `DreamStep`.
+
+    network: see `find_network`. files: role -> file, see `find_inputs`.
+
+    The precision is the recipe's, the device too if it is here. NonFiniteError if the ascent leaves
+    the numbers, as it did if `manifest.ended` says so.
+    """
+    settings = manifest.dream_settings().model_dump()
+    settings["precision"] = manifest.machine.precision
+    try:
+        pick_device(manifest.machine.device)
+        settings["device"] = manifest.machine.device
+    except SettingsError:
+        settings["device"] = "auto"
+    photo, mask = start_of(manifest, files), None
+    if "mask" in files:
+        mask, _ = images.load_mask(files["mask"], images.size_of(photo))
+    objective = replayed_objective(manifest, files)
+    ended = manifest.ended
+    for step in dream.steps(photo, network, objective, mask=mask, **settings):
+        yield step
+        if ended and ended.why != "not finite":
+            if (step.octave + 1, step.index + 1) == (ended.octave, ended.step):
+                return
+
+
+def start_of(manifest: Manifest, files: Mapping[str, Path]) -> Tensor:
+    """The picture that a recipe's dream begins with, `(1, 3, H, W)` in [0, 1]."""
+    if manifest.start == "photo":
+        if "photo" not in files:
+            raise RecipeError("the recipe starts from a photo and names none")
+        return images.load_image(files["photo"], size=manifest.inputs["photo"].size)
+    size = (manifest.result.height, manifest.result.width)
+    return start_picture(manifest.start, size, manifest.dream_settings().seed)
+
+
+def replayed_objective(manifest: Manifest, files: Mapping[str, Path]) -> Objective:
+    """A recipe's objective, its pictures those of `files`; no other file is read."""
+    named = pictures_of(spec.parse(manifest.objective))
+    for name in named:
+        if name not in files:
+            raise RecipeError(
+                f"the recipe's objective names the picture {name!r}, its inputs do not"
+            )
+    text = with_pictures(manifest.objective, {name: str(files[name]) for name in named})
+    return spec.parse(text)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out of a replay.
+
+    same: the picture computed now is the recipe's, by the hash of its 8-bit pixels.
+    unchanged: the file holds that picture, as its format keeps it; None for a bare recipe.
+    most, mean: the differences between the picture and the file's, in 8-bit levels; None if sizes
+        differ or there is no file.
+    differing: what else is not as it was, one short text each.
+    """
+
+    same: bool
+    unchanged: bool | None
+    most: int | None
+    mean: float | None
+    differing: tuple[str, ...]
+
+
+def compare(
+    old: Manifest, new: Manifest, picture: Tensor, alpha: Tensor | None, path: str | Path | None
+) -> Comparison:
+    """Compare a replay with its recipe, and with the pixels of the file at `path`, if it is one."""
+    unchanged = most = mean = None
+    if path is not None:
+        path = Path(path)
+        if path.suffix.lower() in (".jpg", ".jpeg") and alpha is not None:
+            # As save_image lays it, in whole levels.
+            pixels = torch.from_numpy(images.to_uint8(picture)).permute(2, 0, 1)[None] / 255
+            opacity = (alpha * 255).round() / 255
+            picture = pixels * opacity + 1 - opacity
+        again = images.encoded_like(picture, path).astype(int)
+        there = images.to_uint8(images.load_image(path)).astype(int)
+        if there.shape == again.shape:
+            apart = abs(there - again)
+            most, mean = int(apart.max()), float(apart.mean())
+        unchanged = most == 0
+    return Comparison(
+        same=new.result == old.result,
+        unchanged=unchanged,
+        most=most,
+        mean=mean,
+        differing=_differing(old, new),
+    )
+
+
+def _differing(old: Manifest, new: Manifest) -> tuple[str, ...]:
+    told = []
+    if old.network.fingerprint != new.network.fingerprint:
+        told.append(f"weights {old.network.fingerprint[:12]}… -> {new.network.fingerprint[:12]}…")
+    for role, was in old.inputs.items():
+        now = new.inputs.get(role)
+        if now and now.sha256 != was.sha256:
+            told.append(f"{role} {was.sha256[:12]}… -> {now.sha256[:12]}…")
+    before = {"phosphene": old.phosphene, **old.versions, **old.machine.model_dump()}
+    after = {"phosphene": new.phosphene, **new.versions, **new.machine.model_dump()}
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) != after.get(name):
+            told.append(f"{name} {before.get(name, 'none')} -> {after.get(name, 'none')}")
+    return tuple(told)
