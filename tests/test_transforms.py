@@ -95,6 +95,18 @@ def test_jitter_reaches_both_ends_of_its_range_evenly_and_independently(pixels: 
     assert ((counts - expected) ** 2 / expected).sum() < k + 5 * math.sqrt(2 * k)
 
 
+def test_jitter_by_a_pair_bounds_each_axis_apart():
+    image, shift, generator = ramp(29, 23), T.jitter((2, 1)), seeded()
+    seen = {rolled_by(image, shift(image, generator)) for _ in range(200)}
+    assert seen == {(y % 29, x % 23) for y in range(-2, 3) for x in range(-1, 2)}
+    only_across = T.jitter((0, 3))
+    for _ in range(20):
+        assert rolled_by(image, only_across(image, generator))[0] == 0
+    cut = T.jitter((0, 3), wrap=False)(image, generator)
+    assert cut.shape == (1, 3, 29, 20)
+    assert T.jitter((0, 0))(image, generator) is image
+
+
 @settings(max_examples=40, deadline=None)
 @given(sides, sides, st.integers(0, 40), seeds)
 def test_jitter_only_moves_pixels(height: int, width: int, pixels: int, seed: int):
@@ -388,6 +400,7 @@ def test_newcomers_register_as_the_built_ins_do(monkeypatch: pytest.MonkeyPatch)
     ("make", "words"),
     [
         (lambda: T.jitter(-1), "jitter is -1 px; it must be 0 or more"),
+        (lambda: T.jitter((3, -2)), "jitter is -2 px"),
         (lambda: T.pad(-2), "pad is -2 px"),
         (lambda: T.pad(2, "mirror"), "'mirror'; a number, or reflect, replicate, circular"),  # pyright: ignore
         (lambda: T.rotate(-5), "rotate is -5 degrees"),

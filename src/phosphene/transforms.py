@@ -43,32 +43,26 @@ def transform(factory: Factory) -> Factory:
 def jitter(pixels: int | tuple[int, int], *, wrap: bool = True) -> Transform:
     """Shift the image by an independent whole number of px in [-pixels, pixels], both axes.
 
-    A pair gives the bounds of the vertical and the horizontal shift, which are drawn in that order.
-
+    A pair bounds the vertical and the horizontal shift apart; they are drawn in that order.
     `wrap=True` rolls: what leaves on one side comes in on the other, the size stays.
     `wrap=False` cuts a window `pixels` smaller per axis at a random place, as lucid does.
     Mordvintsev et al. 2015, "Inceptionism"; the DeepDream notebook.
     """
     down, right = (pixels, pixels) if isinstance(pixels, int) else pixels
-    if min(down, right) < 0:
-        raise SettingsError(f"jitter is {pixels} px; it must be 0 or more")
-
-    def draw(low: int, high: int, generator: torch.Generator) -> int:
-        return int(torch.randint(low, high + 1, (), generator=generator))
+    _not_below("jitter", min(down, right), 0, "px")
 
     def apply(image: Tensor, generator: torch.Generator) -> Tensor:
         if down == right == 0:
             return image
         if wrap:
-            shifts = draw(-down, down, generator), draw(-right, right, generator)
+            shifts = [_whole(-most, most, generator) for most in (down, right)]
             return image.roll(shifts, (-2, -1))
         height, width = image.shape[-2:]
         if down >= height or right >= width:
             raise SettingsError(
                 f"jitter without wrap cuts {pixels} px, and the image has {height}×{width}"
             )
-        top, left = draw(0, down, generator), draw(0, right, generator)
-        return image[..., top : top + height - down, left : left + width - right]
+        return _window(image, height - down, width - right, generator)
 
     return apply
 
@@ -245,12 +239,15 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
+def _whole(low: int, high: int, generator: torch.Generator) -> int:
+    """From `low` to `high`, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
 def _window(image: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
     """A `height` × `width` part of `image` at a place drawn evenly."""
-    top, left = (
-        int(torch.randint(0, room + 1, (), generator=generator))
-        for room in (image.shape[-2] - height, image.shape[-1] - width)
-    )
+    top = _whole(0, image.shape[-2] - height, generator)
+    left = _whole(0, image.shape[-1] - width, generator)
     return image[..., top : top + height, left : left + width]
 
 
