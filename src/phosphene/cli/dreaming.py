@@ -16,7 +16,7 @@ from phosphene.cli import DONE, FAILED, INTERRUPTED, complain, explained, ran_ou
 from phosphene.cli.flags import with_settings
 from phosphene.cli.progress import Voice, to_stdout, watched
 from phosphene.errors import ImageError, NonFiniteError, ObjectiveError, SettingsError
-from phosphene.recipes.dream import DreamSettings
+from phosphene.recipes.dream_settings import DreamSettings
 from phosphene.recipes.presets import preset
 from phosphene.settings import checked
 

@@ -5,95 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from phosphene import gradients, pyramid, spec, transforms
 from phosphene import image as images
 from phosphene.engine import Ascent, Step, ascend
-from phosphene.errors import InputTooSmallError, NonFiniteError, SettingsError
+from phosphene.errors import InputTooSmallError, NonFiniteError
 from phosphene.evaluation import whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.parameterization import Pixels
 from phosphene.pyramid import Size
-from phosphene.recipes.presets import PRESETS, preset
-from phosphene.settings import Settings, checked
+from phosphene.recipes.dream_settings import DreamSettings as DreamSettings
+from phosphene.recipes.presets import preset
+from phosphene.settings import checked
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Luma = (0.299, 0.587, 0.114)
-
-
-class DreamSettings(Settings):
-    """Every setting of a dream. A preset fills in what is not given."""
-
-    preset: str = Field("phosphene", description=f"One of {', '.join(PRESETS)}.")
-    octaves: Literal["auto"] | Annotated[int, Field(ge=1, le=pyramid.MOST_OCTAVES)] = Field(
-        "auto", description="Sizes to dream at; auto follows the picture's size."
-    )
-    octave_scale: float = Field(
-        1.4, gt=1, le=10, description="Each octave is so many times the one before."
-    )
-    steps: int = Field(10, ge=1, le=100_000, description="Ascent steps in each octave.")
-    step_size: float = Field(
-        0.012,
-        gt=0,
-        le=100,
-        description="Step, where black to white is 1, of the normalised gradient.",
-    )
-    jitter: Annotated[int, Field(ge=0)] | Literal["half"] = Field(
-        32, description="Largest random shift of each step, px, or half the picture."
-    )
-    gradient: gradients.Normalisation = Field(
-        "rms", description="Divide the gradient by its mean size, std, l2 norm or rms."
-    )
-    epsilon: float = Field(
-        gradients.EPSILON, gt=0, le=1, description="Least divisor of the gradient."
-    )
-    smooth: float = Field(
-        0.5, ge=0, le=100, description="Gaussian blur of the gradient, sigma in px."
-    )
-    laplacian: int = Field(
-        0, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
-    )
-    clip: float | None = Field(None, gt=0, description="Cut the normalised gradient beyond this.")
-    stop_above: float | None = Field(
-        None, description="End an octave once the score is above this."
-    )
-    clamp: Literal["off", "steps", "always"] = Field(
-        "steps", description="Keep values in [0, 1]: after every step; or when detail is added, too."
-    )
-    values: Literal["image", "network"] = Field(
-        "image", description="Units of a step: the image's, or the network's normalised ones."
-    )
-    octave_rounding: pyramid.Rounding = Field("round", description="How octave sizes are rounded.")
-    resampling: pyramid.Resampling = Field(
-        "antialias", description="How pictures travel between octaves."
-    )
-    detail: Literal["before", "after"] = Field(
-        "before", description="Put the photograph's own detail back before or after an ascent."
-    )
-    keep_colors: bool = Field(False, description="Keep the photograph's colours.")
-    blend: Fraction = Field(1.0, description="Share of the dream in the result; 0 is the photo.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Of every random choice.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
-        "auto", description="auto takes bf16 where it is fast and its gradient agrees."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        try:
-            chosen = preset(given.get("preset", "phosphene"))
-        except SettingsError as error:
-            raise ValueError(str(error)) from None
-        return {**chosen.settings, **given}
 
 
 @dataclass(frozen=True)
