@@ -100,9 +100,10 @@ def network(
     ...     return Network(build(), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     """
 
+    if not name or re.search(r"[:@\s]", name):
+        raise NetworkError(f"a network's name has no ':', '@' or blank: {name!r}")
+
     def register(loader: Loader) -> Loader:
-        if not name or re.search(r"[:@\s]", name):
-            raise NetworkError(f"a network's name has no ':', '@' or blank: {name!r}")
         NETWORKS[name] = loader
         _CARDS[name] = _Card(about, licence, source, size_bytes, file)
         return loader

@@ -1,0 +1,785 @@
+"""Names -> networks: each scheme, its preprocessing and aliases, files and downloads gone wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torchvision import models
+
+from phosphene import zoo
+from phosphene.dreamnet import MEAN, STD, DreamNet
+from phosphene.errors import MissingExtraError, NetworkError, WeightsError
+from phosphene.network import Network
+from phosphene.zoo import load_network
+
+SQUEEZENET = models.SqueezeNet1_1_Weights.IMAGENET1K_V1
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache, and no way to a server."""
+    monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("PHOSPHENE_WEIGHTS_MIRROR", "http://127.0.0.1:9")  # discard: nobody listens
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+
+
+@dataclass
+class Site:
+    """A server of its own folder. `cut` sends only so many bytes of what it announces."""
+
+    folder: Path
+    address: str = ""
+    asked: list[str] = field(default_factory=list)
+    cut: int | None = None
+    wait: threading.Event | None = None
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    served = Site(tmp_path / "site")
+    served.folder.mkdir()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.asked.append(self.path)
+            file = served.folder / self.path.rsplit("/", 1)[1]
+            if not file.is_file():
+                self.send_error(404)
+                return
+            if served.wait:
+                served.wait.wait(5)
+            blob = file.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(blob)))
+            self.end_headers()
+            self.wfile.write(blob[: served.cut])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    served.address = f"http://127.0.0.1:{server.server_port}/models"
+    monkeypatch.setenv("PHOSPHENE_WEIGHTS_MIRROR", served.address)
+    yield served
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def squeezenet() -> nn.Module:
+    torch.manual_seed(7)
+    return models.squeezenet1_1().eval()
+
+
+@pytest.fixture
+def published(
+    site: Site, squeezenet: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Site, Path]:
+    """Random weights on the server, under the name that torchvision believes are its own."""
+    plain = site.folder / "plain.pth"
+    torch.save(squeezenet.state_dict(), plain)
+    digest = hashlib.sha256(plain.read_bytes()).hexdigest()
+    file = plain.rename(site.folder / f"squeezenet1_1-{digest[:8]}.pth")
+    monkeypatch.setattr(SQUEEZENET.value, "url", f"https://download.pytorch.org/models/{file.name}")
+    return site, file
+
+
+def cached(file: Path) -> Path:
+    return zoo.cache_folder() / "weights" / file.name
+
+
+def raised(kind: type[Exception], name: str, **given: Any) -> str:
+    """The message, which is one line."""
+    with pytest.raises(kind) as caught:
+        load_network(name, **given)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Bundled ------------------------------------------------------------------------------------------
+
+
+def test_dreamnet_is_the_default_and_computes_what_its_weights_say() -> None:
+    network = load_network()
+    folder = Path(zoo.__file__).parent / "data"
+    card = json.loads((folder / "dreamnet.json").read_text())
+    plain = DreamNet(len(card["classes"])).eval()
+    plain.load_state_dict(load_file(folder / "dreamnet.safetensors"))
+    image = torch.rand(2, 3, 64, 72)
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    expected = plain((image - mean) / std)
+    torch.testing.assert_close(
+        network.activations(image, ["logits"])["logits"], expected, rtol=1e-4, atol=1e-4
+    )
+    assert (network.name, network.input_size) == ("dreamnet", 64)
+    assert network.classes == tuple(entry["name"] for entry in card["classes"])
+    assert network.layers["logits"].channels == len(network.classes)
+    assert network.aliases == {}
+    assert not any(p.requires_grad or p.is_meta for p in network.module.parameters())
+    assert load_network("dreamnet").fingerprint == network.fingerprint
+
+
+def test_damaged_bundled_weights_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for suffix in ("json", "safetensors"):
+        shutil.copy(Path(zoo.__file__).parent / "data" / f"dreamnet.{suffix}", tmp_path)
+    file = tmp_path / "dreamnet.safetensors"
+    monkeypatch.setattr(zoo, "_DATA", tmp_path)
+    load_network("dreamnet")
+    blob = bytearray(file.read_bytes())
+    blob[-1] ^= 1
+    file.write_bytes(blob)
+    assert "damaged" in raised(WeightsError, "dreamnet")
+    file.unlink()
+    assert "not in this installation" in raised(WeightsError, "dreamnet")
+    assert "dreamnet" not in [info.name for info in zoo.listing()]
+
+
+def test_loading_leaves_the_callers_random_numbers_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    load_network("dreamnet")
+    load_network("squeezenet1_1:random")
+    assert torch.equal(torch.rand(4), expected)
+
+
+# The registry and its listing ---------------------------------------------------------------------
+
+
+def test_a_newcomer_registers_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "NETWORKS", dict(zoo.NETWORKS))
+    monkeypatch.setattr(zoo, "_CARDS", dict(zoo._CARDS))
+
+    @zoo.network("tiny", about="one convolution", licence="MIT", source="here", size_bytes=12)
+    def tiny() -> Network:
+        return Network(nn.Sequential(nn.Conv2d(3, 4, 3)), input_size=8, name="tiny")
+
+    assert load_network("tiny").name == "tiny"
+    info = zoo.NetworkInfo("tiny", "one convolution", "bundled", 12, "MIT", "here")
+    assert zoo.listing()[-1] == info
+    assert "no choice of weights" in raised(NetworkError, "tiny", weights="random")
+    assert "tiny" in raised(NetworkError, "tinny")
+    with pytest.raises(FrozenInstanceError):
+        info.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(NetworkError, match="no ':'"):
+        zoo.network("a:b")
+
+
+def test_the_listing_agrees_with_torchvision() -> None:
+    """What it says without importing torchvision is what torchvision says."""
+    plain = {info.name: info for info in zoo.listing()}
+    assert next(iter(plain)) == "dreamnet"
+    bundled = Path(zoo.__file__).parent / "data" / "dreamnet.safetensors"
+    assert plain["dreamnet"].weights == "bundled"
+    assert plain["dreamnet"].size_bytes == bundled.stat().st_size
+    every = {info.name: info for info in zoo.listing(all=True)}
+    assert len(every) > len(plain) + 80
+    for name in ("googlenet", "inception_v3", "vgg16", "resnet50"):
+        member: Any = models.get_model_weights(name)["DEFAULT"]
+        assert zoo._CARDS[name].file == member.url.rsplit("/", 1)[1]
+        assert plain[name].size_bytes == every[f"torchvision:{name}"].size_bytes
+        assert plain[name].weights == "to fetch"
+    assert "torchvision:vgg16:IMAGENET1K_FEATURES" in every
+    assert "SWAG" in every["torchvision:vit_b_16:IMAGENET1K_SWAG_E2E_V1"].licence
+
+
+def test_a_fetched_network_is_listed_as_cached() -> None:
+    folder = zoo.cache_folder() / "weights"
+    folder.mkdir(parents=True)
+    (folder / "googlenet-1378be20.pth").touch()
+    status = {info.name: info.weights for info in zoo.listing()}
+    assert (status["googlenet"], status["vgg16"]) == ("cached", "to fetch")
+
+
+def test_the_cache_folder_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert zoo.cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("PHOSPHENE_CACHE")
+    assert zoo.cache_folder().name.lower() in ("phosphene", "cache")
+    assert zoo.cache_folder().is_absolute()
+
+
+def test_neither_torchvision_nor_timm_comes_with_the_zoo() -> None:
+    code = (
+        "import sys; from phosphene import zoo; zoo.listing(); zoo.load_network('dreamnet'); "
+        "print([m for m in ('torchvision', 'timm', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("dreamnett", "the closest are dreamnet"),
+        ("GoogLeNet", "the closest are googlenet"),
+        ("inceptionv3", "inception_v3"),
+        ("torchvision:resnet5", "resnet50"),
+        ("torchvision:fcn_resnet50", "no classifier but a detector, segmenter or the like"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "resnet"),
+        ("torchvision:vgg16:IMAGENET", "IMAGENET1K_V1, IMAGENET1K_FEATURES, random"),
+        ("googlenet:FOO", "no weights 'FOO'"),
+        ("dreamnet:FOO", "no weights 'FOO'"),
+        ("timm:resnett18", "the closest are"),
+        ("file:mine.pth", "file:PATH@NETWORK"),
+        ("file:@resnet18", "file:PATH@NETWORK"),
+        ("file:a.pth@file:b.pth@resnet18", "is not there|no file"),
+        ("mine.safetensors", "file:PATH@NETWORK"),
+        ("", "dreamnet"),
+        ("a:b:c", "torchvision:NAME"),
+    ],
+)
+def test_unknown_names_get_the_choices(name: str, told: str) -> None:
+    message = raised(NetworkError, name)
+    assert any(part in message for part in told.split("|")), message
+
+
+def test_weights_are_said_once() -> None:
+    assert "too much" in raised(NetworkError, "googlenet:random", weights="random")
+    assert "too much" in raised(NetworkError, "json:dumps", weights="random")
+    assert "too much" in raised(NetworkError, "file:x.pth@resnet18", weights="random")
+
+
+# torchvision --------------------------------------------------------------------------------------
+
+
+def test_random_weights_are_the_same_each_time_and_keep_the_signal() -> None:
+    one, other = (
+        load_network("squeezenet1_1:random"),
+        load_network("squeezenet1_1", weights=zoo.RANDOM),
+    )
+    assert one.fingerprint == other.fingerprint
+    assert one.name == "squeezenet1_1"
+    last = list(one.layers)[-1]
+    spread = one.activations(torch.rand(1, 3, 64, 64), [last])[last].std()
+    assert 1e-2 < float(spread) < 1e2
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "mean", "std", "classes"),
+    [
+        ("googlenet:random", 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1000),
+        ("inception_v3:random", 299, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1000),
+    ],
+)
+def test_preprocessing_and_classes_come_with_the_weights(
+    name: str, size: int, mean: tuple[float, ...], std: tuple[float, ...], classes: int
+) -> None:
+    network = load_network(name)
+    assert (network.name, network.input_size) == (name.removesuffix(":random"), size)
+    assert network.shift == pytest.approx(mean)
+    assert network.scale == pytest.approx(std)
+    assert len(network.classes) == classes
+    assert network.classes[281] == "tabby"
+    assert network.module.transform_input is True
+    assert set(network.aliases.values()) <= set(network.layers)
+
+
+def test_the_vgg_features_take_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """VGG16's IMAGENET1K_FEATURES was trained on 0..255 values less a mean, not over a std."""
+    torch.manual_seed(0)
+    layers = models.vgg.make_layers([8, 8, "M", 8, 8, "M"])
+    small = models.VGG(layers, init_weights=False)
+    member = models.VGG16_Weights.IMAGENET1K_FEATURES
+    monkeypatch.setattr(zoo, "_weights_file", lambda url, network: tmp_path / url)
+    monkeypatch.setattr(zoo, "_read_state", lambda path: {})
+    monkeypatch.setattr(models, "get_model", lambda *_, **__: small)
+    network = load_network("vgg16:IMAGENET1K_FEATURES")
+    image = torch.rand(1, 3, 4, 4)
+    mean = torch.tensor(member.transforms().mean).view(1, 3, 1, 1)
+    torch.testing.assert_close(network.preprocess(image), 255 * (image - mean))
+    assert network.classes == ()
+    assert network.name == "vgg16"
+    assert network.aliases == {
+        "conv1_1": "features.0", "relu1_1": "features.1", "conv1_2": "features.2",
+        "relu1_2": "features.3", "pool1": "features.4", "conv2_1": "features.5",
+        "relu2_1": "features.6", "conv2_2": "features.7", "relu2_2": "features.8",
+        "pool2": "features.9",
+    }  # fmt: skip
+
+
+def test_vgg16_names_are_those_of_the_paper() -> None:
+    """Of the real one, built without its 138 million weights."""
+    with torch.device("meta"):
+        full, normed = models.vgg16(init_weights=False), models.vgg16_bn(init_weights=False)
+    aliases = zoo._aliases("vgg16", full)
+    assert aliases["relu4_3"] == "features.22"  # as neural style's readers know it
+    assert aliases["conv5_3"] == "features.28"
+    assert aliases["relu5_3"] == "features.29"
+    assert aliases["pool5"] == "features.30"
+    assert len(aliases) == 13 + 13 + 5
+    assert zoo._aliases("vgg16_bn", normed)["relu4_3"] == "features.32"
+
+
+def test_keras_and_caffe_names_reach_the_same_maps() -> None:
+    inception = zoo._aliases("inception_v3", nn.Module())
+    assert inception["mixed0"] == "Mixed_5b"
+    assert inception["mixed3"] == "Mixed_6a"
+    assert inception["mixed7"] == "Mixed_6e"
+    assert inception["mixed10"] == "Mixed_7c"
+    assert len(inception) == 11
+    network = load_network("googlenet:random")
+    # Channels of each, from the paper's table 1.
+    for name, channels in {
+        "conv1/7x7_s2": 64, "conv2/3x3_reduce": 64, "conv2/3x3": 192, "pool2/3x3_s2": 192,
+        "inception_3a/output": 256, "inception_4c/output": 512, "inception_4c/1x1": 128,
+        "inception_4c/3x3_reduce": 128, "inception_4c/3x3": 256, "inception_4c/5x5_reduce": 24,
+        "inception_4c/pool_proj": 64, "inception_5b/output": 1024, "loss3/classifier": 1000,
+    }.items():  # fmt: skip
+        assert network.layers[network.resolve(name)].channels == channels, name
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "densenet121"])
+def test_weights_are_treated_as_torchvision_treats_them(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its own loader, with the same file in its cache, is the oracle."""
+    member: Any = models.get_model_weights(name)["DEFAULT"]
+    network = load_network(f"{name}:random")  # without auxiliary heads
+    state = network.module.state_dict()
+    if name in ("googlenet", "inception_v3"):
+        settings = {"aux_logits": True, "init_weights": False, "transform_input": True}
+        state = models.get_model(name, weights=None, **settings).state_dict() | state
+    if name == "densenet121":  # its file has keys of long ago
+        state = {re.sub(r"(norm|relu|conv)([12])\.", r"\1.\2.", k): v for k, v in state.items()}
+        state = {key: v for key, v in state.items() if not key.endswith("num_batches_tracked")}
+        assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    file = Path(torch.hub.get_dir()) / "checkpoints" / member.url.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save(state, file)
+    monkeypatch.setattr(zoo, "_sha256", lambda path: path.stem.rsplit("-", 1)[1])
+    expected, got = models.get_model(name, weights=member).eval(), load_network(name)
+    assert [key for key, _ in got.module.named_modules()] == [
+        k for k, _ in expected.named_modules()
+    ]
+    assert got.fingerprint == Network(expected).fingerprint
+    image = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(got.module(image), expected(image))
+
+
+def test_every_kind_of_torchvision_builder_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings that stand for a weights enum are those its own builder takes."""
+    for name in ("googlenet", "inception_v3", "vgg11", "vit_b_16", "densenet121", "mnasnet0_5"):
+        for member in models.get_model_weights(name):
+            with torch.device("meta"):
+                made = models.get_model(name, weights=None, **zoo._settings(name, member))
+            assert isinstance(made, nn.Module)
+
+
+# Downloads ----------------------------------------------------------------------------------------
+
+
+def test_weights_are_fetched_checked_and_fetched_once(
+    published: tuple[Site, Path], squeezenet: nn.Module
+) -> None:
+    site, file = published
+    network = load_network("torchvision:squeezenet1_1")
+    assert network.fingerprint == Network(squeezenet).fingerprint
+    assert network.classes == tuple(SQUEEZENET.meta["categories"])
+    image = torch.rand(1, 3, 64, 64)
+    expected = squeezenet(network.preprocess(image))
+    last = "classifier.3"  # average pooling; forward() flattens it
+    got = network.activations(image, [last])[last].flatten(1)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert load_network("squeezenet1_1:IMAGENET1K_V1").fingerprint == network.fingerprint
+    assert site.asked == [f"/models/{file.name}"]
+    assert os.listdir(cached(file).parent) == [file.name]
+    listed = {info.name: info for info in zoo.listing(all=True)}
+    assert listed["torchvision:squeezenet1_1"].weights == "cached"
+
+
+@pytest.mark.parametrize("folder", ["plain folder", "file address"])
+def test_a_mirror_may_be_a_folder(
+    folder: str, published: tuple[Site, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, file = published
+    place = str(site.folder) if folder == "plain folder" else site.folder.as_uri()
+    monkeypatch.setenv("PHOSPHENE_WEIGHTS_MIRROR", place)
+    load_network("squeezenet1_1")
+    assert cached(file).is_file()
+    assert site.asked == []
+
+
+def test_torchs_own_cache_is_used(published: tuple[Site, Path], tmp_path: Path) -> None:
+    site, file = published
+    hub = tmp_path / "torch" / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    shutil.copy(file, hub)
+    load_network("squeezenet1_1")
+    assert site.asked == []
+    (hub / file.name).write_bytes(b"something else of that name")
+    load_network("squeezenet1_1")
+    assert len(site.asked) == 1
+    assert (hub / file.name).read_bytes() == b"something else of that name"
+
+
+def test_a_wrong_hash_leaves_nothing(published: tuple[Site, Path]) -> None:
+    _, file = published
+    blob = file.read_bytes()
+    file.write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
+    message = raised(WeightsError, "squeezenet1_1")
+    assert "wrong hash" in message
+    assert os.listdir(cached(file).parent) == []
+    file.write_bytes(blob)
+    load_network("squeezenet1_1")
+
+
+def test_a_broken_off_transfer_leaves_nothing(published: tuple[Site, Path]) -> None:
+    site, file = published
+    site.cut = 1000
+    message = raised(WeightsError, "squeezenet1_1")
+    assert f"broke off after 1000 of {file.stat().st_size} bytes" in message
+    assert os.listdir(cached(file).parent) == []
+
+
+def test_an_interrupt_leaves_nothing(
+    published: tuple[Site, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = published
+
+    def interrupt(*_: object) -> None:
+        assert os.listdir(cached(file).parent) != []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load_network("squeezenet1_1")
+    assert os.listdir(cached(file).parent) == []
+
+
+def test_what_a_killed_download_left_is_cleared_away(published: tuple[Site, Path]) -> None:
+    _, file = published
+    folder = cached(file).parent
+    folder.mkdir(parents=True)
+    old, new = folder / "old.pth.1.part", folder / "new.pth.2.part"
+    old.touch(), new.touch()
+    os.utime(old, (0, 0))
+    load_network("squeezenet1_1")
+    assert sorted(os.listdir(folder)) == sorted(["new.pth.2.part", file.name])
+
+
+def test_a_missing_file_says_where_to_put_it(published: tuple[Site, Path]) -> None:
+    site, file = published
+    file.unlink()
+    message = raised(WeightsError, "squeezenet1_1")
+    for part in ("Not Found", f"{site.address}/{file.name}", str(cached(file).parent),
+                 "--network dreamnet"):  # fmt: skip
+        assert part in message
+    assert os.listdir(cached(file).parent) == []
+
+
+def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = raised(WeightsError, "googlenet")
+    for part in ("googlenet-1378be20.pth", "127.0.0.1:9", str(zoo.cache_folder() / "weights"),
+                 "PHOSPHENE_WEIGHTS_MIRROR", "--network dreamnet needs no download"):  # fmt: skip
+        assert part in message
+    monkeypatch.setenv("PHOSPHENE_WEIGHTS_MIRROR", "ftp://example.org")
+    assert "neither http(s) nor a file" in raised(WeightsError, "googlenet")
+
+
+def test_a_damaged_file_in_the_cache_is_replaced_or_told(published: tuple[Site, Path]) -> None:
+    _, file = published
+    cached(file).parent.mkdir(parents=True)
+    cached(file).write_bytes(b"not weights")
+    hidden = file.rename(file.with_suffix(".away"))
+    message = raised(WeightsError, "squeezenet1_1")
+    assert f"{cached(file)} is damaged" in message
+    assert cached(file).read_bytes() == b"not weights"
+    hidden.rename(file)
+    load_network("squeezenet1_1")
+    assert cached(file).read_bytes() == file.read_bytes()
+
+
+def test_loads_at_once_fetch_once(published: tuple[Site, Path]) -> None:
+    site, file = published
+    site.wait = threading.Event()
+    found: list[str] = []
+    threads = [
+        threading.Thread(
+            target=lambda: found.append(str(zoo._weights_file(SQUEEZENET.url, "squeezenet1_1")))
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    site.wait.set()
+    for thread in threads:
+        thread.join()
+    assert found == [str(cached(file))] * 4
+    assert len(site.asked) == 1
+
+
+def test_processes_at_once_do_not_disturb_each_other(published: tuple[Site, Path]) -> None:
+    """Each writes a name of its own, so a file under the final name is always whole."""
+    site, file = published
+    target = cached(file)
+    prefix = file.stem.rsplit("-", 1)[1]
+    url = f"{site.address}/{file.name}"
+    threads = [threading.Thread(target=zoo._download, args=(url, target, prefix)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(site.asked) == 4
+    assert os.listdir(target.parent) == [file.name]
+    assert target.read_bytes() == file.read_bytes()
+
+
+def test_weights_that_do_not_fit_are_told(
+    published: tuple[Site, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = published
+    torch.save({"features.0.weight": torch.zeros(1)}, file)
+    monkeypatch.setattr(zoo, "_weights_file", lambda *_: file)
+    assert "does not fit squeezenet1_1" in raised(WeightsError, "squeezenet1_1")
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def saved(state: object, path: Path) -> str:
+    torch.save(state, path)
+    return f"file:{path}@squeezenet1_1"
+
+
+def test_weights_of_a_file(tmp_path: Path, squeezenet: nn.Module) -> None:
+    expected, state = Network(squeezenet).fingerprint, squeezenet.state_dict()
+    plain = load_network(saved(state, tmp_path / "mine.pth"))
+    assert plain.fingerprint == expected
+    assert plain.name == "mine"
+    assert plain.input_size == 224
+    assert plain.classes[281] == "tabby"
+    assert plain.scale == pytest.approx((0.229, 0.224, 0.225))
+    parallel = {f"module.{key}": value for key, value in state.items()}
+    assert load_network(saved(parallel, tmp_path / "p.pth")).fingerprint == expected
+    checkpoint = {"epoch": 3, "state_dict": OrderedDict(parallel), "best": 0.5}
+    assert load_network(saved(checkpoint, tmp_path / "c.ckpt")).fingerprint == expected
+    safe = tmp_path / "with@sign.safetensors"
+    save_file(state, safe)
+    assert load_network(f"file:{safe}@torchvision:squeezenet1_1").fingerprint == expected
+
+
+def test_a_file_with_other_classes(tmp_path: Path) -> None:
+    """The commonest network of one's own: a known one, its last layer trained anew."""
+    torch.manual_seed(0)
+    fine = models.squeezenet1_1(num_classes=7)
+    torch.save(fine.state_dict(), tmp_path / "seven.pth")
+    network = load_network(f"file:{tmp_path / 'seven.pth'}@squeezenet1_1")
+    assert network.fingerprint == Network(fine).fingerprint
+    assert network.classes == ()
+    dream = DreamNet(5)
+    torch.save(dream.state_dict(), tmp_path / "five.pth")
+    network = load_network(f"file:{tmp_path / 'five.pth'}@dreamnet")
+    assert network.fingerprint == Network(dream).fingerprint
+    assert (network.layers["logits"].channels, network.input_size) == (5, 64)
+
+
+def test_auxiliary_heads_of_a_file_are_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = models.googlenet(init_weights=False, aux_logits=True, num_classes=3)
+    # The heads' own number of classes must not be taken for the network's.
+    torch.save(whole.state_dict(), tmp_path / "aux.pth")
+    network = load_network(f"file:{tmp_path / 'aux.pth'}@googlenet")
+    whole.aux1 = whole.aux2 = None
+    assert network.fingerprint == Network(whole).fingerprint
+
+
+def test_files_that_do_not_fit(tmp_path: Path, squeezenet: nn.Module) -> None:
+    state = dict(squeezenet.state_dict())
+    del state["features.3.squeeze.weight"]
+    state["features.0.weight"] = torch.zeros(64, 3, 5, 5)
+    state["extra.weight"] = torch.zeros(1)
+    message = raised(WeightsError, saved(state, tmp_path / "a.pth"))
+    for part in ("features.0.weight is (64, 3, 5, 5), not (64, 3, 3, 3)",
+                 "1 missing: features.3.squeeze.weight", "1 unknown: extra.weight"):  # fmt: skip
+        assert part in message
+    message = raised(
+        WeightsError, saved(models.shufflenet_v2_x0_5().state_dict(), tmp_path / "b.pth")
+    )
+    assert " more" in message
+    assert len(message) < 900
+    assert "not a state dict" in raised(WeightsError, saved([1, 2], tmp_path / "c.pth"))
+    assert "no state dict: epoch" in raised(WeightsError, saved({"epoch": 1}, tmp_path / "d.pth"))
+    assert "nothing in it" in raised(WeightsError, saved({}, tmp_path / "e.pth"))
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("exploded",)
+
+
+def test_a_pickle_that_would_run_code_is_refused(
+    tmp_path: Path, squeezenet: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bomb = {**squeezenet.state_dict(), "bomb": Bomb()}
+    message = raised(WeightsError, saved(bomb, tmp_path / "bomb.pth"))
+    assert "refused" in message
+    assert "state_dict" in message
+    assert "weights_only" not in message  # torch advises to switch the check off
+    assert "refused" in raised(WeightsError, saved(squeezenet, tmp_path / "whole.pth"))
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Bomb()))
+    raised(WeightsError, f"file:{tmp_path / 'plain.pkl'}@squeezenet1_1")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_damaged_files(suffix: str, tmp_path: Path, squeezenet: nn.Module) -> None:
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "pth":
+        torch.save(squeezenet.state_dict(), path)
+    else:
+        save_file(squeezenet.state_dict(), path)
+    blob = path.read_bytes()
+    for damaged in (blob[:5000], b"", b"<html>404</html>" * 99):
+        path.write_bytes(damaged)
+        message = raised(WeightsError, f"file:{path}@squeezenet1_1")
+        assert str(path) in message
+    assert "no file" in raised(WeightsError, f"file:{path}.none@squeezenet1_1")
+
+
+# Your own code ------------------------------------------------------------------------------------
+
+SCRIPT = """
+import torch
+from torch import nn
+import phosphene as ph
+
+def module():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+
+def stated():
+    return ph.Network(module(), mean=(0.5,) * 3, std=(0.5,) * 3, input_size=32, name="mine")
+
+class Group:
+    made = staticmethod(stated)
+
+ready = module()
+number = 3
+
+def wrong():
+    return 3
+
+def broken():
+    raise ValueError("no such\\nthing")
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    (tmp_path / "own_networks.py").write_text(SCRIPT)
+    (tmp_path / "own_broken.py").write_text("import no_such_module_at_all\n")
+    (tmp_path / "own_raising.py").write_text("raise RuntimeError('on import')\n")
+    yield "own_networks"
+    sys.modules.pop("own_networks", None)
+
+
+def test_code_in_the_current_folder(own: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network = load_network(f"{own}:stated")
+        assert load_network(f"{own}:Group.made").name == "mine"
+    assert (network.name, network.input_size) == ("mine", 32)
+    image = torch.full((1, 3, 8, 8), 0.75)
+    assert torch.equal(network.preprocess(image), torch.full((1, 3, 8, 8), 0.5))
+
+
+@pytest.mark.parametrize("name", ["module", "ready"])
+def test_a_bare_module_gets_values_as_they_are_and_says_so(own: str, name: str) -> None:
+    with pytest.warns(UserWarning, match="states no preprocessing") as told:
+        network = load_network(f"{own}:{name}")
+    assert told[0].filename == __file__
+    image = torch.rand(1, 3, 8, 8)
+    assert torch.equal(network.preprocess(image), image)
+    if name == "ready":  # the module in the file stays trainable
+        ready = sys.modules[own].ready
+        assert all(parameter.requires_grad for parameter in ready.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("own_networks:moduel", "the closest are module"),
+        ("own_networks:number", "not a network or a function"),
+        ("own_networks:wrong", "gave a int"),
+        ("own_networks:broken", "failed: ValueError: no such thing"),
+        ("own_networks:Group.mode", "made"),
+        ("own_absent:build", "no module 'own_absent'"),
+        ("own_broken:build", "importing own_broken failed: No module named 'no_such_module"),
+        ("own_raising:build", "importing own_raising failed: RuntimeError: on import"),
+    ],
+)
+def test_code_that_gives_no_network(own: str, name: str, told: str) -> None:
+    assert told in raised(NetworkError, name)
+
+
+def test_weights_of_a_file_for_code_of_ones_own(own: str, tmp_path: Path) -> None:
+    weights = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    torch.save(weights.state_dict(), tmp_path / "own.pth")
+    network = load_network(f"file:own.pth@{own}:stated")
+    assert network.fingerprint == Network(weights).fingerprint
+    assert (network.name, network.input_size) == ("own", 32)
+    torch.save(nn.Sequential(nn.Conv2d(3, 5, 3)).state_dict(), tmp_path / "own.pth")
+    assert "0.weight is (5, 3, 3, 3), not (4, 3, 3, 3)" in raised(
+        WeightsError, f"file:own.pth@{own}:stated"
+    )
+
+
+# timm ---------------------------------------------------------------------------------------------
+
+
+def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert 'pip install "phosphene[timm]"' in raised(MissingExtraError, "timm:resnet18")
+
+
+def test_timm_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    network = load_network("timm:resnet10t.c3_in1k:random")
+    config = timm.get_pretrained_cfg("resnet10t.c3_in1k")
+    assert network.name == "resnet10t.c3_in1k"
+    assert network.input_size == config.input_size[-1]
+    assert network.shift == pytest.approx(config.mean)
+    assert network.scale == pytest.approx(config.std)
+
+    def no_hub(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route\nto the hub")
+
+    import timm.models._builder as builder
+
+    monkeypatch.setattr(builder, "load_state_dict_from_hf", no_hub)
+    message = raised(WeightsError, "timm:resnet10t.c3_in1k")
+    assert "no route to the hub" in message
+    assert "--network dreamnet" in message
+    torch.save(network.module.state_dict(), tmp_path / "t.pth")
+    again = load_network(f"file:{tmp_path / 't.pth'}@timm:resnet10t.c3_in1k")
+    assert again.fingerprint == network.fingerprint
