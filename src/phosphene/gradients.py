@@ -24,6 +24,8 @@ GRADIENTS: dict[str, Callable[..., GradientTransform]] = {}
 # Below this a gradient counts as none; float32 still divides by it.
 EPSILON = 1e-20
 PICTURE = (1, 2, 3)
+# A band so much fainter than the whole is what rounding left of an empty one.
+FAINTEST = 1e-4
 
 
 def gradient(
@@ -45,6 +47,10 @@ def compose(*transforms: GradientTransform) -> GradientTransform:
     return composed
 
 
+def _rms(g: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True) / math.sqrt(g[0].numel())
+
+
 @gradient
 def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> GradientTransform:
     """Scale the gradient so that a step size means the same for every layer and picture.
@@ -61,9 +67,7 @@ def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> Gradie
         "mean": lambda g: g.abs().mean(PICTURE, keepdim=True),
         "std": lambda g: g.std(PICTURE, keepdim=True),
         "norm": lambda g: torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True),
-        "rms": lambda g: (
-            torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True) / math.sqrt(g[0].numel())
-        ),
+        "rms": _rms,
     }
     if by == "none":
         return lambda g: g
@@ -81,7 +85,7 @@ def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> Gradie
 
 def blur(image: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of `(N, C, H, W)`, `sigma` in px, edges repeated; exact for constants."""
-    if sigma <= 0:
+    if sigma < 0.1:  # the next pixel's share would be below any rounding
         return image
     radius = math.ceil(3 * sigma)
     x = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
@@ -114,6 +118,11 @@ def laplacian(levels: int = 4) -> GradientTransform:
         return F.avg_pool2d(blur(g, 1.0), 2, ceil_mode=True, count_include_pad=False)
 
     def equalised(g: Tensor) -> Tensor:
+        least = (FAINTEST * _rms(g)).clamp_min(EPSILON)
+
+        def scaled(band: Tensor) -> Tensor:
+            return band / torch.maximum(_rms(band), least)
+
         bands = []
         for _ in range(levels):
             if min(g.shape[2:]) < 4:
@@ -122,11 +131,10 @@ def laplacian(levels: int = 4) -> GradientTransform:
             up = F.interpolate(low, g.shape[2:], mode="bilinear", align_corners=False)
             bands.append(g - up)
             g = low
-        rms = normalise("rms", epsilon=EPSILON)
-        out = rms(g)
+        out = scaled(g)
         for band in reversed(bands):
             up = F.interpolate(out, band.shape[2:], mode="bilinear", align_corners=False)
-            out = up + rms(band)
+            out = up + scaled(band)
         return out
 
     return equalised

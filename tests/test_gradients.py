@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage as nd
+import torch
+from torch import Tensor
+
+from phosphene import gradients as G
+from phosphene.errors import SettingsError
+
+
+def row(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """One picture of one channel and one row."""
+    return torch.tensor(values, dtype=dtype).view(1, 1, 1, -1)
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def rms(g: Tensor) -> float:
+    return float(g.double().square().mean().sqrt())
+
+
+# What has a scale of its own, and what takes the gradient's.
+SCALING = {
+    "mean": lambda: G.normalise("mean"),
+    "std": lambda: G.normalise("std"),
+    "norm": lambda: G.normalise("norm"),
+    "rms": lambda: G.normalise("rms"),
+    "laplacian": lambda: G.laplacian(3),
+}
+EVERY = SCALING | {
+    "none": lambda: G.normalise("none"),
+    "smooth": lambda: G.smooth(1.3),
+    "clip": lambda: G.clip(0.5),
+    "mask": lambda: G.mask(torch.linspace(0, 1, 12).view(1, 1, 1, 12)),
+    "composed": lambda: G.compose(G.smooth(0.5), G.laplacian(2), G.normalise("rms"), G.clip(2)),
+}
+
+
+@pytest.fixture(params=EVERY)
+def transform(request: pytest.FixtureRequest) -> G.GradientTransform:
+    return EVERY[request.param]()
+
+
+@pytest.fixture(params=SCALING)
+def scaling(request: pytest.FixtureRequest) -> G.GradientTransform:
+    return SCALING[request.param]()
+
+
+# Normalising
+
+
+@pytest.mark.parametrize(
+    ("by", "given", "expected"),
+    [
+        ("mean", (3, -4, 0, 0), (12 / 7, -16 / 7, 0, 0)),
+        ("norm", (3, -4, 0, 0), (0.6, -0.8, 0, 0)),
+        ("rms", (3, -4, 0, 0), (1.2, -1.6, 0, 0)),
+        # mean 2, squared deviations 9 + 1 + 1 + 1 over 3: a sample deviation of 2
+        ("std", (5, 1, 1, 1), (1.5, -0.5, -0.5, -0.5)),
+        ("none", (3, -4, 0, 0), (3, -4, 0, 0)),
+    ],
+)
+def test_normalise_divides_by_what_it_says(by: Any, given: Any, expected: Any) -> None:
+    torch.testing.assert_close(G.normalise(by)(row(*given)), row(*expected))
+
+
+def test_the_divisor_is_of_all_channels_together() -> None:
+    # Each channel by itself would lose what colour the gradient has.
+    g = torch.tensor([6.0, 2.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 4, 5)
+    expected = torch.tensor([2.0, 2 / 3, 1 / 3]).view(1, 3, 1, 1).expand(1, 3, 4, 5)
+    torch.testing.assert_close(G.normalise("mean")(g), expected)
+
+
+def test_a_small_gradient_is_divided_by_epsilon_instead() -> None:
+    g = row(1e-9, -1e-9)
+    torch.testing.assert_close(G.normalise("mean", epsilon=1e-7)(g), row(1e-2, -1e-2))
+    torch.testing.assert_close(G.normalise("mean", epsilon=1e-10)(g), row(1, -1))
+
+
+def test_an_unknown_normalisation_is_named_with_the_closest() -> None:
+    with pytest.raises(SettingsError, match=r"no normalisation 'norms'.*norm"):
+        G.normalise("norms")  # pyright: ignore[reportArgumentType]
+
+
+# What holds for every transform
+
+
+def test_shape_dtype_and_the_given_tensor_stay(transform: G.GradientTransform) -> None:
+    for dtype in (torch.float32, torch.float64):
+        g = noise(2, 3, 11, 12, dtype=dtype)
+        before = g.clone()
+        out = transform(g)
+        assert (out.shape, out.dtype) == (g.shape, dtype)
+        assert out.isfinite().all()
+        assert torch.equal(g, before)
+
+
+def test_pictures_of_a_batch_do_not_see_each_other(transform: G.GradientTransform) -> None:
+    strengths = torch.tensor([1e-9, 1.0, 1e5, 0.0]).view(-1, 1, 1, 1)
+    batch = noise(4, 3, 10, 12) * strengths
+    for alone, together in zip(batch.split(1), transform(batch).split(1), strict=True):
+        expected = transform(alone)
+        atol = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(together, expected, rtol=1e-5, atol=atol)
+
+
+def test_no_gradient_stays_none(transform: G.GradientTransform) -> None:
+    assert torch.equal(transform(torch.zeros(2, 3, 16, 12)), torch.zeros(2, 3, 16, 12))
+
+
+@pytest.mark.parametrize("strength", [1e-18, 1e-12, 1e-3, 1e12, 1e17])
+def test_strength_does_not_matter(scaling: G.GradientTransform, strength: float) -> None:
+    g = noise(1, 3, 16, 12)
+    torch.testing.assert_close(scaling(g * strength), scaling(g), rtol=1e-4, atol=1e-5)
+    assert rms(scaling(g)) > 0.01
+
+
+@pytest.mark.parametrize("by", ["mean", "norm", "rms"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7)])
+def test_a_picture_of_one_row_is_normalised_too(by: Any, size: tuple[int, int]) -> None:
+    assert G.normalise(by)(torch.full((1, 1, *size), -2.0)).lt(0).all()
+
+
+# Blur
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 1.0, 2.5])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 7), (13, 8)])
+def test_blur_is_scipys(sigma: float, size: tuple[int, int]) -> None:
+    image = noise(2, 3, *size, dtype=torch.float64)
+    sigmas, radius = (0, 0, sigma, sigma), math.ceil(3 * sigma)
+    expected = nd.gaussian_filter(
+        image.numpy(), sigmas, mode="nearest", radius=(0, 0, radius, radius)
+    )
+    np.testing.assert_allclose(G.blur(image, sigma), expected, rtol=1e-10, atol=1e-12)
+    # Cut at 3 sigma, it is near the Gaussian that is cut much farther out.
+    wide = nd.gaussian_filter(image.numpy(), sigmas, mode="nearest", truncate=8)
+    np.testing.assert_allclose(G.blur(image, sigma), wide, atol=0.02)
+    torch.testing.assert_close(G.smooth(sigma)(image), G.blur(image, sigma), rtol=0, atol=0)
+
+
+def test_blur_leaves_a_constant() -> None:
+    torch.testing.assert_close(
+        G.blur(torch.full((1, 3, 9, 6), 0.3), 2.0), torch.full((1, 3, 9, 6), 0.3)
+    )
+
+
+def test_no_blur_is_the_image_itself() -> None:
+    image = noise(1, 3, 5, 4)
+    assert G.blur(image, 0) is image
+    # As narrow as it gets: still the image, and no number left behind.
+    for sigma in (1e-3, 1e-30, 1e-300):
+        torch.testing.assert_close(G.blur(image, sigma), image)
+
+
+# Laplacian
+
+
+def cloud(falls: float, side: int = 128) -> Tensor:
+    """Noise whose amplitude falls as 1 / frequency to the power of `falls`."""
+    spectrum = torch.fft.rfft2(noise(1, 3, side, side)) / frequency(side).clamp_min(1e-9) ** falls
+    spectrum[..., 0, 0] = 0
+    return torch.fft.irfft2(spectrum)
+
+
+def frequency(side: int) -> Tensor:
+    """Of each entry of rfft2, in cycles per px."""
+    return torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None])
+
+
+def octave_strengths(g: Tensor) -> list[float]:
+    """How strong each octave of frequencies is, from 1/64 to 1/2 cycles per px."""
+    f = frequency(g.shape[-1])
+    power = torch.fft.rfft2(g).abs().square().mean((0, 1))
+    return [
+        float(power[(f > low) & (f <= 2 * low)].sum().sqrt())
+        for low in 0.5 ** torch.arange(6, 1, -1)
+    ]
+
+
+@pytest.mark.parametrize(("falls", "spread"), [(0, 1.5), (1, 2), (2, 4)])
+def test_laplacian_brings_all_frequencies_to_equal_strength(falls: float, spread: float) -> None:
+    g = cloud(falls)
+    given, brought = octave_strengths(g), octave_strengths(G.laplacian(4)(g))
+    assert max(brought) / min(brought) < spread
+    # A fall of 1 is equal strengths already; the others differ by 2 from octave to octave.
+    assert falls == 1 or max(given) / min(given) > 10
+    # Without bands it is one scale for all.
+    plain = octave_strengths(G.laplacian(0)(g))
+    torch.testing.assert_close(plain, [s / rms(g) for s in given], rtol=1e-3, atol=0)
+
+
+def test_laplacian_raises_faint_detail_where_it_is() -> None:
+    checks = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1
+    left = torch.arange(64) < 32
+    x = torch.linspace(-1, 1, 64)
+    out = G.laplacian(3)((x + 0.05 * checks * left).expand(1, 3, 64, 64))[0, 0]
+    detail = out - G.blur(out[None, None], 2.0)[0, 0]
+    agree = (detail * checks)[4:-4]
+    assert agree[:, 4:28].min() > 0.5
+    # Further right is the edge of the picture, where the ramp ends.
+    assert agree[:, 36:50].abs().max() < 0.1
+
+
+@pytest.mark.parametrize("size", [(37, 53), (64, 64), (5, 4)])
+@pytest.mark.parametrize("value", [0.3, -1e-9, 7e5])
+def test_laplacian_finds_no_detail_in_a_constant(size: tuple[int, int], value: float) -> None:
+    # Rounding leaves something in each band, which must not be raised to the strength of detail.
+    out = G.laplacian(4)(torch.full((1, 3, *size), value))
+    expected = torch.full((1, 3, *size), math.copysign(1.0, value))
+    torch.testing.assert_close(out, expected, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 3), (50, 3)])
+def test_laplacian_of_what_is_too_small_to_split_is_normalised(size: tuple[int, int]) -> None:
+    g = noise(2, 3, *size)
+    torch.testing.assert_close(G.laplacian(4)(g), G.normalise("rms")(g))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (9, 31), (31, 64)])
+def test_laplacian_splits_odd_sizes(size: tuple[int, int]) -> None:
+    g = noise(1, 3, *size)
+    out = G.laplacian(6)(g)
+    assert out.shape == g.shape
+    assert out.isfinite().all()
+    assert torch.nn.functional.cosine_similarity(out.flatten(), g.flatten(), dim=0) > 0.4
+
+
+# Clip, mask, compose, registry
+
+
+def test_clip_cuts_both_ways() -> None:
+    out = G.clip(1.5)(row(-2, -1.5, 0.2, 1.6))
+    assert torch.equal(out, row(-1.5, -1.5, 0.2, 1.5))
+
+
+def test_mask_weighs_each_place() -> None:
+    g = noise(2, 3, 2, 2)
+    one = torch.tensor([[0.0, 0.25], [0.5, 1.0]]).view(1, 1, 2, 2)
+    expected = g.clone()
+    expected[..., 0, 0] = 0
+    expected[..., 0, 1] *= 0.25
+    expected[..., 1, 0] *= 0.5
+    assert torch.equal(G.mask(one)(g), expected)
+    # One for each picture, and of any dtype.
+    each = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)]).double()
+    out = G.mask(each)(g)
+    assert out.dtype == g.dtype
+    assert torch.equal(out, torch.stack([torch.zeros(3, 2, 2), g[1]]))
+
+
+def test_compose_goes_from_left_to_right() -> None:
+    g = row(4, -1, 0, -3)
+    normalised_first = G.compose(G.normalise("mean"), G.clip(1))
+    clipped_first = G.compose(G.clip(1), G.normalise("mean"))
+    assert torch.equal(normalised_first(g), row(1, -0.5, 0, -1))
+    torch.testing.assert_close(clipped_first(g), row(4 / 3, -4 / 3, 0, -4 / 3))
+    assert G.compose()(g) is g
+
+
+def test_every_maker_is_registered_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "clip", "mask"}
+    assert all(G.GRADIENTS[name] is getattr(G, name) for name in G.GRADIENTS)
+    monkeypatch.setattr(G, "GRADIENTS", {})
+
+    @G.gradient
+    def flip() -> Callable[[Tensor], Tensor]:
+        return lambda g: -g
+
+    assert dict(G.GRADIENTS) == {"flip": flip}
+    assert torch.equal(flip()(row(1, -2)), row(-1, 2))
