@@ -23,9 +23,10 @@ def octave_count(size: Size, *, known: int, scale: float) -> int:
     """How many octaves bring the shorter side of `size` (H, W) down to about `known` px.
 
     That is the scale at which the network saw whole things in training, so the largest things of
-    a dream are as large, in the picture, at 600 px as at 6000 px.
+    a dream are as large, in the picture, at 600 px as at 6000 px. Never more than `MOST_OCTAVES`.
     """
-    return 1 + max(0, round(math.log(max(min(size), 1) / known, scale)))
+    octaves = 1 + round(math.log(max(min(size), 1) / known, scale))
+    return min(max(octaves, 1), MOST_OCTAVES)
 
 
 def octave_sizes(

@@ -1,0 +1,41 @@
+"""What tests share: a seeded network of three layers and a small photograph."""
+
+from __future__ import annotations
+
+import os
+
+# Tensors this small only lose by being shared out between threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
+import pytest
+import torch
+from torch import Tensor, nn
+
+from phosphene.network import Network
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("phosphene", deadline=None)
+hypothesis.settings.load_profile("phosphene")
+
+
+@pytest.fixture
+def toy() -> Network:
+    """Three convolutions, `first`, `second` (stride 2) and `third`, with a ReLU between them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential()
+        module.add_module("first", nn.Conv2d(3, 8, 3, padding=1))
+        module.add_module("relu1", nn.ReLU())
+        module.add_module("second", nn.Conv2d(8, 12, 3, stride=2, padding=1))
+        module.add_module("relu2", nn.ReLU())
+        module.add_module("third", nn.Conv2d(12, 8, 3, padding=1))
+    mean, std = (0.48, 0.46, 0.4), (0.23, 0.22, 0.23)
+    return Network(module, mean=mean, std=std, input_size=16, name="toy", copy=False)
+
+
+@pytest.fixture
+def photo() -> Tensor:
+    """48 × 40 px of soft noise, in [0.2, 0.8], so that a few small steps meet no clamp."""
+    noise = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(1))
+    return nn.functional.interpolate(0.2 + 0.6 * noise, (48, 40), mode="bilinear")
