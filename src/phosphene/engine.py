@@ -88,10 +88,11 @@ def ascend(
     copies = not isinstance(optimiser, Ascent)
     good: Tensor | None = None
     for index in range(steps):
-        image = parameterization()
-        seen = image if transform is None else transform(image, generator)
-        score, slope = evaluate(seen.detach())
-        slopes = torch.autograd.grad(seen, parameters, slope)
+        with torch.enable_grad():  # whoever consumes the steps may have turned it off
+            image = parameterization()
+            seen = image if transform is None else transform(image, generator)
+            score, slope = evaluate(seen.detach())
+            slopes = torch.autograd.grad(seen, parameters, slope)
         if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
             if not _finite(score, slopes):
                 what = "score" if not _finite(score, ()) else "gradient"
