@@ -329,15 +329,15 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
     An sRGB picture then comes through bit for bit.
     """
-    if mode not in ("L", "RGB"):
-        return False
     if mode == "L":
-        probe = np.arange(256, dtype=np.uint8)[None]
-        image, expected = Image.fromarray(probe), np.repeat(probe[..., None], 3, axis=2)
-    else:
+        greys = np.arange(256, dtype=np.uint8)[None]
+        image, expected = Image.fromarray(greys), greys[..., None]
+    elif mode == "RGB":
         levels = np.linspace(0, 255, 18).astype(np.uint8)
         expected = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
         image = Image.fromarray(expected)
+    else:
+        return False
     got = np.asarray(_transformed(image, transform))
     return int(np.abs(got.astype(int) - expected).max()) <= 2
 
