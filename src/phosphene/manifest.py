@@ -243,7 +243,7 @@ def result_of(picture: Tensor) -> Result:
     """Size and hash of an image `(1, 3, H, W)` in [0, 1]."""
     pixels = images.to_uint8(picture)
     height, width = pixels.shape[:2]
-    return Result(width=width, height=height, sha256=hashlib.sha256(pixels).hexdigest())
+    return Result(width=width, height=height, sha256=hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
 def input_of(path: str | Path, used: tuple[int, int], size: int | None = None) -> Input:
@@ -411,41 +411,46 @@ def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
     return name
 
 
+def replay_settings(manifest: Manifest) -> DreamSettings:
+    """The settings of a replay: the recipe's precision, and its device if that is here."""
+    given = {**manifest.dream_settings().model_dump(), "precision": manifest.machine.precision}
+    try:
+        pick_device(manifest.machine.device)
+        given["device"] = manifest.machine.device
+    except SettingsError:
+        given["device"] = "auto"
+    return checked(DreamSettings, given)
+
+
 def replay(manifest: Manifest, network: Network, files: Mapping[str, Path]) -> Iterator[DreamStep]:
     """Dream again what a recipe says, up to where it ended: a generator of `DreamStep`.
 
     network: see `find_network`. files: role -> file, see `find_inputs`.
 
-    The precision is the recipe's, the device too if it is here. NonFiniteError if the ascent leaves
-    the numbers, as it did if `manifest.ended` says so.
+    NonFiniteError if the ascent leaves the numbers, as it did if `manifest.ended` says so.
     """
-    settings = manifest.dream_settings().model_dump()
-    settings["precision"] = manifest.machine.precision
-    try:
-        pick_device(manifest.machine.device)
-        settings["device"] = manifest.machine.device
-    except SettingsError:
-        settings["device"] = "auto"
-    photo, mask = start_of(manifest, files), None
+    photo, mask = start_of(manifest, files).pixels, None
     if "mask" in files:
         mask, _ = images.load_mask(files["mask"], images.size_of(photo))
     objective = replayed_objective(manifest, files)
+    settings = replay_settings(manifest).model_dump()
     ended = manifest.ended
     for step in dream.steps(photo, network, objective, mask=mask, **settings):
         yield step
-        if ended and ended.why != "not finite":
-            if (step.octave + 1, step.index + 1) == (ended.octave, ended.step):
-                return
+        at = (step.octave + 1, step.index + 1)
+        if ended and ended.why != "not finite" and at == (ended.octave, ended.step):
+            return
 
 
-def start_of(manifest: Manifest, files: Mapping[str, Path]) -> Tensor:
-    """The picture that a recipe's dream begins with, `(1, 3, H, W)` in [0, 1]."""
+def start_of(manifest: Manifest, files: Mapping[str, Path]) -> images.Picture:
+    """The picture that a recipe's dream begins with."""
     if manifest.start == "photo":
         if "photo" not in files:
             raise RecipeError("the recipe starts from a photo and names none")
-        return images.load_image(files["photo"], size=manifest.inputs["photo"].size)
+        return images.read_image(files["photo"], size=manifest.inputs["photo"].size)
     size = (manifest.result.height, manifest.result.width)
-    return start_picture(manifest.start, size, manifest.dream_settings().seed)
+    pixels = start_picture(manifest.start, size, manifest.dream_settings().seed)
+    return images.Picture(pixels, None, ())
 
 
 def replayed_objective(manifest: Manifest, files: Mapping[str, Path]) -> Objective:

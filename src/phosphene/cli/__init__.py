@@ -7,6 +7,7 @@ torch before a verb needs it, so that help and mistakes are answered at once.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -20,17 +21,17 @@ from phosphene.errors import PhospheneError, SettingsError
 
 DONE, FAILED, MISUSED, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 
-EXAMPLES = """Examples:
+EPILOGUE = """Examples:
 
-  phosphene dream sky.jpg                          sky-dream.png, beside it
-  phosphene dream sky.jpg -o out.png --objective "2*mixed4b + mixed4d:42" --octaves 5
+  phosphene dream sky.jpg                      gives sky-dream.png, beside it
+  phosphene dream sky.jpg -o out.webp --objective "2*mixed4b + mixed4d:42"
   phosphene dream sky.jpg --guide flowers.jpg --keep-colors
-  phosphene dream --start noise --size 512         without a photo
-  phosphene layers dreamnet                        what can be dreamt
-  phosphene objectives                             how to say it
-  phosphene networks --all                         with what
-  phosphene presets                                the published ways of doing it
-  phosphene replay sky-dream.png                   is it the same here?
+  phosphene dream --start noise --size 512     without a photo
+  phosphene layers dreamnet                    what can be dreamt
+  phosphene objectives                         how to say it
+  phosphene networks --all                     with which networks
+  phosphene presets                            as who published it
+  phosphene replay sky-dream.png               does it come out the same here?
 
 Any verb takes --help, and --debug for the traceback of an error.
 """
@@ -38,35 +39,57 @@ Any verb takes --help, and --debug for the traceback of an error.
 app = App(
     name="phosphene",
     help="See what a neural network sees.",
-    help_epilogue=EXAMPLES,
+    help_epilogue=EPILOGUE,
     help_format="plaintext",
     version=f"phosphene {__version__}",
     version_flags=["--version"],
 )
-app.command(
-    "phosphene.cli.dreaming:verb",
-    name="dream",
-    help="Ask a network what it sees in a picture, and show more of it.",
+
+
+def _verb(name: str, function: str, told: str, *examples: str) -> None:
+    # By name: what a verb needs is imported when it is called.
+    lines = "\n".join(f"  phosphene {example}" for example in examples)
+    plural = "s" if len(examples) > 1 else ""
+    app.command(
+        f"phosphene.cli.{function}",
+        name=name,
+        help=told,
+        help_epilogue=f"Example{plural}:\n\n{lines}\n",
+    )
+
+
+_verb(
+    "dream",
+    "dreaming:verb",
+    "Ask a network what it sees in a picture, and show more of it.",
+    "dream sky.jpg",
+    'dream sky.jpg -o out.webp --objective "2*mixed4b + mixed4d:42"',
+    "dream sky.jpg --guide flowers.jpg --mask sky-only.png --keep-colors",
+    "dream sky.jpg --preset google2015 --network googlenet",
+    "dream --start noise --size 512 -o noise.png",
 )
-app.command(
-    "phosphene.cli.replaying:verb",
-    name="replay",
-    help="Render again what a picture's recipe says, and say whether it is the same.",
+_verb(
+    "replay",
+    "replaying:verb",
+    "Dream again what a picture's recipe says, and say whether it is the same.",
+    "replay sky-dream.png",
+    "replay sky-dream.png --input photo=pictures/sky.jpg -o again.png",
 )
-app.command(
-    "phosphene.cli.listing:layers",
-    name="layers",
-    help="The layers of a network: what can be dreamt.",
+_verb(
+    "layers",
+    "listing:layers",
+    "The layers of a network: what can be dreamt.",
+    "layers",
+    "layers vgg16 --depth 1 --size 427x640",
 )
-app.command(
-    "phosphene.cli.listing:networks", name="networks", help="The networks that have a name."
+_verb(
+    "networks",
+    "listing:networks",
+    "The networks that have a name, and whether their weights are here.",
+    "networks --all",
 )
-app.command("phosphene.cli.listing:presets", name="presets", help="Named settings of a dream.")
-app.command(
-    "phosphene.cli.listing:objectives",
-    name="objectives",
-    help="What an objective's text may say.",
-)
+_verb("presets", "listing:presets", "Named settings of a dream.", "presets")
+_verb("objectives", "listing:objectives", "What an objective's text may say.", "objectives")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × is no reason to fail
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

@@ -68,8 +68,6 @@ def verb(
 ) -> int:
     """Ask a network what it sees in a picture, and show more of it.
 
-    phosphene dream sky.jpg -o dream.png --objective "2*mixed4b + mixed4d:42" --octaves 5
-
     Parameters
     ----------
     photo
@@ -110,7 +108,8 @@ def verb(
     from phosphene import image as images
 
     if photo:
-        _refuse_same(output, photo, "photo")
+        refuse_same(output, photo, "photo")
+    check_new(output, force)
     images.check_output(output, overwrite=force)
     _check_side_file(recipe, output, force)
     with voice.hearing_warnings():
@@ -122,7 +121,10 @@ def verb(
 
 @dataclass(frozen=True)
 class Job:
-    """A dream, ready to begin. `manifest` lacks a result: `recorded` adds it."""
+    """A dream, ready to begin, and what its recipe will say of it.
+
+    settings: as they were asked for. used: the same, but for device and precision in a replay.
+    """
 
     photo: Tensor
     alpha: Tensor | None
@@ -130,6 +132,7 @@ class Job:
     network: Network
     objective: Objective
     settings: DreamSettings
+    used: DreamSettings
     start: Start
     inputs: dict[str, Input]
     objective_text: str
@@ -146,7 +149,7 @@ def _start(photo: Path | None, start: Start | None) -> Start:
     return start
 
 
-def _refuse_same(output: Path, given: Path, role: str) -> None:
+def refuse_same(output: Path, given: Path, role: str) -> None:
     # By what they are, not by their names: links and case-blind disks.
     if output.exists() and given.exists() and os.path.samefile(output, given):
         raise SettingsError(
@@ -164,8 +167,13 @@ def _check_side_file(path: Path | None, output: Path, force: bool) -> None:
         raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
     if os.path.abspath(path) == os.path.abspath(output):
         raise SettingsError(f"the recipe and the picture are both to be {str(path)!r}")
-    if os.path.lexists(path) and not force:
-        raise ImageError(f"{str(path)!r} is already there; --force replaces it")
+    check_new(path, force)
+
+
+def check_new(path: Path, force: bool) -> None:
+    """ImageError if a file is in the way and may not be replaced."""
+    if os.path.lexists(path) and not path.is_dir() and not force:
+        raise ImageError(f"{str(path)!r} is already there: another name, or --force to replace it")
 
 
 def _octave_folder(folder: Path, output: Path, force: bool) -> Path:
@@ -173,9 +181,9 @@ def _octave_folder(folder: Path, output: Path, force: bool) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from None
-    there = sorted(folder.glob(f"{output.stem}-octave*{output.suffix}"))
-    if there and not force:
-        raise ImageError(f"{str(there[0])!r} is already there; --force replaces it")
+    for there in sorted(folder.iterdir()):
+        if there.name.startswith(f"{output.stem}-octave"):
+            check_new(there, force)
     return folder
 
 
@@ -212,7 +220,7 @@ def _prepare(
         assert start != "photo"
         pixels = start_picture(start, (height, width), settings.seed)
     if mask:
-        _refuse_same(output, mask, "mask")
+        refuse_same(output, mask, "mask")
         opacity, notes = images.load_mask(mask, images.size_of(pixels))
         for note in notes:
             voice.note(f"{mask}: {note}")
@@ -226,7 +234,7 @@ def _prepare(
         goal = guided(goal, guide)
     roles = m.picture_roles(m.pictures_of(goal))
     for path, role in roles.items():
-        _refuse_same(output, Path(path), "guide")
+        refuse_same(output, Path(path), "guide")
         inputs[role] = m.input_of(path, images.size_of(images.load_image(path)))
     job = Job(
         pixels,
@@ -234,6 +242,7 @@ def _prepare(
         opacity,
         net,
         goal,
+        settings,
         settings,
         start,
         inputs,
@@ -301,7 +310,7 @@ def run(
     from phosphene.recipes.dream import dream
 
     steps: Iterable[DreamStep] = dream.steps(
-        job.photo, job.network, job.objective, mask=job.mask, **job.settings.model_dump()
+        job.photo, job.network, job.objective, mask=job.mask, **job.used.model_dump()
     )
     steps = watched(steps, voice, job.settings.octave_scale)
     if save_octaves:
@@ -400,9 +409,10 @@ def recorded(job: Job, picture: Tensor, ended: Ended | None) -> Manifest:
     from phosphene import manifest as m
 
     layers = [job.network.resolve(layer) for layer in job.objective.layers]
-    s = job.settings
     # Kept from the run itself, so this computes nothing.
-    ran_on = job.network.prepared(s.device, s.precision, layers=layers, sample=job.photo)
+    ran_on = job.network.prepared(
+        job.used.device, job.used.precision, layers=layers, sample=job.photo
+    )
     return m.Manifest(
         phosphene=__version__,
         network=m.NetworkUsed(
@@ -410,7 +420,7 @@ def recorded(job: Job, picture: Tensor, ended: Ended | None) -> Manifest:
         ),
         objective=job.objective_text,
         start=job.start,
-        settings=s.model_dump(mode="json"),
+        settings=job.settings.model_dump(mode="json"),
         inputs=job.inputs,
         result=m.result_of(picture),
         versions=m.versions(),

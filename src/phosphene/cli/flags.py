@@ -46,12 +46,8 @@ def with_settings(
 def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
     bounds = _bounds(field)
     described = (field.description or "").rstrip(".")
-    default = field.default
-    shown = (
-        {True: "yes", False: "no", None: "none"}.get(default, str(default))
-        if (default is None or isinstance(default, bool))
-        else str(default)
-    )
+    shown = {"True": "yes", "False": "no", "None": "none"}.get(str(field.default))
+    shown = shown or str(field.default)
     flag = Parameter(
         name="--" + name.replace("_", "-"),
         help=f"{described}; {bounds}." if bounds else f"{described}.",
@@ -89,8 +85,8 @@ def _bounds(field: FieldInfo) -> str:
     # Where only the machine's integers end, nobody needs to know.
     high = found.get("le", found.get("lt") if found.get("lt", 0) < 2**31 else None)
     above = "above " if "gt" in found else ""
-    if low is not None and high is not None:
-        return f"{above}{low:g} to {high:g}" if high < 1e5 else f"{above}{low:g}"
+    if low is not None and high is not None and high < 1e5:
+        return f"{above}{low:g} to {high:g}"
     if low is not None:
         return f"{above}{low:g}" if above else f"{low:g} or more"
     return f"at most {high:g}" if high is not None else ""

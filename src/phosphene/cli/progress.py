@@ -55,7 +55,7 @@ def watched(steps: Iterable[DreamStep], voice: Voice, scale: float) -> Iterator[
     """
     if voice.quiet:
         yield from steps
-    elif voice.console.is_terminal:
+    elif voice.console.is_terminal and not voice.console.is_dumb_terminal:
         yield from _live(steps, voice, scale)
     else:
         start = time.monotonic()

@@ -1,0 +1,208 @@
+"""`phosphene layers`, `networks`, `presets` and `objectives`: what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from phosphene.cli import DONE
+from phosphene.cli.progress import Voice, to_stdout
+from phosphene.errors import SettingsError
+
+if TYPE_CHECKING:
+    from phosphene.network import Layer
+
+UNPIPED = 1000  # columns, where no terminal sets a limit
+
+
+def layers(
+    network: str = "dreamnet",
+    /,
+    *,
+    size: Annotated[str | None, Parameter(show_default=lambda _: "as trained")] = None,
+    depth: int | None = None,
+    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> int:
+    """The layers of a network: what can be dreamt.
+
+    Parameters
+    ----------
+    network
+        A name: see phosphene networks.
+    size
+        HxW, the picture's height and width in px, that the maps' sizes are told for.
+    depth
+        Leave out layers deeper than so many names with dots between.
+    json
+        As JSON.
+    """
+    from phosphene.zoo import load_network
+
+    if depth is not None and depth < 1:
+        raise SettingsError(f"depth is {depth}; 1 or more was expected")
+    measures = None if size is None else _size(size)
+    with Voice().hearing_warnings():
+        net = load_network(network)
+        found = net.layers if measures is None else net.layers_at(measures)
+    kept = [n for n in in_tree_order(found) if depth is None or n.count(".") < depth]
+    if json:
+        _print_json([_as_json(found[name]) for name in kept if name in found])
+        return DONE
+    rows = []
+    for name in kept:
+        indent = "  " * name.count(".")
+        layer = found.get(name)
+        rows.append((indent + name, *(_cells(layer) if layer else [""] * 5)))
+    _print_table(("layer", "kind", "channels", "stride", "sees px", "map"), rows, right=(2, 3, 4))
+    return DONE
+
+
+def in_tree_order(names: Any) -> list[str]:
+    """Every name and what it lies in, each parent before its children, else in the given order.
+
+    >>> in_tree_order(["a.x", "a.y", "a", "c.z"])
+    ['a', 'a.x', 'a.y', 'c', 'c.z']
+    """
+    children: dict[str, dict[str, None]] = {"": {}}
+    for name in names:
+        parent = ""
+        for part in name.split("."):
+            child = f"{parent}.{part}" if parent else part
+            children.setdefault(parent, {})[child] = None
+            children.setdefault(child, {})
+            parent = child
+    order: list[str] = []
+    left = list(reversed(children[""]))
+    while left:
+        name = left.pop()
+        order.append(name)
+        left += reversed(children[name])
+    return order
+
+
+def _cells(layer: Layer) -> tuple[str, ...]:
+    shape = layer.shape
+    kind = layer.kind + (f" ×{layer.calls}" if layer.calls > 1 else "")
+    extent = "×".join(map(str, shape[1:])) if len(shape) == 3 else ""
+    if len(shape) == 2:
+        extent = f"{shape[0]} tokens"
+    return (
+        kind,
+        "" if layer.channels is None else str(layer.channels),
+        "" if layer.stride is None else f"{layer.stride:g}",
+        "all" if layer.receptive_field is None else str(layer.receptive_field),
+        extent,
+    )
+
+
+def _as_json(layer: Layer) -> dict[str, Any]:
+    return {
+        "layer": layer.name,
+        "kind": layer.kind,
+        "channels": layer.channels,
+        "stride": layer.stride,
+        "receptive_field": layer.receptive_field,
+        "shape": list(layer.shape),
+        "calls": layer.calls,
+    }
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,5})(?:[x×X]([1-9]\d{0,5}))?", text)
+    if match is None:
+        raise SettingsError(f"size {text!r}: expected HxW in px, such as 427x640, or one side")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def networks(*, all: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """The networks that have a name, and whether their weights are here.
+
+    Parameters
+    ----------
+    all
+        Every classifier of torchvision, too.
+    """
+    from phosphene.zoo import listing
+
+    rows = [
+        (
+            info.name,
+            info.weights,
+            _megabytes(info.size_bytes),
+            info.licence,
+            info.about,
+            info.source,
+        )
+        for info in listing(all=all)
+    ]
+    _print_table(("network", "weights", "MB", "licence", "about", "source"), rows, right=(2,))
+    if sys.stdout.isatty():
+        to_stdout("\nAlso torchvision:NAME, timm:NAME, file:PATH@NETWORK, package.module:function.")
+    return DONE
+
+
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.1f}"
+
+
+def presets() -> int:
+    """Named settings of a dream."""
+    from phosphene.recipes.presets import PRESETS
+
+    rows = [(p.name, p.about, p.source, p.network) for p in PRESETS.values()]
+    _print_table(("preset", "about", "source", "network"), rows, lines=True)
+    return DONE
+
+
+def objectives() -> int:
+    """What an objective's text may say."""
+    from phosphene.spec import describe
+
+    rows = [(signature, about) for _, signature, about in describe()]
+    _print_table(("objective", "about"), rows)
+    if sys.stdout.isatty():
+        to_stdout(
+            '\nAdd and weigh them: "2*mixed4b + mixed4d:42,17 - 0.1*tv()". A bare name is a layer, '
+            "name:42 its\nchannel 42; phosphene layers lists them."
+        )
+    return DONE
+
+
+def _print_json(value: Any) -> None:
+    to_stdout(json.dumps(value, indent=1))
+
+
+def _print_table(
+    head: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    *,
+    right: tuple[int, ...] = (),
+    lines: bool = False,
+) -> None:
+    """A table for a terminal; piped, one row a line."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = UNPIPED
+        lines = False
+    table = Table(box=box.SIMPLE_HEAD, show_lines=lines, pad_edge=False, header_style="bold")
+    for index, name in enumerate(head):
+        table.add_column(
+            name,
+            justify="right" if index in right else "left",
+            no_wrap=index == 0 or not console.is_terminal,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    with console.capture() as capture:
+        console.print(table)
+    to_stdout("\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines()))

@@ -1,0 +1,183 @@
+"""`phosphene replay`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from phosphene.cli import DIFFERENT, DONE, INTERRUPTED, complain
+from phosphene.cli.dreaming import (
+    Job,
+    check_new,
+    consumed,
+    recorded,
+    refuse_same,
+    undisturbed,
+)
+from phosphene.cli.progress import Voice, to_stdout, watched
+from phosphene.errors import NonFiniteError, SettingsError
+
+if TYPE_CHECKING:
+    from phosphene.manifest import Comparison, Manifest
+
+
+def verb(
+    file: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    input: Annotated[list[str] | None, Parameter(negative=())] = None,
+    network: str | None = None,
+    anyway: Annotated[bool, Parameter(negative=())] = False,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    quiet: Annotated[bool, Parameter(negative=())] = False,
+    verbose: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Dream again what a picture's recipe says, and say whether it is the same.
+
+    Exits with 0 if it is the same, pixel for pixel, and with 3 if not.
+
+    Parameters
+    ----------
+    file
+        A picture that phosphene made, or the JSON file of its recipe.
+    output
+        Where to write what is dreamt; without it, it is only compared.
+    input
+        ROLE=PATH, as in photo=sky.jpg: where an input lies, if neither beside the file nor in the
+        current folder. May be given several times.
+    network
+        To take instead of the recipe's: for a recipe whose network is code, or a file elsewhere.
+    anyway
+        Take inputs though they are not the recipe's by their SHA-256.
+    force
+        Replace a file that is there. Never the one replayed.
+    quiet
+        Say nothing but errors.
+    verbose
+        Say what is done with what.
+    """
+    from phosphene import image as images
+    from phosphene import manifest as m
+
+    voice = Voice(quiet=quiet, verbose=verbose)
+    recipe = m.Manifest.read(file)
+    folders = [file.parent, Path.cwd()]
+    files = m.find_inputs(recipe, folders, _named(input or []), anyway=anyway)
+    if output:
+        refuse_same(output, file, "picture to replay")
+        for role, path in files.items():
+            refuse_same(output, path, role)
+        check_new(output, force)
+        images.check_output(output, overwrite=force)
+    with voice.hearing_warnings():
+        job = _job(recipe, network or m.find_network(recipe, folders), files, voice)
+        steps = m.replay(recipe, job.network, files)
+        outcome = consumed(watched(steps, voice, job.settings.octave_scale))
+    if isinstance(outcome.error, KeyboardInterrupt):
+        complain("interrupted, nothing was written")
+        return INTERRUPTED
+    as_told = recipe.ended and recipe.ended.why == "not finite"
+    if outcome.error and not (isinstance(outcome.error, NonFiniteError) and as_told):
+        raise outcome.error
+    assert outcome.picture is not None
+    record = recorded(job, outcome.picture, outcome.ended or recipe.ended)
+    if output:
+        with undisturbed():
+            images.save_image(
+                outcome.picture, output, alpha=job.alpha, recipe=record.text(), overwrite=force
+            )
+    there = file if file.suffix.lower() in images.SUFFIXES else None
+    found = m.compare(recipe, record, outcome.picture, job.alpha, there)
+    if not quiet:
+        to_stdout(told(file, found, recipe, record))
+        if output:
+            to_stdout(str(output))
+    return DONE if found.same and found.unchanged is not False else DIFFERENT
+
+
+def _named(inputs: list[str]) -> dict[str, Path]:
+    named = {}
+    for text in inputs:
+        role, equals, path = text.partition("=")
+        if not (role and equals and path):
+            raise SettingsError(f"--input {text!r}: expected ROLE=PATH, such as photo=sky.jpg")
+        named[role] = Path(path)
+    return named
+
+
+def _job(recipe: Manifest, name: str, files: dict[str, Path], voice: Voice) -> Job:
+    import torch
+
+    from phosphene import image as images
+    from phosphene import manifest as m
+    from phosphene.zoo import load_network
+
+    used = m.replay_settings(recipe)
+    # Sums are split by threads, and rounded with the split.
+    if used.device == "cpu" and recipe.machine.threads <= (os.cpu_count() or 1):
+        torch.set_num_threads(recipe.machine.threads)
+    start = m.start_of(recipe, files)
+    net = load_network(name)
+    if net.fingerprint != recipe.network.fingerprint:
+        voice.note(
+            f"the weights of {name} are not the recipe's: {net.fingerprint[:12]}… instead of "
+            f"{recipe.network.fingerprint[:12]}…"
+        )
+    inputs = dict(recipe.inputs)
+    for role, path in files.items():
+        was = recipe.inputs[role]
+        if (digest := m.file_hash(path)) != was.sha256:
+            voice.note(f"{str(path)!r} is taken as {role}, though it is another picture")
+            used_at = (was.height, was.width)
+            if role == "photo":
+                used_at = images.size_of(start.pixels)
+            inputs[role] = m.Input(
+                name=path.name,
+                sha256=digest,
+                width=used_at[1],
+                height=used_at[0],
+                size=was.size,
+            )
+    return Job(
+        photo=start.pixels,
+        alpha=start.alpha,
+        mask=None,
+        network=net,
+        objective=m.replayed_objective(recipe, files),
+        settings=recipe.dream_settings(),
+        used=used,
+        start=recipe.start,
+        inputs=inputs,
+        objective_text=recipe.objective,
+        network_name=name,
+    )
+
+
+def told(file: Path, found: Comparison, old: Manifest, new: Manifest) -> str:
+    """What a comparison found, in a line."""
+    apart = ""
+    if found.most is not None:
+        apart = f" by at most {found.most} of 255 levels, {found.mean:.3g} on average"
+    if found.same and found.unchanged is not False:
+        return f"{file}: the same, pixel for pixel"
+    if found.same:
+        return (
+            f"{file}: comes out as its recipe says, but the file's own pixels differ{apart}: they "
+            "were changed or encoded anew after they were written"
+        )
+    if (old.result.width, old.result.height) != (new.result.width, new.result.height):
+        apart = (
+            f" in size: {new.result.width}×{new.result.height} px instead of "
+            f"{old.result.width}×{old.result.height}"
+        )
+    elif found.most == 0:
+        apart = ", but not once encoded: the file's own pixels are the same"
+    elif found.most is None:
+        apart = " (there is no picture beside the recipe to say by how much)"
+    why = "; ".join(found.differing)
+    because = f"; other than then: {why}" if why else "; versions and machine are as they were"
+    return f"{file}: different{apart}{because}"
