@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +35,10 @@ def first_of(output: object, kind: type) -> Any:
 class Geometry:
     """How a layer looks at the picture: px from one position to the next, px that one sees.
 
-    `field` is None where a position sees the whole picture, or where nobody can tell.
+    None where a position sees the whole picture, or where nobody can tell.
     """
 
-    stride: float
+    stride: int | None
     field: int | None
 
 
@@ -173,56 +173,125 @@ _POINTWISE_FUNCTIONS = {
     F.silu,
     F.hardswish,
 }
-_POOLS = {F.max_pool2d, F.avg_pool2d, torch.max_pool2d}
+_POINTWISE_METHODS = {"add", "add_", "mul", "mul_", "sub", "div", "relu", "relu_", "sigmoid",
+                      "clamp", "contiguous", "clone", "float", "to"}  # fmt: skip
+# What they are given after the image, in order.
+_POOLS = {
+    F.max_pool2d: ("kernel_size", "stride", "padding", "dilation"),
+    torch.max_pool2d: ("kernel_size", "stride", "padding", "dilation"),
+    F.avg_pool2d: ("kernel_size", "stride", "padding"),
+}
 _WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
-def _largest(value: Any) -> int:
-    return max(value) if isinstance(value, (tuple, list)) else int(value)
+class _Sight(NamedTuple):
+    """What position i of a layer sees in one direction: px from `stride * i - left` to `+ right`.
+
+    The two ends apart, since branches with even kernels are not centred on one another.
+    """
+
+    stride: int
+    left: int | None
+    right: int | None
+
+    def through(self, kernel: int, step: int, padding: int, dilation: int) -> _Sight:
+        """What a position sees after a sliding window over this."""
+        if self.left is None or self.right is None:
+            return _Sight(self.stride * step, None, None)
+        reach = (kernel - 1) * dilation
+        return _Sight(
+            self.stride * step,
+            self.left + padding * self.stride,
+            self.right + (reach - padding) * self.stride,
+        )
 
 
-def _window(node: fx.Node, module: nn.Module | None) -> tuple[int, int, int] | None:
-    """Kernel, stride and dilation of a sliding window, the larger of both directions."""
+def _together(sights: list[_Sight | None]) -> _Sight | None:
+    """What a position sees that takes from all of these; None is the whole picture."""
+    known = [sight for sight in sights if sight is not None]
+    if not known:
+        return None
+    stride = max(sight.stride for sight in known)
+    lefts, rights = [s.left for s in known], [s.right for s in known]
+    if len(known) < len(sights) or None in lefts or None in rights:
+        return _Sight(stride, None, None)
+    return _Sight(
+        stride, max(v for v in lefts if v is not None), max(v for v in rights if v is not None)
+    )
+
+
+def _window(node: fx.Node, module: nn.Module | None) -> dict[str, Any] | None:
+    """Kernel, stride, padding and dilation of a sliding window, as they were given."""
     if isinstance(module, _WINDOWS):
-        kernel, stride = _largest(module.kernel_size), module.stride
-        dilation = _largest(getattr(module, "dilation", 1))
-        return kernel, _largest(kernel if stride is None else stride), dilation
+        return {
+            name: getattr(module, name, None)
+            for name in ("kernel_size", "stride", "padding", "dilation")
+        }
     if node.op == "call_function" and node.target in _POOLS:
-        given = dict(zip(("kernel_size", "stride"), node.args[1:3], strict=False)) | node.kwargs
-        kernel = _largest(given["kernel_size"])
-        stride = given.get("stride")
-        return kernel, _largest(kernel if stride is None else stride), 1
+        return dict(zip(_POOLS[node.target], node.args[1:], strict=False)) | node.kwargs
     return None
+
+
+def _slid(sight: _Sight, window: Mapping[str, Any], axis: int) -> _Sight | None:
+    def along(name: str, default: int) -> Any:
+        value = window.get(name)
+        if isinstance(value, (tuple, list)):
+            value = value[axis if len(value) > 1 else 0] if value else None
+        return default if value is None else value
+
+    kernel, dilation = along("kernel_size", 0), along("dilation", 1)
+    step, padding = along("stride", kernel), along("padding", 0)
+    if padding in ("same", "valid"):
+        padding = (kernel - 1) * dilation // 2 if padding == "same" else 0
+    if not all(isinstance(value, int) for value in (kernel, step, padding, dilation)):
+        return None  # computed from the picture
+    return sight.through(kernel, step, padding, dilation)
 
 
 def geometry(traced: Traced) -> dict[str, Geometry]:
     """Stride and receptive field of every layer, by arithmetic along the graph.
 
-    Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", 2019.
+    Of two directions that differ, the larger. Araujo, Norris and Sim, "Computing receptive fields
+    of convolutional neural networks", 2019.
     """
     modules = dict(traced.module.named_modules())
-    known: dict[fx.Node, Geometry] = {}
+    # One sight a direction; None where a position sees the whole picture or nobody can tell.
+    known: dict[fx.Node, tuple[_Sight | None, ...]] = {}
     for node in traced.graph.nodes:
         if node.op == "placeholder":
-            known[node] = Geometry(1, 1)
+            known[node] = (_Sight(1, 0, 0), _Sight(1, 0, 0))
             continue
         before = [known[i] for i in node.all_input_nodes if i in known]
         if not before:
             continue
-        stride = max(g.stride for g in before)
-        seen = [g.field for g in before]
-        field = None if None in seen else max(f for f in seen if f is not None)
         module = modules.get(str(node.target)) if node.op == "call_module" else None
         window = _window(node, module)
-        if window is not None:
-            kernel, step, dilation = window
-            if field is not None:
-                field += int((kernel - 1) * dilation * stride)
-            known[node] = Geometry(stride * step, field)
-        elif isinstance(module, _POINTWISE_MODULES) or (
-            node.op == "call_function" and node.target in _POINTWISE_FUNCTIONS
-        ):
-            known[node] = Geometry(stride, field)
-        else:
-            known[node] = Geometry(stride, None)
-    return {layer: known[node] for layer, node in traced.outputs.items() if node in known}
+        pointwise = (
+            isinstance(module, _POINTWISE_MODULES)
+            or (node.op == "call_function" and node.target in _POINTWISE_FUNCTIONS)
+            or (node.op == "call_method" and node.target in _POINTWISE_METHODS)
+        )
+        sights: list[_Sight | None] = []
+        for axis in (0, 1):
+            sight = _together([pair[axis] for pair in before])
+            if sight is not None and window is not None:
+                sight = _slid(sight, window, axis)
+            elif not pointwise:
+                sight = None
+            sights.append(sight)
+        known[node] = tuple(sights)
+    return {
+        layer: _geometry(known[node]) for layer, node in traced.outputs.items() if node in known
+    }
+
+
+def _geometry(sights: tuple[_Sight | None, ...]) -> Geometry:
+    strides = [None if sight is None else sight.stride for sight in sights]
+    fields = [
+        None if s is None or s.left is None or s.right is None else s.left + s.right + 1
+        for s in sights
+    ]
+    return Geometry(
+        None if None in strides else max(s for s in strides if s is not None),
+        None if None in fields else max(f for f in fields if f is not None),
+    )

@@ -18,6 +18,7 @@ from phosphene import graph
 from phosphene.errors import (
     InputTooSmallError,
     NetworkError,
+    PhospheneError,
     SettingsError,
     UnknownLayerError,
     suggest,
@@ -45,7 +46,7 @@ class Layer:
     kind: str
     shape: tuple[int, ...]
     calls: int = 1
-    stride: float | None = None
+    stride: int | None = None
     receptive_field: int | None = None
 
     @property
@@ -129,12 +130,18 @@ class Network:
         def note(name: str, output: object) -> None:
             found = graph.first_of(output, Tensor)
             if found is not None:
+                shapes.pop(name, None)  # of several calls the last counts, for the order too
                 shapes[name] = tuple(found.shape[1:])
                 calls[name] = calls.get(name, 0) + 1
 
         names = [name for name, _ in self.module.named_modules() if name]
-        with torch.no_grad(), self._hooked(names, note):
-            self.module(self._blank(size))
+        try:
+            with torch.no_grad(), self._hooked(names, note):
+                self.module(self._blank(size))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a module's own, of any kind
+            raise NetworkError(self._failure(size, error)) from error
         if not shapes:
             raise NetworkError(f"{self.name} has no layers: no submodule of it was run")
         kinds = {name: type(module).__name__ for name, module in self.module.named_modules()}
@@ -180,10 +187,13 @@ class Network:
         found: dict[str, Tensor] = {IMAGE: image} if IMAGE in names else {}
         wanted = tuple(name for name in names if name != IMAGE)
         if wanted:
+            values = self.preprocess(image)
             try:
-                answers = self._extractor(wanted)(self.preprocess(image))
-            except (RuntimeError, ValueError) as error:
-                raise self._explained(error, image, wanted) from error
+                answers = self._extractor(wanted)(values)
+            except (PhospheneError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # a module's own, of any kind
+                raise self._explained(error, values, wanted) from error
             for name, answer in answers.items():
                 found[name] = answer.to(image.dtype)
         return {layer: found[self.resolve(layer)] for layer in layers}
@@ -215,7 +225,7 @@ class Network:
                 try:
                     with torch.no_grad():
                         answers = extractor(self._blank((side, side)))
-                except (RuntimeError, ValueError):
+                except Exception:
                     return False
                 return all(a.numel() for a in answers.values())
 
@@ -357,8 +367,12 @@ class Network:
             noise = torch.Generator().manual_seed(0)
             blank = self._blank((self.input_size, self.input_size))
             probe = torch.randn(blank.shape, generator=noise).to(blank)
+
+            def run(values: Tensor) -> dict[str, Tensor]:
+                return {name: graph.first_of(found, Tensor) for name, found in cut(values).items()}
+
             with torch.no_grad():
-                expected, got = self._stop_at(layers, probe), cut(probe)
+                expected, got = self._stop_at(layers, probe), run(probe)
         except Exception:
             return None
         tolerance = 0.05 if self.precision == "bf16" else 1e-3
@@ -369,23 +383,22 @@ class Network:
             error = (got[layer].float() - reference).norm() / reference.norm().clamp_min(1e-12)
             if not float(error) <= tolerance:
                 return None
-        return cut
+        return run
 
     def _stop_at(self, layers: tuple[str, ...], values: Tensor) -> dict[str, Tensor]:
         """Run the module itself under hooks and stop when the last of `layers` has answered."""
         found: dict[str, Tensor] = {}
         left = {layer: self.layers[layer].calls for layer in layers}
 
-        def note(name: str, output: object) -> Tensor | None:
+        def note(name: str, output: object) -> None:
             answer = graph.first_of(output, Tensor)
             if answer is None:
-                return None
+                return
             found[name] = answer
             left[name] -= 1
             if all(count <= 0 for count in left.values()):
                 raise _ReachedError
-            # What follows may work in place: it gets a copy of its own.
-            return answer.clone() if output is answer else None
+            found[name] = answer.clone()  # what follows may work in place
 
         with self._hooked(layers, note), suppress(_ReachedError):
             self.module(values)
@@ -410,18 +423,25 @@ class Network:
             for handle in handles:
                 handle.remove()
 
-    def _explained(self, error: Exception, image: Tensor, layers: tuple[str, ...]) -> Exception:
-        """The error of a forward pass in the user's terms, where there is one."""
-        if isinstance(error, torch.OutOfMemoryError):
-            return error
-        least, (height, width) = self.least_size(layers), image.shape[-2:]
+    def _explained(self, error: Exception, values: Tensor, layers: tuple[str, ...]) -> Exception:
+        """The error of a forward pass in the user's terms."""
+        least, (height, width) = self.least_size(layers), values.shape[-2:]
         if min(height, width) < least:
             return InputTooSmallError(
                 f"{self.name} needs pictures of at least {least} px a side for "
                 f"{', '.join(layers)}; this one is {width}×{height}",
                 least,
             )
-        return NetworkError(f"{self.name} failed on a picture of {width}×{height}: {error}")
+        try:
+            with torch.no_grad():
+                self._stop_at(layers, values)
+        except Exception as plain:
+            error = plain  # the module's own message; that of a traced one speaks of proxies
+        return NetworkError(self._failure((height, width), error))
+
+    def _failure(self, size: tuple[int, int], error: Exception) -> str:
+        told = " ".join(str(error).split())
+        return f"{self.name} failed on a picture of {size[1]}×{size[0]}: {told}"
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
