@@ -33,10 +33,10 @@ class Settings:
 
     size: int = 96
     steps: int = 150
-    length: float = 1.0
+    length: float = 4.0
     jitter: int = 8
-    smallest: float = 0.8
-    largest: float = 1.2
+    smallest: float = 0.5
+    largest: float = 1.1
     noise: float = 0.02
     seed: int = 0
 
