@@ -645,7 +645,7 @@ def test_a_pickle_that_would_run_code_is_refused(
     assert "state_dict" in message
     assert "weights_only" not in message  # torch advises to switch the check off
     assert "refused" in raised(WeightsError, saved(squeezenet, tmp_path / "whole.pth"))
-    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Bomb(), protocol=2))
     raised(WeightsError, f"file:{tmp_path / 'plain.pkl'}@squeezenet1_1")
     assert not (tmp_path / "exploded").exists()
 
@@ -682,6 +682,7 @@ class Group:
     made = staticmethod(stated)
 
 ready = module()
+kept = stated()
 number = 3
 
 def wrong():
@@ -748,6 +749,10 @@ def test_weights_of_a_file_for_code_of_ones_own(own: str, tmp_path: Path) -> Non
     network = load_network(f"file:own.pth@{own}:stated")
     assert network.fingerprint == Network(weights).fingerprint
     assert (network.name, network.input_size) == ("own", 32)
+    kept = load_network(f"{own}:kept")
+    before = kept.fingerprint
+    assert load_network(f"file:own.pth@{own}:kept").fingerprint == network.fingerprint
+    assert Network(kept.module).fingerprint == before
     torch.save(nn.Sequential(nn.Conv2d(3, 5, 3)).state_dict(), tmp_path / "own.pth")
     assert "0.weight is (5, 3, 3, 3), not (4, 3, 3, 3)" in raised(
         WeightsError, f"file:own.pth@{own}:stated"

@@ -533,11 +533,18 @@ def _file(rest: str, weights: str | None) -> Network:
     count = _head_size(network.module, state)
     if count is not None:
         network = _architecture(architecture, count)
-    _fit(network.module, state, path, architecture)
-    # Another network than it was, so that nothing that was found out about the old one is kept.
-    network.__dict__.pop("fingerprint", None)
-    network.name = path.stem
-    return network
+    # A copy, since code of one's own may have given a network that it keeps.
+    loaded = Network(
+        network.module,
+        mean=network.shift,
+        std=network.scale,
+        input_size=network.input_size,
+        classes=network.classes,
+        aliases=network.aliases,
+        name=path.stem,
+    )
+    _fit(loaded.module, state, path, architecture)
+    return loaded
 
 
 def _architecture(name: str, classes: int | None) -> Network:
