@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,27 +39,28 @@ class Step:
     last: bool
 
 
-class Ascent(torch.optim.Optimizer):
+class Ascent:
     """Plain gradient ascent: `p + lr * gradient`, into a new tensor.
 
-    The old tensor stays as it was, so a step's image needs no copy.
+    The old tensor stays as it was, so a step's image needs no copy. Not a `torch.optim.Optimizer`,
+    since the first one made imports torch's compiler, which takes as long as torch itself.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        super().__init__(params, {"lr": lr})
+        self.params, self.lr = list(params), lr
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.data = torch.add(p.data, p.grad, alpha=group["lr"])
+    def step(self) -> None:
+        """Take one step along each parameter's `grad`."""
+        for p in self.params:
+            if p.grad is not None:
+                p.data = torch.add(p.data, p.grad, alpha=self.lr)
 
 
 def ascend(
     parameterization: nn.Module,
     evaluate: Evaluate,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Ascent | torch.optim.Optimizer,
     *,
     steps: int,
     generator: torch.Generator,
