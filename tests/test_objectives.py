@@ -101,6 +101,7 @@ EXAMPLES: dict[str, Objective] = {
     "neuron": obj.neuron("second", 2),
     "neuron place": obj.neuron("second", 2, y=0, x=4),
     "neuron token": obj.neuron("tokens", 2, x=0),
+    "neuron grid": obj.neuron("tokens", 2, y=1),
     "neuron vector": obj.neuron("head.fc", 2),
     "direction": obj.direction("second", [1, -2, 3, 0, 0.5, 1]),
     "direction cosine": obj.direction("tokens", [1, -2, 3, 0, 0.5, 1], cossim_pow=2),
@@ -111,6 +112,7 @@ EXAMPLES: dict[str, Objective] = {
     "dot": obj.guide("first", GUIDE, by="dot"),
     "distance": obj.guide("first", GUIDE, by="distance"),
     "content": obj.content("tokens", GUIDE),
+    "caricature": obj.caricature("second", GUIDE, cossim_pow=2),
     "style": obj.style("first", GUIDE),
     "tv": obj.tv(),
     "l2": obj.l2(),
@@ -159,6 +161,10 @@ def test_which_have_a_density_and_which_are_positional(toy: Toy) -> None:
     assert {name for name, objective in bound.items() if objective.positional} == {
         "distance",
         "content",
+        "caricature",
+        "neuron place",
+        "neuron token",
+        "neuron grid",
     }
 
 
@@ -501,6 +507,16 @@ def test_what_is_no_objective_does_not_add() -> None:
 # Binding
 
 
+def test_a_sum_is_as_good_as_its_worst_term(toy: Toy) -> None:
+    fine, lacking, placed = obj.layer("first"), obj.layer("first", norm="l2"), EXAMPLES["content"]
+    assert (2 * fine - obj.tv()).density
+    assert (fine + lacking).density is None
+    assert not (fine + lacking).positional
+    for goal in (2 * placed, fine + placed, (fine - placed).bound(toy)):
+        assert goal.positional
+        assert goal.density is None
+
+
 def test_binding_resolves_aliases_and_keeps_the_text(toy: Toy) -> None:
     goal = obj.layer("first") + 2 * obj.channel("body.0", 1) - obj.tv() + obj.logit("tabby")
     bound = goal.bound(toy)
@@ -591,8 +607,6 @@ def test_what_makes_no_sense_at_once(make, message: str) -> None:
         (obj.channel(IMAGE, 3), "@image has 3 channels"),
         (obj.neuron("second", 9), "second has 6 channels"),
         (obj.neuron("head.fc", 0, y=1, x=1), "head.fc gives a vector"),
-        (obj.neuron("tokens", 0), "tokens gives tokens: a neuron there needs x"),
-        (obj.neuron("tokens", 0, y=0, x=0), "tokens gives tokens: a neuron there takes x"),
         (obj.direction("first", [1, 2]), "first has 4 channels, the direction has 2 numbers"),
         (obj.logit(5), "toy has 5 classes, 0 to 4; there is no class 5"),
         (obj.logit("Crane"), "'Crane' fits several classes of toy: 3 'crane', 4 'crane'"),
@@ -640,5 +654,6 @@ def test_every_objective_is_tried() -> None:
     tried = set(itertools.chain(obj.OBJECTIVES)) - {"total_variation"}
     texts = [goal.text for goal in EXAMPLES.values()]
     seen = {text.partition("(")[0] for text in texts} | {"channel", "channels", "layer"}
+    seen |= {"diversity", "interpolate"}  # of a batch together, in test_objectives_visualize.py
     assert tried <= seen
     assert obj.OBJECTIVES["total_variation"] is obj.tv
