@@ -74,8 +74,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             self.end_headers()
             self.wfile.write(blob[: served.cut])
 
-        def log_message(self, *_: Any) -> None:
-            pass
+        def log_message(self, format: str, *args: Any) -> None:
+            pass  # nothing on the tests' stderr
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -479,7 +479,8 @@ def test_what_a_killed_download_left_is_cleared_away(published: tuple[Site, Path
     folder = cached(file).parent
     folder.mkdir(parents=True)
     old, new = folder / "old.pth.1.part", folder / "new.pth.2.part"
-    old.touch(), new.touch()
+    old.touch()
+    new.touch()
     os.utime(old, (0, 0))
     load_network("squeezenet1_1")
     assert sorted(os.listdir(folder)) == sorted(["new.pth.2.part", file.name])
