@@ -76,9 +76,13 @@ RESAMPLERS: dict[Resampling, Callable[[Tensor, Size], Tensor]] = {
 def bases(
     photo: Tensor, sizes: list[Size], *, resampling: Resampling = "antialias", chain: bool = False
 ) -> list[Tensor]:
-    """The photograph at each octave's size; with `chain` each from the octave above it."""
+    """The photograph at each octave's size, in [0, 1]; with `chain` each from the octave above it.
+
+    What bicubic resampling overshoots is cut off here, or else the first clamped step would do it
+    and the cut would travel up as if it had been dreamt.
+    """
     resize = RESAMPLERS[resampling]
     out = [photo]
     for size in reversed(sizes[:-1]):
-        out.append(resize(out[-1] if chain else photo, size))
+        out.append(resize(out[-1] if chain else photo, size).clamp(0, 1))
     return out[::-1]

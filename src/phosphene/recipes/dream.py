@@ -168,11 +168,11 @@ def _sizes(size: Size, net: Network, goal: Objective, s: DreamSettings) -> list[
 
 
 def _jitter(size: Size, goal: Objective, s: DreamSettings) -> transforms.Transform | None:
-    height, width = size
-    if s.jitter == "half":
-        return transforms.jitter((height // 2, width // 2))
     if s.jitter == 0 or goal.positional:
         return None
+    if s.jitter == "half":
+        height, width = size
+        return transforms.jitter((height // 2, width // 2))
     return transforms.jitter(s.jitter)
 
 
