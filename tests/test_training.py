@@ -30,6 +30,9 @@ import phosphene
 from phosphene.dreamnet import BLOCKS, DreamNet
 from training import data, evaluate, export, fetch, models, recognise, statistics, train
 
+# Half a minute on two free cores; a busy machine may take much longer, and that is no failure.
+pytestmark = pytest.mark.timeout(1200)
+
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 # The last one is in the archive but not asked for.
@@ -64,7 +67,7 @@ def start(module: str, *arguments: object) -> subprocess.Popen[str]:
 
 def run(module: str, *arguments: object, code: int = 0) -> str:
     process = start(module, *arguments)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == code, output
     return output
 
@@ -156,7 +159,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
     """A training that was killed after its first checkpoint and taken up again."""
     out = tmp_path_factory.mktemp("runs") / "plain"
     first = start("train", "--data", folder, "--out", out, *SMALL)
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not (out / "checkpoint.pt").exists():
         assert first.poll() is None, first.communicate()[0]
         assert time.monotonic() < limit
@@ -199,7 +202,7 @@ def measured(plain: Path, robust: Path, folder: Path) -> dict[str, str]:
             *("statistics", "--data", folder, "--out", plain / "natural.npz", "--pictures", "50")
         ),
     }
-    outputs = {name: process.communicate(timeout=200)[0] for name, process in processes.items()}
+    outputs = {name: process.communicate(timeout=600)[0] for name, process in processes.items()}
     for name, process in processes.items():
         assert process.returncode == 0, outputs[name]
     return outputs
