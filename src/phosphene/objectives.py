@@ -9,7 +9,7 @@ their activations score. Objectives add, and numbers weigh them; nothing else is
 The sign. Each objective gives the quantity it is named after, and more of it scores higher.
 `tv` and `l2` measure roughness and contrast, which are mostly unwanted: subtract them. `content`,
 `style` and `guide(…, by="distance")` are named after a likeness: they give minus the distance, at
-most 0, so adding them draws the picture closer.
+most 0, so adding them draws the picture closer. `diversity` is at most 0, too: minus a likeness.
 
 The shapes. `cells` lays maps `(N, C, H, W)`, tokens `(N, T, C)` and vectors `(N, C)` out alike as
 `(N, H, W, C)`; tokens are one row of T positions and a vector is a single position. Scores are
@@ -89,6 +89,35 @@ class Seer(Protocol):
 
 
 @dataclass(frozen=True)
+class Total:
+    """A score that is a sum over the positions of one layer's map, which tiles can add up.
+
+    quantity: `(N, H, W, C) -> (N, H, W)`; each value depends on its own position alone.
+    margin: positions next to the map's border that count as 0; it shrinks to leave one at least.
+    mean: the sum is divided by the number of positions of the whole map, its margin included.
+    root: the score is the square root of the sum.
+    """
+
+    layer: str
+    quantity: Callable[[Tensor], Tensor] = field(repr=False)
+    margin: int = 0
+    mean: bool = False
+    root: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A score that sets a picture beside a reference, place by place.
+
+    picture: the reference, `(1 or N, 3, H, W)`, at its own size.
+    score: (activations of the picture, activations of the reference seen alike) -> `(N,)`.
+    """
+
+    picture: Tensor
+    score: Callable[[Activations, Activations], Tensor] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Objective:
     """What to maximise, and what it needs.
 
@@ -101,9 +130,12 @@ class Objective:
         the layers, are the score. Each value depends on its own position alone (`tv`: and on the
         next ones), not on the map's size, which is what makes tiles exact. None where the score is
         no such mean, or is positional.
-    positional: the score compares the picture with a reference place by place, so that a picture
-        that is shifted, turned or cut into tiles no longer means the same.
+    positional: the score is of given places, or compares the picture with a reference place by
+        place, so that a picture that is shifted, turned or cut into tiles no longer means the same.
     terms: the weighted objectives of which this is the sum; empty if it is none.
+    total: the score as a sum over positions, where it is one and has no density.
+    comparison: of a positional objective that is bound, what lets the reference be moved along with
+        the picture.
     """
 
     layers: tuple[str, ...]
@@ -113,6 +145,8 @@ class Objective:
     density: Callable[[Activations], Mapping[str, Tensor]] | None = field(default=None, repr=False)
     positional: bool = False
     terms: tuple[tuple[float, Objective], ...] = field(default=(), repr=False)
+    total: Total | None = field(default=None, repr=False)
+    comparison: Comparison | None = field(default=None, repr=False)
 
     def bound(self, network: Seer) -> Objective:
         """This objective, ready to score for `network`: its layers are real names.
@@ -340,6 +374,30 @@ def cells(activations: Activations, name: str) -> Tensor:
     )
 
 
+MOST_EXTRA_TOKENS = 5  # a class token and four registers (Darcet et al. 2023)
+
+
+def token_grid(activations: Activations, name: str) -> Tensor:
+    """The tokens `(N, T, C)` of a layer where they lie in the picture: `(N, h, w, C)`.
+
+    The grid has the shape of the picture, the activation `IMAGE`. The extra tokens that it leaves
+    over, of the class for example, stand before it, up to five, and are left out. ObjectiveError if
+    no grid fits.
+    """
+    tokens = cells(activations, name)[:, 0]
+    picture = activations.get(IMAGE)
+    aspect = 1.0 if picture is None else picture.shape[-1] / picture.shape[-2]
+    for extra in range(min(MOST_EXTRA_TOKENS + 1, tokens.shape[1])):
+        count = tokens.shape[1] - extra
+        height, width = round((count / aspect) ** 0.5), round((count * aspect) ** 0.5)
+        if height * width == count:
+            return tokens[:, extra:].unflatten(1, (height, width))
+    raise ObjectiveError(
+        f"{name} gives {tokens.shape[1]} tokens, which are no grid over this picture: "
+        "a neuron there needs x alone, the token's number"
+    )
+
+
 def per_position(
     name: str,
     quantity: Callable[[Tensor], Tensor],
@@ -377,7 +435,7 @@ def _renamed(source: Objective, real: Mapping[str, str]) -> Objective:
     """`source` reading its layers under their real names."""
     if all(own == name for own, name in real.items()):
         return source
-    measure = source.density
+    measure, beside = source.density, source.comparison
 
     def own(activations: Activations) -> Activations:
         return {name: activations[actual] for name, actual in real.items()}
@@ -391,6 +449,8 @@ def _renamed(source: Objective, real: Mapping[str, str]) -> Objective:
         layers=tuple(dict.fromkeys(real.values())),
         score=lambda activations: source.score(own(activations)),
         density=density if measure else None,
+        total=source.total and replace(source.total, layer=real[source.total.layer]),
+        comparison=beside and replace(beside, score=lambda a, b: beside.score(own(a), own(b))),
     )
 
 
@@ -443,7 +503,7 @@ def layer(name: str, *, norm: Norm = "mean_square", margin: int = 0) -> Objectiv
         map's element count (https://keras.io/examples/generative/deep_dream/). There a map of 4
         cells a side or fewer has nothing left; here the margin shrinks to leave one cell at least.
 
-    mean_square and mean without margin have a density.
+    mean_square and mean without margin have a density, all others a total.
     """
     _check_choice("norm", norm, get_args(Norm))
     margin = _whole("margin", margin)
@@ -471,7 +531,16 @@ def layer(name: str, *, norm: Norm = "mean_square", margin: int = 0) -> Objectiv
             return torch.linalg.vector_norm(a, dim=1)
         return a.square().sum(1) / (2 if norm == "half_sum_square" else count)
 
-    return Objective((name,), score)
+    quantities: dict[Norm, Callable[[Tensor], Tensor]] = {
+        "mean_square": lambda a: a.square().mean(-1),
+        "mean": lambda a: a.mean(-1),
+        "sum": lambda a: a.sum(-1),
+        "l2": lambda a: a.square().sum(-1),
+        "half_sum_square": lambda a: a.square().sum(-1) / 2,
+    }
+    mean = norm in ("mean", "mean_square")
+    total = Total(name, quantities[norm], margin, mean=mean, root=norm == "l2")
+    return Objective((name,), score, total=total)
 
 
 @objective
@@ -508,30 +577,81 @@ def channels(layer: str, *indices: int) -> Objective:
 
 
 @objective
+def interpolate(layer: str, index: int, to_layer: str, to_index: int) -> Objective:
+    """From one channel to another across the batch: (1 − t)·first + t·second, means over positions.
+
+    t of picture n of N is n / (N − 1), from 0 to 1; of a single picture it is ½. lucid's
+    `channel_interpolate`. Raises ObjectiveError, when bound, for a channel that is not there.
+    """
+    ends = ((layer, _whole("channel", index)), (to_layer, _whole("channel", to_index)))
+
+    def density(activations: Activations) -> Mapping[str, Tensor]:
+        count, device = len(activations[layer]), activations[layer].device
+        t = torch.linspace(0, 1, count, device=device)[:, None, None] if count > 1 else 0.5
+        pairs = []
+        for (name, channel), share in zip(ends, (1 - t, t), strict=True):
+            a = cells(activations, name)
+            _check_channels(name, [channel], a.shape[-1])
+            pairs.append((name, a[..., channel] * share))
+        return _merged(pairs)
+
+    def score(activations: Activations) -> Tensor:
+        return functools.reduce(
+            operator.add, (values.mean((1, 2)) for values in density(activations).values())
+        )
+
+    plain = Objective(tuple(dict.fromkeys((layer, to_layer))), score, density=density)
+
+    def bind(network: Seer) -> Objective:
+        for name, channel in ends:
+            _check_channels(name, [channel], _channel_count(name, network))
+        return plain
+
+    return replace(plain, bind=bind)
+
+
+@objective
+def diversity(layer: str) -> Objective:
+    """How unlike the pictures of a batch are, as textures: minus the mean cosine to the others.
+
+    The cosine is that of two pictures' Gram matrices, C×C; the mean is over the other pictures. 0
+    is most diverse and −1 says that all are alike. Add it, with a weight, to see several faces of
+    one unit; a picture alone scores 0. Olah et al. 2017, "Feature Visualization".
+    """
+
+    def score(activations: Activations) -> Tensor:
+        grams = F.normalize(_gram(cells(activations, layer)).flatten(1), dim=1)
+        # Each picture with all others, itself left out; a picture alone keeps its gradient of 0.
+        alike = grams @ grams.T
+        return -(alike.sum(1) - alike.diagonal()) / max(1, len(grams) - 1)
+
+    return Objective((layer,), score)
+
+
+@objective
 def neuron(layer: str, index: int, y: int | None = None, x: int | None = None) -> Objective:
     """One channel at one position; the centre of the map (H // 2, W // 2) unless given.
 
-    y, x: in cells of the layer's map, from the top and from the left. Of tokens, x is the token's
-    number and must be given, since their middle is no place in the picture. A vector takes neither.
+    y, x: in cells of the layer's map, from the top and from the left. Of tokens, those of a grid
+        over the picture, see `token_grid`; x alone is the token's number. A vector takes neither.
     ObjectiveError for a place or a channel that is not there.
     """
     chosen = _whole("channel", index)
     row = None if y is None else _whole("y", y)
     column = None if x is None else _whole("x", x)
+    by_number = row is None and column is not None
+    placed = (row, column) != (None, None)
 
     def check_axes(axes: int) -> None:
-        if axes == 2 and (row, column) != (None, None):
+        if axes == 2 and placed:
             raise ObjectiveError(f"{layer} gives a vector: a neuron there takes no y and x")
-        if axes == 3 and row is not None:
-            raise ObjectiveError(f"{layer} gives tokens: a neuron there takes x and no y")
-        if axes == 3 and column is None:
-            raise ObjectiveError(
-                f"{layer} gives tokens: a neuron there needs x, the token's number"
-            )
 
     def score(activations: Activations) -> Tensor:
         check_axes(activations[layer].ndim)
-        a = cells(activations, layer)
+        if activations[layer].ndim == 3 and not by_number:
+            a = token_grid(activations, layer)
+        else:
+            a = cells(activations, layer)
         _check_channels(layer, [chosen], a.shape[-1])
         height, width = a.shape[1:3]
         at_y = height // 2 if row is None else row
@@ -545,12 +665,15 @@ def neuron(layer: str, index: int, y: int | None = None, x: int | None = None) -
 
     def bind(network: Seer) -> Objective:
         _check_channels(layer, [chosen], _channel_count(layer, network))
-        if layer != IMAGE:
-            info: LayerInfo = network.layers[_real_name(layer, network)]
-            check_axes(len(info.shape) + 1)
-        return Objective((layer,), score)
+        if layer == IMAGE:
+            return Objective((layer,), score, positional=placed)
+        info: LayerInfo = network.layers[_real_name(layer, network)]
+        check_axes(len(info.shape) + 1)
+        # How tokens lie over the picture depends on its shape.
+        needs = (layer, IMAGE) if len(info.shape) == 2 and not by_number else (layer,)
+        return Objective(needs, score, positional=placed)
 
-    return Objective((layer,), score, bind=bind)
+    return Objective((layer,), score, bind=bind, positional=placed)
 
 
 @objective
@@ -572,8 +695,7 @@ def direction(
             f"the direction must be finite numbers, one a channel, got the shape "
             f"{tuple(given.shape)}"
         )
-    if not (math.isfinite(cossim_pow) and cossim_pow >= 0):
-        raise ObjectiveError(f"cossim_pow must be at least 0, got {cossim_pow}")
+    _check_power(cossim_pow)
 
     # Once per device: a graph that is being captured may not copy from the host.
     @functools.lru_cache(maxsize=4)
@@ -592,8 +714,7 @@ def direction(
         dot = a @ toward
         if cossim_pow == 0:
             return dot
-        lengths = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(toward)
-        return dot * (dot / (lengths + 1e-12)).clamp_min(0.1) ** cossim_pow
+        return dot * _cosine(a, toward, dot) ** cossim_pow
 
     plain = per_position(layer, quantity)
 
@@ -685,6 +806,24 @@ def content(layer: str, image: Picture) -> Objective:
 
 
 @objective
+def caricature(layer: str, image: Picture, *, cossim_pow: float = 1.0) -> Objective:
+    """More of what a layer sees in a picture, place by place, and the stronger the more.
+
+    The mean over positions of a·r × max(0.1, cos(a, r))^cossim_pow, where r is the picture's own
+    activation at that place: the longer along r the better, and a power above 0 keeps it from
+    being long in other directions too. image: `(1, 3, H, W)` in [0, 1], or the path of a picture;
+    it is resized to the size of the picture that is scored. After lucid's `dot_compare`.
+    """
+    _check_power(cossim_pow)
+
+    def quantity(a: Tensor, wanted: Tensor) -> Tensor:
+        dot = (a * wanted).sum(-1)
+        return dot if cossim_pow == 0 else dot * _cosine(a, wanted, dot) ** cossim_pow
+
+    return _likeness("caricature", layer, image, quantity)
+
+
+@objective
 def style(layer: str, image: Picture) -> Objective:
     """Minus the mean squared difference to a picture's Gram matrix: its texture, at any place.
 
@@ -767,13 +906,19 @@ def _checked(image: Picture) -> Picture:
     return image
 
 
+def _loaded(image: Picture) -> Tensor:
+    from phosphene.image import load_image
+
+    return image if isinstance(image, Tensor) else load_image(Path(image))
+
+
 def _features(
     image: Picture, name: str, network: Seer
 ) -> Callable[[torch.device, torch.dtype, tuple[int, int] | None], Tensor]:
     """The cells of a reference picture, at a size or at its own, computed when first asked for."""
-    from phosphene.image import load_image, resize
+    from phosphene.image import resize
 
-    picture = image if isinstance(image, Tensor) else load_image(Path(image))
+    picture = _loaded(image)
     real = _real_name(name, network)
 
     # As many as there may be octaves, so that a film does not compute them anew for each frame.
@@ -789,21 +934,34 @@ def _features(
     return at
 
 
-def _likeness(name: str, layer: str, image: Picture) -> Objective:
+def _likeness(
+    name: str,
+    layer: str,
+    image: Picture,
+    quantity: Callable[[Tensor, Tensor], Tensor] = lambda a, r: -(a - r).square().mean(-1),
+) -> Objective:
+    """The mean over positions of a quantity of the picture's and the reference's cells there.
+
+    quantity: two of `(N, H, W, C) -> (N, H, W)`; the second may have an N of 1.
+    """
     given = _checked(image)
 
     def bind(network: Seer) -> Objective:
-        features = _features(given, layer, network)
+        picture = _loaded(given)
+        features = _features(picture, layer, network)
+
+        def measured(a: Tensor, wanted: Tensor) -> Tensor:
+            _check_batch(name, wanted, a)
+            return quantity(a, wanted).mean((1, 2))
 
         def score(activations: Activations) -> Tensor:
             picture = activations[IMAGE]
             height, width = picture.shape[-2:]
-            a = cells(activations, layer)
             wanted = features(picture.device, picture.dtype, (height, width))
-            _check_batch(name, wanted, a)
-            return -(a - wanted).square().mean((1, 2, 3))
+            return measured(cells(activations, layer), wanted)
 
-        return Objective((IMAGE, layer), score, positional=True)
+        comparison = Comparison(picture, lambda a, b: measured(cells(a, layer), cells(b, layer)))
+        return Objective((IMAGE, layer), score, positional=True, comparison=comparison)
 
     return replace(_unbound(name, (IMAGE, layer), bind), positional=True)
 
@@ -824,6 +982,17 @@ def _best_match(a: Tensor, pool: Tensor) -> Tensor:
         parts = vectors.split(max(1, 2**24 // len(pool)))
         best = torch.cat([(part @ pool.T).argmax(1) for part in parts])
         return pool[best].reshape(a.shape)
+
+
+def _check_power(cossim_pow: float) -> None:
+    if not (math.isfinite(cossim_pow) and cossim_pow >= 0):
+        raise ObjectiveError(f"cossim_pow must be at least 0, got {cossim_pow}")
+
+
+def _cosine(a: Tensor, b: Tensor, dot: Tensor) -> Tensor:
+    """The cosine of vectors along the last axis, given their dot product; at least 0.1."""
+    lengths = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
+    return (dot / (lengths + 1e-12)).clamp_min(0.1)
 
 
 def _gram(a: Tensor) -> Tensor:
