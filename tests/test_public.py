@@ -20,10 +20,10 @@ PUBLIC = {
     "gradient",
     "load_image",
     "load_network",
-    "network",
     "objective",
     "objectives",
     "parse",
+    "register_network",
     "save_image",
     "transform",
 }
@@ -68,15 +68,7 @@ def test_using_it_imports_no_library_of_networks_or_figures(used: dict[str, Any]
     assert heavy & set(used["modules"]) == set()
 
 
-SHADOWED = pytest.mark.xfail(
-    strict=True, reason="importing the module phosphene.network takes the decorator's name"
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=SHADOWED if name == "network" else ()) for name in sorted(PUBLIC)],
-)
+@pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_every_name_is_there(name: str) -> None:
     value = getattr(ph, name)
     assert name in dir(ph)
@@ -108,6 +100,5 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         exec("from phosphene import drem")
 
 
-@SHADOWED
 def test_no_module_takes_the_place_of_a_name(used: dict[str, Any]) -> None:
     assert {name for name, kind in used["kinds"].items() if kind == "module"} == {"objectives"}

@@ -175,7 +175,9 @@ def test_a_newcomer_registers_a_network(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(zoo, "NETWORKS", dict(zoo.NETWORKS))
     monkeypatch.setattr(zoo, "_CARDS", dict(zoo._CARDS))
 
-    @zoo.network("tiny", about="one convolution", licence="MIT", source="here", size_bytes=12)
+    @zoo.register_network(
+        "tiny", about="one convolution", licence="MIT", source="here", size_bytes=12
+    )
     def tiny() -> Network:
         return Network(nn.Sequential(nn.Conv2d(3, 4, 3)), input_size=8, name="tiny")
 
@@ -187,7 +189,7 @@ def test_a_newcomer_registers_a_network(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(FrozenInstanceError):
         info.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(NetworkError, match="no ':'"):
-        zoo.network("a:b")
+        zoo.register_network("a:b")
 
 
 def test_the_listing_agrees_with_torchvision() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from phosphene.spec import parse as parse
     from phosphene.transforms import transform as transform
     from phosphene.zoo import load_network as load_network
-    from phosphene.zoo import network as network
+    from phosphene.zoo import register_network as register_network
 
 __version__ = "0.1.0"
 
@@ -38,9 +38,9 @@ _PUBLIC = {
     "gradient": "phosphene.gradients",
     "load_image": "phosphene.image",
     "load_network": "phosphene.zoo",
-    "network": "phosphene.zoo",
     "objective": "phosphene.objectives",
     "parse": "phosphene.spec",
+    "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
     "transform": "phosphene.transforms",
 }

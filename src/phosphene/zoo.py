@@ -81,7 +81,7 @@ class NetworkInfo:
     source: str
 
 
-def network(
+def register_network(
     name: str,
     *,
     about: str = "",
@@ -95,7 +95,7 @@ def network(
     The function takes nothing, or `weights`, where there is a choice. `file` is the name of the
     weights' file in the cache, for networks that fetch theirs.
 
-    >>> @network("mine", about="trained on my own pictures", licence="MIT")
+    >>> @register_network("mine", about="trained on my own pictures", licence="MIT")
     ... def mine() -> Network:
     ...     return Network(build(), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     """
@@ -241,7 +241,7 @@ def _dreamnet(name: str, weights: str | None, classes: int | None) -> Network:
     )
 
 
-@network(
+@register_network(
     "dreamnet",
     about="a small GoogLeNet, trained to be dreamt with",
     licence="Apache-2.0",
@@ -252,7 +252,7 @@ def dreamnet(*, weights: str | None = None, classes: int | None = None) -> Netwo
     return _dreamnet("dreamnet", weights, classes)
 
 
-@network(
+@register_network(
     "dreamnet-robust",
     about="dreamnet, trained on perturbed pictures: calmer and larger shapes",
     licence="Apache-2.0",
@@ -269,7 +269,7 @@ def dreamnet_robust(*, weights: str | None = None, classes: int | None = None) -
 def _short(name: str, about: str, file: str, mebibytes: float) -> None:
     """A torchvision network in the listing, under its own name."""
 
-    @network(
+    @register_network(
         name,
         about=about,
         licence="BSD-3-Clause",
