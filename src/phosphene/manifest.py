@@ -15,6 +15,7 @@ import inspect
 import os
 import platform
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -69,7 +70,7 @@ class Input(_Part):
     sha256: str = Sha256
     width: int = Field(ge=1)
     height: int = Field(ge=1)
-    size: int | None = Field(None, ge=1)
+    size: int | None = Field(default=None, ge=1)
 
     @field_validator("name")
     @classmethod
@@ -489,14 +490,14 @@ def compare(
     """Compare a replay with its recipe, and with the pixels of the file at `path`, if it is one."""
     unchanged = most = mean = None
     if path is not None:
-        path = Path(path)
-        if path.suffix.lower() in (".jpg", ".jpeg") and alpha is not None:
-            # As save_image lays it, in whole levels.
-            pixels = torch.from_numpy(images.to_uint8(picture)).permute(2, 0, 1)[None] / 255
-            opacity = (alpha * 255).round() / 255
-            picture = pixels * opacity + 1 - opacity
-        again = images.encoded_like(picture, path).astype(int)
-        there = images.to_uint8(images.load_image(path)).astype(int)
+        # Encoded as the file was, alpha and all, since what a format keeps depends on it.
+        with tempfile.TemporaryDirectory(prefix="phosphene-") as folder:
+            copy = images.save_image(
+                picture, Path(folder) / f"again{Path(path).suffix}", alpha=alpha
+            )
+            again, there = (
+                images.to_uint8(images.load_image(file)).astype(int) for file in (copy, path)
+            )
         if there.shape == again.shape:
             apart = abs(there - again)
             most, mean = int(apart.max()), float(apart.mean())

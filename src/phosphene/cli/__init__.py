@@ -43,6 +43,7 @@ app = App(
     help_format="plaintext",
     version=f"phosphene {__version__}",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # it would exit without a word
 )
 
 
@@ -139,7 +140,9 @@ def explained(error: BaseException) -> str:
 
 def ran_out_of_memory(error: BaseException | None) -> bool:
     """Whether this error, or what caused it, is a lack of memory, of whichever device."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error can be its own cause
+        seen.add(id(error))
         # torch's own error for accelerators is a RuntimeError, and so is its one for processors.
         words = str(error) if isinstance(error, RuntimeError) else ""
         if isinstance(error, MemoryError) or re.search(

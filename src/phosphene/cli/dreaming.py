@@ -23,7 +23,7 @@ from phosphene.settings import checked
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from phosphene.manifest import Ended, Input, Manifest, Start
+    from phosphene.manifest import Ended, Input, Machine, Manifest, Start
     from phosphene.network import Network
     from phosphene.objectives import Objective
     from phosphene.recipes.dream import DreamStep
@@ -100,13 +100,15 @@ def verb(
         Say what is done with what.
     """
     chosen = checked(DreamSettings, settings)
-    output = output or (photo.with_name(f"{photo.stem}-dream.png") if photo else Path("dream.png"))
     kind = _start(photo, start)
     if size is not None and size < 1:
         raise SettingsError(f"size is {size}; the longest side must be 1 px or more")
     voice = Voice(quiet=quiet, verbose=verbose)
     from phosphene import image as images
 
+    if photo and not photo.is_file():
+        images.read_image(photo)  # tells what is wrong, before anything else is
+    output = output or (photo.with_name(f"{photo.stem}-dream.png") if photo else Path("dream.png"))
     if photo:
         refuse_same(output, photo, "photo")
     check_new(output, force)
@@ -121,9 +123,9 @@ def verb(
 
 @dataclass(frozen=True)
 class Job:
-    """A dream, ready to begin, and what its recipe will say of it.
+    """A dream, ready to begin, and its recipe, in which only result and end are still to be told.
 
-    settings: as they were asked for. used: the same, but for device and precision in a replay.
+    The recipe is complete before the first step, so that no dream is lost to it after the last.
     """
 
     photo: Tensor
@@ -132,11 +134,13 @@ class Job:
     network: Network
     objective: Objective
     settings: DreamSettings
-    used: DreamSettings
-    start: Start
-    inputs: dict[str, Input]
-    objective_text: str
-    network_name: str
+    recipe: Manifest
+
+    def recorded(self, picture: Tensor, ended: Ended | None = None) -> Manifest:
+        """The recipe of a `picture` that came of this."""
+        from phosphene.manifest import result_of
+
+        return self.recipe.model_copy(update={"result": result_of(picture), "ended": ended})
 
 
 def _start(photo: Path | None, start: Start | None) -> Start:
@@ -199,6 +203,7 @@ def _prepare(
     settings: DreamSettings,
     voice: Voice,
 ) -> Job:
+    from phosphene import __version__
     from phosphene import image as images
     from phosphene import manifest as m
     from phosphene.recipes.dream import objective_of
@@ -236,24 +241,38 @@ def _prepare(
     for path, role in roles.items():
         refuse_same(output, Path(path), "guide")
         inputs[role] = m.input_of(path, images.size_of(images.load_image(path)))
-    job = Job(
-        pixels,
-        alpha,
-        opacity,
-        net,
-        goal,
-        settings,
-        settings,
-        start,
-        inputs,
-        m.with_pictures(goal.text, roles),
-        network_name,
+    text = m.with_pictures(goal.text, roles)
+    used = m.NetworkUsed(name=m.network_name(network_name), fingerprint=net.fingerprint)
+    recipe = m.Manifest(
+        phosphene=__version__,
+        network=used,
+        objective=text,
+        start=start,
+        settings=settings.model_dump(mode="json"),
+        inputs=inputs,
+        result=m.result_of(pixels),
+        versions=m.versions(),
+        machine=machine_of(net, goal, settings, pixels),
     )
     H, W = images.size_of(pixels)
     voice.detail(f"{net.name}: {goal.text} on {W}×{H} px, seed {settings.seed}")
     if alpha is not None and output.suffix.lower() in (".jpg", ".jpeg"):
         voice.note("JPEG has no transparency: the result is laid over white")
-    return job
+    return Job(pixels, alpha, opacity, net, goal, settings, recipe)
+
+
+def machine_of(
+    network: Network, objective: Objective, settings: DreamSettings, photo: Tensor
+) -> Machine:
+    """What the dream will run on, precision `auto` settled; the dream itself then finds the same.
+
+    ObjectiveError, and whatever else `bound` raises, for an objective that the network cannot have.
+    """
+    from phosphene.manifest import machine
+
+    layers = objective.bound(network).layers
+    prepared = network.prepared(settings.device, settings.precision, layers=layers, sample=photo)
+    return machine(prepared)
 
 
 def guided(objective: Objective, picture: Path) -> Objective:
@@ -310,7 +329,7 @@ def run(
     from phosphene.recipes.dream import dream
 
     steps: Iterable[DreamStep] = dream.steps(
-        job.photo, job.network, job.objective, mask=job.mask, **job.used.model_dump()
+        job.photo, job.network, job.objective, mask=job.mask, **job.settings.model_dump()
     )
     steps = watched(steps, voice, job.settings.octave_scale)
     if save_octaves:
@@ -323,7 +342,7 @@ def run(
         assert outcome.error is not None
         raise outcome.error
     with undisturbed():
-        record = recorded(job, outcome.picture, outcome.ended)
+        record = job.recorded(outcome.picture, outcome.ended)
         images.save_image(
             outcome.picture, output, alpha=job.alpha, recipe=record.text(), overwrite=force
         )
@@ -398,32 +417,6 @@ def _saving(
                 picture,
                 folder / f"{output.stem}-octave{step.octave + 1}{output.suffix}",
                 alpha=job.alpha,
-                recipe=recorded(job, picture, ended).text(),
+                recipe=job.recorded(picture, ended).text(),
             )
         yield step
-
-
-def recorded(job: Job, picture: Tensor, ended: Ended | None) -> Manifest:
-    """The manifest of a job that gave `picture`."""
-    from phosphene import __version__
-    from phosphene import manifest as m
-
-    layers = [job.network.resolve(layer) for layer in job.objective.layers]
-    # Kept from the run itself, so this computes nothing.
-    ran_on = job.network.prepared(
-        job.used.device, job.used.precision, layers=layers, sample=job.photo
-    )
-    return m.Manifest(
-        phosphene=__version__,
-        network=m.NetworkUsed(
-            name=m.network_name(job.network_name), fingerprint=job.network.fingerprint
-        ),
-        objective=job.objective_text,
-        start=job.start,
-        settings=job.settings.model_dump(mode="json"),
-        inputs=job.inputs,
-        result=m.result_of(picture),
-        versions=m.versions(),
-        machine=m.machine(ran_on),
-        ended=ended,
-    )

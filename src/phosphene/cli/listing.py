@@ -205,4 +205,4 @@ def _print_table(
         table.add_row(*map(Text, row))
     with console.capture() as capture:
         console.print(table)
-    to_stdout("\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines()))
+    to_stdout("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))

@@ -13,7 +13,7 @@ from phosphene.cli.dreaming import (
     Job,
     check_new,
     consumed,
-    recorded,
+    machine_of,
     refuse_same,
     undisturbed,
 )
@@ -84,7 +84,7 @@ def verb(
     if outcome.error and not (isinstance(outcome.error, NonFiniteError) and as_told):
         raise outcome.error
     assert outcome.picture is not None
-    record = recorded(job, outcome.picture, outcome.ended or recipe.ended)
+    record = job.recorded(outcome.picture, outcome.ended or recipe.ended)
     if output:
         with undisturbed():
             images.save_image(
@@ -112,6 +112,7 @@ def _named(inputs: list[str]) -> dict[str, Path]:
 def _job(recipe: Manifest, name: str, files: dict[str, Path], voice: Voice) -> Job:
     import torch
 
+    from phosphene import __version__
     from phosphene import image as images
     from phosphene import manifest as m
     from phosphene.zoo import load_network
@@ -142,19 +143,17 @@ def _job(recipe: Manifest, name: str, files: dict[str, Path], voice: Voice) -> J
                 height=used_at[0],
                 size=was.size,
             )
-    return Job(
-        photo=start.pixels,
-        alpha=start.alpha,
-        mask=None,
-        network=net,
-        objective=m.replayed_objective(recipe, files),
-        settings=recipe.dream_settings(),
-        used=used,
-        start=recipe.start,
-        inputs=inputs,
-        objective_text=recipe.objective,
-        network_name=name,
+    objective = m.replayed_objective(recipe, files)
+    new = recipe.model_copy(
+        update={
+            "phosphene": __version__,
+            "network": m.NetworkUsed(name=m.network_name(name), fingerprint=net.fingerprint),
+            "inputs": inputs,
+            "versions": m.versions(),
+            "machine": machine_of(net, objective, used, start.pixels),
+        }
     )
+    return Job(start.pixels, start.alpha, None, net, objective, used, new)
 
 
 def told(file: Path, found: Comparison, old: Manifest, new: Manifest) -> str:

@@ -1,0 +1,261 @@
+"""What a recipe holds, what it refuses, and how a replay is compared. Processes: `test_cli.py`."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phosphene import manifest as m
+from phosphene.engine import Step
+from phosphene.errors import RecipeError, SettingsError
+from phosphene.image import save_image, to_uint8
+from phosphene.objectives import quoted
+from phosphene.recipes.dream import dream
+from phosphene.recipes.dream_settings import DreamSettings
+from phosphene.recipes.starts import DEVIATION, start_picture
+from phosphene.spec import parse
+from tests import toy_network
+
+PHOTO = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+
+
+def manifest_of(picture: torch.Tensor, **changes: Any) -> m.Manifest:
+    network = toy_network.net().prepared("cpu", "fp32")
+    asked = DreamSettings(octaves=2, steps=3, precision="fp32", device="cpu")  # pyright: ignore[reportCallIssue]
+    parts = {
+        "phosphene": "0.1.0",
+        "network": m.NetworkUsed(name="tests.toy_network:net", fingerprint=network.fingerprint),
+        "objective": "second",
+        "start": "photo",
+        "settings": asked.model_dump(mode="json"),
+        "result": m.result_of(picture),
+        "versions": m.versions(),
+        "machine": m.machine(network),
+    }
+    return m.Manifest(**(parts | changes))
+
+
+# --- text ------------------------------------------------------------------------------------
+
+
+def test_a_manifest_reads_back_and_tells_nothing_of_whose_it_is() -> None:
+    manifest = manifest_of(PHOTO)
+    text = manifest.text()
+    assert m.Manifest.parse(text) == manifest
+    assert m.Manifest.parse(manifest.text(indent=2)) == manifest
+    assert manifest.dream_settings().steps == 3
+    assert json.loads(text)["format"] == 1
+    words = {getpass.getuser(), os.getcwd(), platform.node()} - {"root", "localhost", "vm"}
+    assert not [word for word in words if word in text]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"format": 2, "phosphene": "3.0"}, "was made by phosphene 3.0, this is 0.1.0: upgrade"),
+        ({"extra": 1, "phosphene": "0.2"}, "was made by phosphene 0.2"),
+        ({"extra": 1}, "is damaged: extra"),
+        ({"format": 0}, "holds no recipe of phosphene: format"),
+        ({"recipe": "zoom"}, "is damaged: recipe"),
+        ({"ended": {"why": "bored", "octave": 1, "step": 1}}, "is damaged: ended.why"),
+        ({"result": {"width": 10**6, "height": 10**6, "sha256": "0" * 64}}, "300 megapixels"),
+        ({"result": {"width": 1, "height": 1, "sha256": "no"}}, "is damaged: result.sha256"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], told: str) -> None:
+    text = json.dumps(json.loads(manifest_of(PHOTO).text()) | changes)
+    with pytest.raises(RecipeError, match=told):
+        m.Manifest.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"format": "x"}'])
+def test_what_is_no_recipe(text: str) -> None:
+    with pytest.raises(RecipeError, match="holds no recipe"):
+        m.Manifest.parse(text)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b.png", "/a.png", "a\\b.png", "a\0"])
+def test_an_input_has_a_bare_name(name: str) -> None:
+    with pytest.raises(ValueError, match="bare name"):
+        m.Input(name=name, sha256="0" * 64, width=1, height=1)
+
+
+def test_settings_that_are_no_longer_known() -> None:
+    manifest = manifest_of(PHOTO)
+    changed = manifest.model_copy(update={"settings": {**manifest.settings, "glow": 1}})
+    with pytest.raises(RecipeError, match="no setting 'glow'"):
+        changed.dream_settings()
+
+
+# --- the pictures of an objective ------------------------------------------------------------
+
+
+def test_pictures_are_found_wherever_an_objective_takes_one() -> None:
+    text = (
+        'guide(second, "a, b.png", by="dot") + 2*style("first", image="c]\\d.png") '
+        '- content(first, "a, b.png") + guide(second, "say ""hi"".png") + "second" + first:0'
+    )
+    assert m.pictures_of(parse(text)) == ["a, b.png", "c]\\d.png", 'say "hi".png']
+    assert m.pictures_of(parse('logit("tabby cat") + direction(first, [1, 2]) - tv()')) == []
+    assert m.pictures_of(parse("second")) == []
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_any_name_of_a_picture_can_be_told_and_replaced(old: str, new: str) -> None:
+    objective = parse(f"2*second + guide(second, {quoted(old)}) - style(first, {quoted(old)})")
+    assert m.pictures_of(objective) == [old]
+    renamed = parse(m.with_pictures(objective.text, {old: new}))
+    assert m.pictures_of(renamed) == [new]
+    assert m.with_pictures(renamed.text, {new: old}) == objective.text
+
+
+@settings(deadline=None)
+@given(st.lists(st.from_regex(r"[ab]/[xy](-2)?\.(png|jpg)", fullmatch=True), unique=True))
+def test_each_picture_has_a_role_of_its_own(paths: list[str]) -> None:
+    roles = m.picture_roles(paths)
+    assert list(roles) == paths
+    assert len(set(roles.values())) == len(paths)
+    assert not [role for role in roles.values() if "/" in role]
+
+
+def test_roles_keep_clear_of_the_photo_and_the_mask() -> None:
+    roles = m.picture_roles(["x/photo", "y/flowers.jpg", "z/flowers.jpg"])
+    assert list(roles.values()) == ["photo-2", "flowers.jpg", "flowers-2.jpg"]
+
+
+# --- networks --------------------------------------------------------------------------------
+
+
+def test_a_recipe_names_no_folder_and_starts_no_code(tmp_path: Path) -> None:
+    assert m.network_name("file:/home/me/w.pt@resnet18") == "file:w.pt@resnet18"
+    assert m.network_name("a.b:c") == "a.b:c"
+
+    def found(name: str) -> str:
+        manifest = manifest_of(PHOTO)
+        network = manifest.network.model_copy(update={"name": name})
+        return m.find_network(manifest.model_copy(update={"network": network}), [tmp_path])
+
+    for name in ("dreamnet", "dreamnet:random", "resnet18", "torchvision:vgg16:IMAGENET1K_V1"):
+        assert found(name) == name
+    for name in ("os:abort", "a.b:c", "file:w.pt@os:abort"):
+        (tmp_path / "w.pt").touch()
+        with pytest.raises(RecipeError, match=f"may be code.*--network .*{name[-5:]}"):
+            found(name)
+    assert found("file:w.pt@resnet18") == f"file:{tmp_path / 'w.pt'}@resnet18"
+    assert found("file:../../w.pt@resnet18") == f"file:{tmp_path / 'w.pt'}@resnet18"
+    with pytest.raises(RecipeError, match="--network file:PATH@resnet18"):
+        found("file:v.pt@resnet18")
+
+
+# --- replay ----------------------------------------------------------------------------------
+
+
+def test_a_replay_ends_where_the_dream_did(tmp_path: Path) -> None:
+    save_image(PHOTO, tmp_path / "a.png")
+    photo = m.Input(
+        name="a.png", sha256=m.file_hash(tmp_path / "a.png"), width=30, height=20, size=24
+    )
+    network = toy_network.net()
+
+    def replayed(manifest: m.Manifest) -> list[tuple[int, int]]:
+        files = m.find_inputs(manifest, [tmp_path])
+        assert files == {"photo": tmp_path / "a.png"}
+        steps: list[Step] = list(m.replay(manifest, network, files))
+        assert steps[-1].image.shape[-1] <= 24
+        return [(step.octave, step.index) for step in steps]
+
+    whole = [(octave, index) for octave in (0, 1) for index in (0, 1, 2)]
+    manifest = manifest_of(PHOTO, inputs={"photo": photo})
+    assert replayed(manifest) == whole
+    for why, expected in [("interrupted", whole[:5]), ("not finite", whole)]:
+        ended = m.Ended(why=why, octave=2, step=2)  # pyright: ignore[reportArgumentType]
+        assert replayed(manifest.model_copy(update={"ended": ended})) == expected
+    bare = manifest_of(PHOTO)
+    with pytest.raises(RecipeError, match="starts from a photo and names none"):
+        next(m.replay(bare, network, {}))
+
+
+def test_a_replay_gives_what_the_dream_gave() -> None:
+    chosen = {"octaves": 2, "steps": 3, "precision": "fp32", "device": "cpu"}
+    sky = start_picture("sky", (20, 30), 0)
+    network = toy_network.net()
+    picture = dream(sky, network, "second", **chosen)
+    manifest = manifest_of(picture, start="sky")
+    *_, last = m.replay(manifest, network, {})
+    assert m.result_of(last.picture()) == manifest.result
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_a_comparison_counts_levels(suffix: str, tmp_path: Path) -> None:
+    picture = torch.full((1, 3, 16, 16), 100 / 255)
+    path = tmp_path / f"a.{suffix}"
+    save_image(picture, path)
+    manifest = manifest_of(picture)
+    same = m.compare(manifest, manifest, picture, None, path)
+    assert same == m.Comparison(True, True, 0, 0.0, ())
+    bright = picture + 3 / 255
+    other = m.compare(manifest, manifest_of(bright), bright, None, path)
+    assert (other.same, other.unchanged) == (False, False)
+    lossless = suffix in ("png", "tif")
+    assert other.most == pytest.approx(3, abs=0 if lossless else 1)
+    assert other.mean == pytest.approx(3, abs=1e-9 if lossless else 1)
+    if lossless:
+        bright = picture.clone()
+        bright[0, 1, 2, 3] += 8 / 255
+        other = m.compare(manifest, manifest_of(bright), bright, None, path)
+        assert (other.most, other.mean) == (8, 8 / (3 * 16 * 16))
+    small = m.compare(manifest, manifest_of(picture[..., 1:]), picture[..., 1:], None, path)
+    assert (small.same, small.unchanged, small.most) == (False, False, None)
+    assert m.compare(manifest, manifest, picture, None, None).unchanged is None
+
+
+def test_a_comparison_tells_what_else_differs() -> None:
+    old = manifest_of(PHOTO)
+    new = old.model_copy(
+        update={
+            "phosphene": "0.2.0",
+            "versions": {**old.versions, "numpy": "1.0", "new": "1"},
+            "machine": old.machine.model_copy(update={"threads": 64, "precision": "bf16"}),
+        }
+    )
+    assert m.compare(old, new, PHOTO, None, None).differing == (
+        "phosphene 0.1.0 -> 0.2.0",
+        f"numpy {old.versions['numpy']} -> 1.0",
+        "precision fp32 -> bf16",
+        f"threads {old.machine.threads} -> 64",
+        "new none -> 1",
+    )
+
+
+def test_the_hash_is_that_of_the_eight_bit_pixels() -> None:
+    expected = hashlib.sha256(to_uint8(PHOTO).tobytes()).hexdigest()
+    assert m.result_of(PHOTO) == m.Result(width=30, height=20, sha256=expected)
+    assert m.result_of(PHOTO + 1e-7).sha256 == expected
+
+
+# --- starts ----------------------------------------------------------------------------------
+
+
+def test_noise_is_seeded_and_about_grey() -> None:
+    noise = start_picture("noise", (60, 80), seed=4)
+    assert noise.shape == (1, 3, 60, 80)
+    assert torch.equal(noise, start_picture("noise", (60, 80), seed=4))
+    assert not torch.equal(noise, start_picture("noise", (60, 80), seed=5))
+    assert 0 <= noise.min() < noise.max() <= 1
+    assert np.isclose(noise.mean(), 0.5, atol=0.01)
+    assert np.isclose(noise.std(), DEVIATION, atol=0.01)
+    for size, seed in [((0, 5), 0), ((5, 5), -1), ((100_000, 100_000), 0)]:
+        with pytest.raises(SettingsError, match="sides are 1 or more"):
+            start_picture("noise", size, seed)

@@ -1,0 +1,38 @@
+"""Small seeded networks for `--network tests.toy_network:net`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.network import Network
+
+CLASSES = ("cat", "dog", "tabby cat")
+
+
+def net() -> Network:
+    """Three layers with a name each, and three classes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            OrderedDict(
+                first=nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()),
+                second=nn.Sequential(nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.ReLU()),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flat=nn.Flatten(),
+                logits=nn.Linear(8, len(CLASSES)),
+            )
+        )
+    return Network(module, input_size=32, classes=CLASSES, name="toy", mean=(0.5,) * 3)
+
+
+class _Growth(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.exp(100 * (image.mean(1, keepdim=True) - 0.5))
+
+
+def explosive() -> Network:
+    """The square of its answer is beyond float32 once the picture is light."""
+    return Network(nn.Sequential(OrderedDict(growth=_Growth())), input_size=32, name="explosive")
