@@ -39,8 +39,8 @@ _PHOSPHENE = Preset(
     "Our own: octaves by the picture's size, even steps, a little smoothing.",
     "dreamnet",
     {
-        "dreamnet": "mixed4c + mixed4d",
-        "dreamnet-robust": "mixed4d + mixed5a",
+        "dreamnet": "mixed5a",
+        "dreamnet-robust": "mixed5a + mixed5b",
         "googlenet": "inception4c",
         "inception_v3": "Mixed_5d + Mixed_6a",
         "vgg16": "features.25",

@@ -1,0 +1,138 @@
+"""Draw the pictures of README.md and docs/: `python docs/make_pictures.py [NAME …]`.
+
+The photographs are scikit-learn's sample images; docs/images/README.md has credits and licences.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+import phosphene as ph
+from phosphene.image import resize, to_uint8
+
+HERE = Path(__file__).parent / "images"
+NAMES = ("original", "normalised", "+ octaves", "+ jitter")
+PICTURES: dict[str, Callable[[], Tensor]] = {}
+
+
+def picture(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    PICTURES[function.__name__] = function
+    return function
+
+
+def sample(name: str) -> Tensor:
+    """One of scikit-learn's photographs, 640×427."""
+    from sklearn.datasets import load_sample_image
+
+    pixels = np.array(load_sample_image(name))
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def sky(height: int = 427, width: int = 640) -> Tensor:
+    return ph.draw_sky(height, width, seed=0)
+
+
+def labelled(image: Tensor, text: str) -> Tensor:
+    """The picture with a line of text in a dark strip below it."""
+    canvas = Image.new("RGB", (image.shape[-1], image.shape[-2] + 28), (18, 18, 22))
+    canvas.paste(Image.fromarray(to_uint8(image)), (0, 0))
+    ImageDraw.Draw(canvas).text(
+        (8, image.shape[-2] + 4), text, (235, 235, 235), ImageFont.load_default(16)
+    )
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)[None].float() / 255
+
+
+def grid(rows: list[list[Tensor]]) -> Tensor:
+    return torch.cat([torch.cat(row, 3) for row in rows], 2)
+
+
+def smaller(image: Tensor, width: int = 480) -> Tensor:
+    height = round(image.shape[-2] * width / image.shape[-1])
+    return resize(image, (height, width)).clamp(0, 1)
+
+
+@picture
+def hero() -> Tensor:
+    return ph.dream(sample("china.jpg"), ph.load_network(), "mixed4d + mixed5a")
+
+
+@picture
+def sky_before_after() -> Tensor:
+    photo = sky()
+    return torch.cat([smaller(photo), smaller(ph.dream(photo, ph.load_network()))], 3)
+
+
+@picture
+def layers() -> Tensor:
+    """From edges to animals: the same photograph, six depths."""
+    net, photo = ph.load_network(), smaller(sample("flower.jpg"))
+    cells = [
+        labelled(ph.dream(photo, net, name), name)
+        for name in ("conv2", "mixed3b", "mixed4a", "mixed4c", "mixed4d", "mixed5b")
+    ]
+    return grid([cells[:3], cells[3:]])
+
+
+@picture
+def guided() -> Tensor:
+    net, photo, guide = ph.load_network(), smaller(sky()), smaller(sample("flower.jpg"))
+    wish = ph.objectives.guide("mixed4c", guide)
+    return grid([[guide, ph.dream(photo, net, wish)]])
+
+
+@picture
+def robust() -> Tensor:
+    photo = smaller(sample("china.jpg"))
+    net = ph.load_network("dreamnet-robust")
+    return grid([[photo, ph.dream(photo, net)]])
+
+
+@picture
+def classes() -> Tensor:
+    photo, net = smaller(sky()), ph.load_network("dreamnet-robust")
+    return grid(
+        [
+            [
+                labelled(ph.dream(photo, net, f'logit("{name}")', octaves=2, steps=30), name)
+                for name in ("king penguin", "monarch", "jellyfish")
+            ]
+        ]
+    )
+
+
+@picture
+def presets() -> Tensor:
+    """The four published algorithms and our own, on the bundled network."""
+    net, photo = ph.load_network(), smaller(sample("china.jpg"))
+    names = ("google2015", "inception", "keras", "torchvision", "phosphene")
+    cells = [labelled(photo, "the photograph")]
+    cells += [labelled(ph.dream(photo, net, preset=name), name) for name in names]
+    return grid([cells[:3], cells[3:]])
+
+
+@picture
+def four_panels() -> Tensor:
+    """What each part of the algorithm does: original, normalised, + octaves, + jitter."""
+    net, photo = ph.load_network(), smaller(sky())
+    steps = [photo, ph.dream(photo, net, octaves=1, steps=30, jitter=0)]
+    steps += [ph.dream(photo, net, jitter=0), ph.dream(photo, net)]
+    cells = [labelled(image, name) for image, name in zip(steps, NAMES, strict=True)]
+    return grid([cells[:2], cells[2:]])
+
+
+def main() -> None:
+    HERE.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or PICTURES:
+        ph.save_image(PICTURES[name](), HERE / f"{name}.jpg")
+        print(HERE / f"{name}.jpg")
+
+
+if __name__ == "__main__":
+    main()
