@@ -60,7 +60,7 @@ def smaller(image: Tensor, width: int = 480) -> Tensor:
 
 @picture
 def hero() -> Tensor:
-    return ph.dream(sample("china.jpg"), ph.load_network(), "mixed4d + mixed5a")
+    return ph.dream(sample("china.jpg"), ph.load_network())
 
 
 @picture
@@ -74,7 +74,7 @@ def layers() -> Tensor:
     """From edges to animals: the same photograph, six depths."""
     net, photo = ph.load_network(), smaller(sample("flower.jpg"))
     cells = [
-        labelled(ph.dream(photo, net, name), name)
+        labelled(ph.dream(photo, net, name, step_size=0.007), name)
         for name in ("conv2", "mixed3b", "mixed4a", "mixed4c", "mixed4d", "mixed5b")
     ]
     return grid([cells[:3], cells[3:]])
@@ -130,7 +130,8 @@ def four_panels() -> Tensor:
 def main() -> None:
     HERE.mkdir(exist_ok=True)
     for name in sys.argv[1:] or PICTURES:
-        ph.save_image(PICTURES[name](), HERE / f"{name}.jpg")
+        pixels = Image.fromarray(to_uint8(PICTURES[name]()))
+        pixels.save(HERE / f"{name}.jpg", quality=88)
         print(HERE / f"{name}.jpg")
 
 

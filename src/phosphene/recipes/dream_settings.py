@@ -32,7 +32,7 @@ class DreamSettings(Settings):
     )
     steps: int = Field(10, ge=1, le=100_000, description="Ascent steps in each octave.")
     step_size: float = Field(
-        0.015,
+        0.012,
         gt=0,
         le=100,
         description="Step, where black to white is 1, of the normalised gradient.",
