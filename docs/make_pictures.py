@@ -75,7 +75,7 @@ def layers() -> Tensor:
     net, photo = ph.load_network(), smaller(sample("flower.jpg"))
     cells = [
         labelled(ph.dream(photo, net, name, step_size=0.007), name)
-        for name in ("conv2", "mixed3b", "mixed4a", "mixed4c", "mixed4d", "mixed5b")
+        for name in ("conv2", "mixed3b", "mixed4a", "mixed4c", "mixed4d", "mixed5a")
     ]
     return grid([cells[:3], cells[3:]])
 
