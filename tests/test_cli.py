@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 
 from phosphene import gradients, pyramid
 from phosphene import image as images
-from phosphene.cli import dreaming, listing, main
+from phosphene.cli import dreaming, listing, main, progress
 from phosphene.cli.flags import _bounds  # pyright: ignore[reportPrivateUsage]
+from phosphene.engine import Step
 from phosphene.manifest import Manifest
 from phosphene.recipes import dream_settings
 from phosphene.recipes.dream_settings import DreamSettings
@@ -288,6 +289,25 @@ def test_a_terminal_sees_it_live(sky: Path, tmp_path: Path) -> None:
     assert "left" in done.err
     assert "━" in done.err
     assert "octave 2/2  step 300/300  40×24" in done.err
+
+
+def test_time_left_goes_by_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = progress._Clock(scale=2)  # pyright: ignore[reportPrivateUsage]
+    image = torch.zeros(1, 3, 2, 2)
+
+    def tick(at: float, octave: int, index: int) -> str:
+        now[0] = at
+        step: Any = Step(octave, 2, index, 2, image[:, 0, 0, 0], image, index == 1)
+        clock.tick(step)
+        return clock.told()
+
+    # Of ten parts of work, the small octave has two and the large one eight.
+    assert tick(100, 0, 0) == "…"  # the first step tells nothing
+    assert tick(101, 0, 1) == "0:08 left"
+    assert tick(1101, 1, 0) == "13:21 left"
+    assert tick(100_000, 1, 1) == ""
 
 
 # --- what goes wrong -------------------------------------------------------------------------

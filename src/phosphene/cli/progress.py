@@ -100,7 +100,7 @@ class _Clock:
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
-        self.started = self.elapsed = self.first = 0.0
+        self.elapsed = self.first = 0.0
         self.share = self.first_share = 0.0
         self.started = time.monotonic()
 
@@ -123,7 +123,10 @@ class _Clock:
             return "…"
         left = (self.elapsed - self.first) / gained * (1 - self.share)
         minutes, seconds = divmod(round(left), 60)
-        return f"{minutes}:{seconds:02} left"
+        hours, minutes = divmod(minutes, 60)
+        return (
+            f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+        )
 
 
 def to_stdout(text: str) -> None:
