@@ -29,6 +29,7 @@ from phosphene.objectives import IMAGE
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 PRECISIONS = ("auto", *DTYPES)
+LUMA = (0.299, 0.587, 0.114)
 # A faster precision is kept only while its gradient points this nearly the same way.
 LEAST_COSINE = 0.98
 
@@ -199,7 +200,13 @@ class Network:
         return {layer: found[self.resolve(layer)] for layer in layers}
 
     def preprocess(self, image: Tensor) -> Tensor:
-        """[0, 1] -> the values, precision and memory layout that the module takes."""
+        """[0, 1] -> the values, precision and memory layout that the module takes.
+
+        A network of one channel is shown the luma of a picture in colour, Rec. 601 as Pillow's "L".
+        """
+        if image.ndim == 4 and image.shape[1] == 3 and len(self.scale) == 1:
+            red, green, blue = image.split(1, 1)
+            image = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
         if image.ndim != 4 or image.shape[1] != len(self.scale):
             shape = tuple(image.shape)
             raise NetworkError(f"an image is (N, {len(self.scale)}, H, W), this one is {shape}")

@@ -1,0 +1,416 @@
+"""`visualize`: draw what a unit of a network responds to, from noise or from a photograph.
+
+The other recipes that start a picture and raise an objective (`caricature`, `invert`, `accentuate`,
+`style`) are this one with an objective and a start of their own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phosphene import image as images
+from phosphene import objectives as obj
+from phosphene import spec, transforms
+from phosphene.engine import Evaluate, Step, ascend
+from phosphene.errors import InputTooSmallError, NetworkError, SettingsError
+from phosphene.evaluation import leaking_relus, shared
+from phosphene.network import Network
+from phosphene.objectives import Objective
+from phosphene.parameterization import Fourier, MaCo, Pixels
+from phosphene.recipes.visualize_settings import VisualizeSettings as VisualizeSettings
+from phosphene.settings import checked
+
+Goals = Objective | str | Sequence[Objective | str]
+
+# Steps over which a unit without a gradient is helped; lucid's 16 wake few of the deeper sleepers.
+HELPED_STEPS = 32
+# What a picture of a dead unit is: flat grey, so that nobody takes its noise for a finding.
+GREY = 0.5
+# px a side: below that the spectrum that MaCo keeps is of too few frequencies to make anything.
+MACO_LEAST = 32
+LEARNING_RATES = {"fourier": 0.05, "pixels": 0.02, "maco": 0.2}
+# Adam's own 1e-8 is more than some gradients by frequency.
+EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class VisualizeStep(Step):
+    """A step of a visualisation; `score`, `(N,)`, is in the mean over the parts that were seen.
+
+    `dead`, `(N,)` bool: so far no step had a gradient from this picture's unit without help. After
+    the last step that unit is dead.
+    """
+
+    dead: Tensor
+    alpha: Callable[[], Tensor | None]
+
+    def picture(self) -> Tensor:
+        """The result, `(N, 3, H, W)` on the CPU, as if it ended here; grey for a dead unit."""
+        dead = self.dead.view(-1, 1, 1, 1)
+        return self.image.clamp(0, 1).where(~dead, GREY).float().cpu()
+
+    def transparency(self) -> Tensor | None:
+        """MaCo's mask, `(N, 1, H, W)` in [0, 1], 1 where the network cared; None of the others."""
+        return self.alpha()
+
+
+class _Visualize:
+    """`visualize(network, objective, **settings)`; `visualize.steps(…)` is the same, live."""
+
+    settings = VisualizeSettings
+
+    def __call__(
+        self, network: Network, objective: Goals, *, start: Tensor | None = None, **settings: Any
+    ) -> Tensor:
+        """Draw what raises an objective: `(N, 3, H, W)` in [0, 1], on the CPU.
+
+        objective: an `Objective` or its text; or a list of them, each of which gets a picture, all
+            in one batch. With `batch=B` each of K objectives gets B pictures from B starts: N is
+            K · B, an objective's pictures next to each other. A picture comes out as it would
+            alone, but for rounding (and for `diversity` and `interpolate`, which are of a batch).
+        start: a photograph `(1 or N, 3, H, W)` to start from instead of noise.
+        settings: those of `VisualizeSettings`, by name.
+
+        A unit that gives no gradient is told of in a warning, and helped over the first steps; if
+        it stays dead, its picture is grey. Errors: those of the objective and of the settings;
+        `InputTooSmallError`; `NetworkError` if no gradient can reach the picture.
+
+        >>> net = phosphene.load_network()
+        >>> phosphene.visualize(net, "mixed4d:42")
+        >>> phosphene.visualize(net, [f"mixed4d:{i}" for i in range(64)])
+        """
+        return last(self.steps(network, objective, start=start, **settings))
+
+    def steps(
+        self, network: Network, objective: Goals, *, start: Tensor | None = None, **settings: Any
+    ) -> Iterator[VisualizeStep]:
+        """The same as a generator of `VisualizeStep`; stop whenever you like."""
+        chosen = checked(VisualizeSettings, settings)
+        return drawn(network, objective, chosen, start=start)
+
+
+visualize = _Visualize()
+
+
+def last(steps: Iterator[VisualizeStep]) -> Tensor:
+    """The picture after all steps."""
+    return deque(steps, maxlen=1).pop().picture()
+
+
+def drawn(
+    network: Network,
+    objective: Goals,
+    s: VisualizeSettings,
+    *,
+    start: Tensor | None = None,
+) -> Iterator[VisualizeStep]:
+    """The loop of this and the other recipes: see `visualize`."""
+    goals = _goals(objective, s)
+    given = [goal.text for goal in goals]
+    layers = tuple(dict.fromkeys(layer for goal in goals for layer in goal.bound(network).layers))
+    fixed = not _takes_any_size(network, layers)
+    size = _size(network, layers, s, start, fixed)
+    net = network.prepared(s.device, s.precision, layers=layers, sample=_sample(size, start))
+    bound = [goal.bound(net) for goal in goals]
+    generator = torch.Generator().manual_seed(s.seed)
+    canvas = _parameterization(s, size, len(goals), start, generator).to(net.device)
+    if s.precision == "fp64":
+        canvas = canvas.double()
+    move = _Move(_transform(net, bound, s, size, fixed))
+
+    def alike(photo: Tensor) -> Tensor:
+        photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
+        if images.size_of(photo) != size:
+            photo = images.resize(photo, size).clamp(0, 1)
+        return move.again(photo)
+
+    count = len(goals) * s.batch
+    watch = _Watch(
+        shared(net, bound, alike=alike), count, [t for t in given for _ in range(s.batch)]
+    )
+    ascent = ascend(
+        canvas,
+        watch.evaluate,
+        _optimiser(canvas, s),
+        steps=s.steps,
+        generator=generator,
+        transform=move,
+        clamp=s.parameterization == "pixels",
+    )
+
+    def alpha() -> Tensor | None:
+        return canvas.transparency().float().cpu() if isinstance(canvas, MaCo) else None
+
+    for step in ascent:
+        score = step.score.reshape(count, -1).mean(1)
+        if step.last:
+            watch.report(s.steps)
+        yield VisualizeStep(**{**vars(step), "score": score, "dead": ~watch.moved, "alpha": alpha})
+
+
+def _goals(objective: Goals, s: VisualizeSettings) -> list[Objective]:
+    several = [objective] if isinstance(objective, (Objective, str)) else list(objective)
+    if not several:
+        raise SettingsError("there is no objective in the list; each of them gets a picture")
+    goals = [spec.parse(goal) if isinstance(goal, str) else goal for goal in several]
+    penalty = [(-weight, made()) for weight, made in ((s.tv, obj.tv), (s.l2, obj.l2)) if weight]
+    return [obj.combine([(1.0, goal), *penalty]) if penalty else goal for goal in goals]
+
+
+# The picture --------------------------------------------------------------------------------------
+
+
+def _takes_any_size(network: Network, layers: Sequence[str]) -> bool:
+    """Whether it does, found by trying one that is far off and a multiple of nothing."""
+    side = (network.input_size * 3 // 2) | 1
+    try:
+        with torch.no_grad():
+            network.activations(torch.zeros(1, 3, side, side, device=network.device), layers)
+    except NetworkError:
+        return False
+    return True
+
+
+def _size(
+    network: Network,
+    layers: Sequence[str],
+    s: VisualizeSettings,
+    start: Tensor | None,
+    fixed: bool,
+) -> tuple[int, int]:
+    side, aspect = s.size, s.aspect
+    if start is not None:
+        height, width = images.size_of(start)
+        side, aspect = max(height, width) if side == "auto" else side, width / height
+    elif side == "auto":
+        side = network.input_size if fixed else auto_size(network.input_size)
+    size = (max(1, round(side / max(aspect, 1))), max(1, round(side * min(aspect, 1))))
+    least = 1 if fixed else network.least_size(layers)
+    if s.parameterization == "maco" and min(size) < MACO_LEAST:
+        raise SettingsError(
+            f"maco draws pictures of {MACO_LEAST} px a side or more, this one is to be "
+            f"{size[1]}×{size[0]}; fourier and pixels draw smaller ones"
+        )
+    if min(size) < least:
+        raise InputTooSmallError(
+            f"{network.name} needs pictures of at least {least} px a side for "
+            f"{', '.join(layers)}; this one is to be {size[1]}×{size[0]}",
+            least,
+        )
+    return size
+
+
+def auto_size(known: int) -> int:
+    """The side, px, of a picture for a network that knows pictures of `known` px a side."""
+    return max(known, min(2 * known, 160))
+
+
+def _sample(size: tuple[int, int], start: Tensor | None) -> Tensor:
+    """A picture to compare precisions on: near grey, as a start is, nothing could be told."""
+    if start is not None:
+        return start
+    with torch.no_grad():
+        return MaCo(size, generator=torch.Generator().manual_seed(0))()
+
+
+def _parameterization(
+    s: VisualizeSettings,
+    size: tuple[int, int],
+    goals: int,
+    start: Tensor | None,
+    generator: torch.Generator,
+) -> nn.Module:
+    if start is not None:
+        image = start if images.size_of(start) == size else images.resize(start, size).clamp(0, 1)
+        if len(image) not in (1, goals * s.batch):
+            raise SettingsError(
+                f"{len(image)} pictures to start from; there must be 1 or as many as are drawn, "
+                f"{goals * s.batch}"
+            )
+        return _built(s, size, goals * s.batch, image.float(), generator)
+    one = _built(s, size, s.batch, None, generator)
+    if goals == 1:
+        return one
+    # Every objective from the same starts, so that its pictures are those it would have alone.
+    all_ = _built(s, size, goals * s.batch, None, torch.Generator())
+    there = all_.state_dict()
+    all_.load_state_dict(
+        {
+            name: t if t.shape == there[name].shape else t.repeat(goals, *[1] * (t.ndim - 1))
+            for name, t in one.state_dict().items()
+        }
+    )
+    return all_
+
+
+def _built(
+    s: VisualizeSettings,
+    size: tuple[int, int],
+    batch: int,
+    start: Tensor | None,
+    generator: torch.Generator,
+) -> nn.Module:
+    chances: dict[str, Any] = {"batch": batch, "generator": generator, "image": start}
+    if s.parameterization == "fourier":
+        return Fourier(size, decay=s.decay, decorrelate=s.decorrelate, **chances)
+    if s.parameterization == "maco":
+        return MaCo(size, decorrelate=s.decorrelate, **chances)
+    if start is None:
+        start = GREY + 0.02 * torch.randn(batch, 3, *size, generator=generator)
+    return Pixels(start.clamp(0, 1).expand(batch, -1, -1, -1))
+
+
+def _optimiser(canvas: nn.Module, s: VisualizeSettings) -> torch.optim.Optimizer:
+    rate = LEARNING_RATES[s.parameterization] if s.learning_rate == "auto" else s.learning_rate
+    if s.optimiser == "nadam":
+        return torch.optim.NAdam(canvas.parameters(), rate, eps=EPSILON, maximize=True)
+    return torch.optim.Adam(canvas.parameters(), rate, eps=EPSILON, maximize=True)
+
+
+# How it is moved ----------------------------------------------------------------------------------
+
+
+def _transform(
+    net: Network,
+    goals: Sequence[Objective],
+    s: VisualizeSettings,
+    size: tuple[int, int],
+    fixed: bool,
+) -> transforms.Transform:
+    kind = s.transforms
+    if kind == "auto":
+        kind = "crops" if s.parameterization == "maco" else "robust"
+        terms = [term for goal in goals for _, term in goal.terms or ((1.0, goal),)]
+        if any(term.positional and term.comparison is None for term in terms):
+            kind = "none"  # a place in the picture is meant
+    chain = TRANSFORMS[kind](net, size)
+    if fixed:
+        side = net.input_size
+        warnings.warn(
+            f"{net.name} takes pictures of {side}×{side} px alone: what it is shown is resized",
+            stacklevel=3,
+        )
+        chain.append(_resized(side))
+    return transforms.compose(*chain)
+
+
+def _resized(side: int) -> transforms.Transform:
+    def apply(image: Tensor, generator: torch.Generator) -> Tensor:
+        if images.size_of(image) == (side, side):
+            return image
+        return images.resize(image, (side, side))
+
+    return apply
+
+
+def _robust(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
+    return [transforms.robust()]
+
+
+def _gentle(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
+    return [
+        transforms.pad(6, "reflect"),
+        transforms.jitter(6, wrap=False),
+        transforms.scale(0.95, 1.05),
+        transforms.rotate(3),
+        transforms.jitter(2, wrap=False),
+    ]
+
+
+def _crops(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
+    return [transforms.crops(4, 0.6, 0.9), _noise(0.02)]
+
+
+def _noise(std: float) -> transforms.Transform:
+    """As `transforms.noise`, but alike for all pictures, so that no batch changes another's."""
+
+    def apply(image: Tensor, generator: torch.Generator) -> Tensor:
+        return image + std * torch.randn(image.shape[1:], generator=generator).to(image)
+
+    return apply
+
+
+TRANSFORMS: dict[str, Callable[[Network, tuple[int, int]], list[transforms.Transform]]] = {
+    "robust": _robust,
+    "gentle": _gentle,
+    "crops": _crops,
+    "none": lambda net, size: [],
+}
+
+
+class _Move:
+    """A transform that can be done again, alike, to another picture."""
+
+    def __init__(self, transform: transforms.Transform) -> None:
+        self.transform = transform
+        self.state: Tensor | None = None
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        self.state = generator.get_state()
+        return self.transform(image, generator)
+
+    def again(self, image: Tensor) -> Tensor:
+        generator = torch.Generator()
+        if self.state is not None:
+            generator.set_state(self.state)
+        return self.transform(image, generator)
+
+
+# Dead units ---------------------------------------------------------------------------------------
+
+
+class _Watch:
+    """Evaluates, notes which pictures have had a gradient, and helps those that begin without.
+
+    `moved`, `(N,)` bool, stays on the device: reading it would stall an accelerator every step.
+    """
+
+    def __init__(self, plain: Evaluate, count: int, texts: Sequence[str]) -> None:
+        self.plain, self.count, self.texts = plain, count, texts
+        self.moved = torch.zeros(count, dtype=torch.bool)
+        self.index = 0
+        self.helps = False
+
+    def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        score, slope = self.plain(image)
+        moves = slope.reshape(self.count, -1).abs().amax(1) > 0
+        self.moved = self.moved.to(moves.device) | moves
+        if self.index == 0 and not bool(moves.all()):
+            self.helps = True
+            warnings.warn(
+                f"{self._named(moves)} no gradient at the start: helped past dead ReLUs for "
+                f"{HELPED_STEPS} steps",
+                stacklevel=2,
+            )
+        if self.helps and self.index < HELPED_STEPS:
+            with leaking_relus():
+                _, leaked = self.plain(image)
+            rows = moves.repeat_interleave(len(image) // self.count)
+            slope = torch.where(rows.view(-1, 1, 1, 1), slope, leaked)
+        self.index += 1
+        return score, slope
+
+    def report(self, steps: int) -> None:
+        """Say which units are dead, if any are."""
+        if not self.helps or bool(self.moved.all()):
+            return
+        warnings.warn(
+            f"{self._named(self.moved)} no gradient in {steps} steps and counts as dead: "
+            "the picture is left grey",
+            stacklevel=2,
+        )
+
+    def _named(self, fine: Tensor) -> str:
+        still = [text for text, ok in zip(self.texts, fine.tolist(), strict=True) if not ok]
+        texts = list(dict.fromkeys(still))
+        if len(texts) == 1:
+            return f"{texts[0]} gives"
+        shown = ", ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
+        return f"each of {len(texts)} objectives ({shown}) gives"
