@@ -2,7 +2,7 @@
 
     python -m training.train --data tiny-imagenet-140 --out runs/plain
     python -m training.train --data tiny-imagenet-140 --out runs/robust \\
-        --init runs/plain/checkpoint.pt --epsilon 0.5 --epochs 4 --small-epochs 1 --rate 0.1
+        --init runs/plain/checkpoint.pt --epsilon 0.5 --epochs 3 --small-epochs 2 --rate 0.1
 
 With `--epsilon` each batch is attacked before it is learnt (Madry et al. 2018; one random start
 and one step, as Wong et al. 2020), which makes input gradients perceptually meaningful
