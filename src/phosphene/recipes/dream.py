@@ -137,8 +137,9 @@ def _steps(
                 image = step.image if lost is None or not step.last else step.image + lost
                 yield DreamStep(**{**vars(step), "image": image, "finish": finish})
         except NonFiniteError as error:
-            if error.image is not None:
-                error.image = finish(error.image)
+            # Before an octave's first step the picture is that of the octave before it.
+            good = image if error.image is None and octave else error.image
+            error.image = None if good is None else finish(good)
             raise
 
 
