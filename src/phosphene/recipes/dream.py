@@ -22,8 +22,11 @@ from phosphene.pyramid import Size
 from phosphene.recipes.dream_settings import DreamSettings as DreamSettings
 from phosphene.recipes.presets import preset
 from phosphene.settings import checked
+from phosphene.tiling import fitted
 
 Luma = (0.299, 0.587, 0.114)
+# Pictures of full size that a dream holds at its end besides the photograph.
+BUFFERS = 4
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,16 @@ def _steps(
     sizes = _sizes(size, net, goal, s)
     resize = pyramid.RESAMPLERS[s.resampling]
     bases = pyramid.bases(photo, sizes, resampling=s.resampling, chain=s.octave_rounding == "chain")
-    evaluate = whole(net, goal)
+    evaluate = fitted(
+        whole(net, goal),
+        net,
+        goal,
+        sizes,
+        batch=len(photo),
+        tile=s.tile,
+        memory=s.memory,
+        buffers=BUFFERS,
+    )
     generator = torch.Generator().manual_seed(s.seed)
     image = bases[0]
 

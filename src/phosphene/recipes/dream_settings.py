@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from phosphene.errors import SettingsError
+from phosphene.memory import parse_memory
 from phosphene.recipes.presets import PRESETS, preset
 from phosphene.settings import Settings
 
@@ -73,6 +74,24 @@ class DreamSettings(Settings):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
         "auto", description="auto takes bf16 where it is fast and its gradient agrees."
     )
+    tile: Literal["auto", "off", "approximate"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Tiles, where the picture is more than memory takes, or of so many px a side; "
+        "approximate where they cannot be exact.",
+    )
+    memory: str | None = Field(
+        None, description="Most memory to use, such as 4G; what the machine has unless given."
+    )
+
+    @field_validator("memory")
+    @classmethod
+    def _is_an_amount(cls, given: str | None) -> str | None:
+        if given is not None:
+            try:
+                parse_memory(given)
+            except SettingsError as error:
+                raise ValueError(str(error).removeprefix("memory: ")) from None
+        return given
 
     @model_validator(mode="before")
     @classmethod

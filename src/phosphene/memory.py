@@ -1,0 +1,384 @@
+"""How much memory there is, how much a gradient takes, and so how large the tiles may be.
+
+torch is imported where it is needed: the command line reads sizes of memory before it is there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from phosphene.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+Size = tuple[int, int]
+
+MIB, GIB = 2**20, 2**30
+# A processor gets no faster by holding more than this at a time; above it, tiles.
+COMFORT = GIB
+# Tiles may be this many times the work of the whole before more memory is taken instead.
+MOST_WORK = 1.2
+# The share of what is free that is left alone, for others and for what cannot be foreseen.
+SPARE = 0.1
+# What an allocator holds on to of what was freed, on a processor: about so much, at any size.
+RETAINED = 192 * MIB
+
+
+# What is there ------------------------------------------------------------------------------------
+
+_UNITS = {"k": 2**10, "m": MIB, "g": GIB, "t": 2**40}
+
+
+def parse_memory(text: str) -> int:
+    """An amount of memory, in bytes; units are binary and needed.
+
+    >>> parse_memory("1.5G")
+    1610612736
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])(?:i?b)?\s*", text.lower())
+    if not found:
+        raise SettingsError(
+            f"memory: {text!r} is no amount; a number and a unit, such as 512M or 4G, is"
+        )
+    amount = int(float(found[1]) * _UNITS[found[2]])
+    if amount < 1:
+        raise SettingsError(f"memory: {text!r} is nothing at all")
+    return amount
+
+
+def in_words(amount: float) -> str:
+    """Bytes for people: "3.2 GiB", "640 MiB"."""
+    return f"{amount / GIB:.1f} GiB" if amount >= GIB else f"{math.ceil(amount / MIB)} MiB"
+
+
+def available_memory(device: str | torch.device = "cpu", *, root: Path = Path("/")) -> int:
+    """Bytes that this process may still take on a device.
+
+    On a processor the least of what the machine has free, what the control groups (v1 and v2)
+    leave it and what `ulimit -v` and `-d` do. `root` is where /proc and /sys are looked for.
+    """
+    kind = str(device).partition(":")[0]
+    if kind == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch holds and does not use is free as well.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + held
+    if kind == "mps":
+        import torch
+
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    amounts = [_machine(root), *_control_groups(root), *_limits(root)]
+    return max(0, min(amounts))
+
+
+def used_memory(device: str | torch.device = "cpu", *, root: Path = Path("/")) -> int:
+    """Bytes that this process holds on a device now."""
+    kind = str(device).partition(":")[0]
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.memory_allocated(device)
+    if kind == "mps":
+        import torch
+
+        return torch.mps.driver_allocated_memory()
+    with suppress(OSError, ValueError, IndexError):
+        return int((root / "proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform == "win32":
+        return _windows_resident()
+    with suppress(ImportError, OSError):
+        import resource
+
+        # The most it has held so far, in bytes on macOS: no less than what it holds.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 0
+
+
+def _machine(root: Path) -> int:
+    """What the machine has free, or can free at once."""
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return _windows_available()
+    with suppress(OSError, ValueError, AttributeError):
+        # macOS tells only how much there is: half of it is a cautious guess.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return 4 * GIB
+
+
+def _control_groups(root: Path) -> Iterator[int]:
+    """What each group that this process is in, and each above it, leaves it."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    mount = root / "sys/fs/cgroup"
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            # Beside version 1 the second version lies in a folder of its own.
+            for base in (mount, mount / "unified"):
+                for group in _upward(base, path):
+                    limits = [_number(group / name) for name in ("memory.max", "memory.high")]
+                    yield from _left(
+                        group, limits, _number(group / "memory.current"), "inactive_file"
+                    )
+        elif "memory" in controllers.split(","):
+            for group in _upward(mount / "memory", path):
+                limits = [_number(group / "memory.limit_in_bytes")]
+                used = _number(group / "memory.usage_in_bytes")
+                yield from _left(group, limits, used, "total_inactive_file")
+
+
+def _upward(base: Path, path: str) -> Iterator[Path]:
+    """A group's folder and those above it; in a container some of them are out of sight."""
+    parts = [part for part in path.split("/") if part and part != ".."]
+    for length in range(len(parts), -1, -1):
+        yield base.joinpath(*parts[:length])
+
+
+def _left(
+    group: Path, limits: list[int | None], used: int | None, reclaimable: str
+) -> Iterator[int]:
+    told = [limit for limit in limits if limit is not None]
+    if not told or used is None:
+        return
+    # Files that were read count as used, and are dropped when memory is needed.
+    with suppress(OSError, ValueError):
+        for line in (group / "memory.stat").read_text().splitlines():
+            if line.split()[:1] == [reclaimable]:
+                used -= int(line.split()[1])
+    yield min(told) - max(used, 0)
+
+
+def _number(file: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        return int(file.read_text())  # "max" is no limit, and no number
+    return None
+
+
+def _limits(root: Path) -> Iterator[int]:
+    """What `ulimit -v` (all addresses) and `ulimit -d` (data) leave."""
+    try:
+        import resource
+
+        pages = [int(field) for field in (root / "proc/self/statm").read_text().split()]
+        page = os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, OSError, ValueError):
+        return
+    for limit, held in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield soft - held * page
+
+
+def _windows_available() -> int:
+    import ctypes
+
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            *(
+                (name, ctypes.c_ulonglong)
+                for name in ("all", "free", "page", "free_page", "virtual", "free_virtual", "more")
+            ),
+        )
+
+    status = Status()
+    status.length = ctypes.sizeof(Status)
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # pyright: ignore
+    return int(status.free)
+
+
+def _windows_resident() -> int:
+    import ctypes
+
+    class Counters(ctypes.Structure):
+        _fields_ = (
+            ("size", ctypes.c_ulong),
+            ("faults", ctypes.c_ulong),
+            *((name, ctypes.c_size_t) for name in ("peak", "resident", *"abcdef")),
+        )
+
+    counters = Counters()
+    counters.size = ctypes.sizeof(Counters)
+    kernel = ctypes.windll.kernel32  # pyright: ignore[reportAttributeAccessIssue]
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(kernel.GetCurrentProcess())
+    kernel.K32GetProcessMemoryInfo(handle, ctypes.byref(counters), counters.size)
+    return int(counters.resident)
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, is a lack of memory on any device."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        # torch has a class of its own for accelerators alone, and that is a RuntimeError, too.
+        if isinstance(error, RuntimeError) and _LACK.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_LACK = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|std::bad_alloc|ALLOC_FAILED"
+    r"|could not create a memory",
+    re.IGNORECASE,
+)
+
+
+# The plan -----------------------------------------------------------------------------------------
+
+
+class Tiles(Protocol):
+    """How large the tiles of a picture become; `phosphene.tiling.Cut` is one."""
+
+    @property
+    def smallest(self) -> int:
+        """The smallest tile, px."""
+        ...
+
+    def pixels(self, size: Size, tile: int) -> tuple[int, int]:
+        """px of the largest tile of a picture of `size` (H, W), and of all together."""
+        ...
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory, in bytes: what may be held altogether, what is held, what else will be.
+
+    given: the limit is the user's, not the machine's.
+    """
+
+    limit: int
+    used: int
+    reserved: int = 0
+    given: bool = False
+
+    @property
+    def free(self) -> int:
+        """What a gradient may take."""
+        return int((self.limit - self.used) * (1 - SPARE)) - self.reserved
+
+    def least(self, need: float) -> int:
+        """The limit with which a gradient that takes `need` would fit."""
+        return math.ceil((need + self.reserved) / (1 - SPARE)) + self.used
+
+
+def budget_of(
+    device: str | torch.device, memory: str | None = None, *, reserved: int = 0
+) -> Budget:
+    """What may be used on a device: the machine's own limits and `memory` ("4G"), if given."""
+    used = used_memory(device)
+    there = used + available_memory(device)
+    if memory is None or there <= parse_memory(memory):
+        return Budget(there, used, reserved)
+    return Budget(parse_memory(memory), used, reserved, given=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Whether to cut a picture: `tile` px, or None for whole; and why."""
+
+    tile: int | None
+    reason: str
+
+
+def plan(
+    size: Size,
+    need: float,
+    budget: Budget,
+    tiles: Callable[[], Tiles | str],
+    *,
+    comfort: int | None = None,
+    retained: int = 0,
+) -> Plan:
+    """Choose whole or tiles for a picture of `size` (H, W), and how large the tiles are.
+
+    need: bytes that a gradient takes for each px, of all pictures of the batch.
+    tiles: asked only where the whole is too much; a text says why there can be no tiles.
+    comfort: bytes above which tiles are better though the whole would fit.
+    retained: bytes of freed memory that the allocator may hold on to, no more than were freed.
+
+    The largest tiles that fit into `comfort` are taken, unless they are `MOST_WORK` times the work
+    of the whole or more; then the smallest that are not, or else the largest that fit at all.
+
+    Raises SettingsError, with the least memory that works, where not even the smallest tile fits.
+    """
+    height, width = size
+    what = f"{width}×{height} px"
+    comfort = budget.free if comfort is None else min(comfort, budget.free)
+
+    def takes(pixels: int) -> int:
+        tensors = math.ceil(need * pixels)
+        return tensors + min(tensors, retained)
+
+    whole = takes(height * width)
+    share = f"of {in_words(max(budget.free, 0))} free"
+    if whole <= comfort:
+        return Plan(None, f"{what} whole: {in_words(whole)} {share}")
+    cut = tiles()
+    if isinstance(cut, str):
+        if whole <= budget.free:
+            return Plan(None, f"{what} whole: {in_words(whole)} {share}; {cut}")
+        raise SettingsError(f"{_too_little(what, whole, budget)}; {cut}")
+    # (work, bytes, tile); the whole is a choice, too.
+    choices: list[tuple[float, int, int | None]] = [(1.0, whole, None)]
+    for tile in _sides(max(size), cut.smallest):
+        largest, together = cut.pixels(size, tile)
+        choices.append((together / (height * width), takes(largest), tile))
+    fitting = [choice for choice in choices if choice[1] <= budget.free]
+    if not fitting:
+        least = min(taken for _, taken, _ in choices)
+        raise SettingsError(f"{_too_little(what, least, budget)}, even in the smallest tiles")
+    thrifty = [choice for choice in fitting if choice[0] <= MOST_WORK]
+    cosy = [choice for choice in thrifty if choice[1] <= comfort]
+    if cosy or not thrifty:
+        work, taken, tile = min(cosy or fitting, key=lambda choice: choice[:2])
+    else:
+        work, taken, tile = min(thrifty, key=lambda choice: choice[1])
+    if tile is None:
+        return Plan(None, f"{what} whole: {in_words(taken)} {share}; smaller tiles are more work")
+    return Plan(
+        tile,
+        f"{what} in tiles of {tile} px: {in_words(taken)} {share}, {work - 1:.0%} more work than "
+        f"whole, which takes {in_words(whole)}",
+    )
+
+
+def _sides(longest: int, smallest: int) -> list[int]:
+    """The sides of tiles that cut a length into 2, 3 … alike, down to the smallest."""
+    sides: list[int] = []
+    count = 2
+    while not sides or sides[-1] > smallest:
+        side = -(-longest // count)
+        side = max(-(-side // smallest) * smallest, smallest)
+        if not sides or side < sides[-1]:
+            sides.append(side)
+        # The next count that makes them smaller.
+        count = max(count + 1, -(-longest // max(side - smallest, 1)))
+    return sides
+
+
+def _too_little(what: str, need: float, budget: Budget) -> str:
+    there = "given" if budget.given else "there"
+    return (
+        f"memory: {what} take {in_words(budget.least(need))} at least, "
+        f"{in_words(budget.limit)} are {there}"
+    )

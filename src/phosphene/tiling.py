@@ -1,0 +1,657 @@
+"""The gradient of a picture that is larger than memory.
+
+The picture is cut into cores, along multiples of the network's period: the px by which a picture
+can move so that every map moves by whole positions. A tile is a core and a halo around it, so wide
+that no position which the core owns sees beyond the tile; at the picture's own border there is no
+halo, so the padding there is the network's own. Of each map a core owns the positions that lie over
+it. Each position has one owner, so the sums over what the cores own add up to the score, and the
+gradients of the tiles to *the* gradient.
+
+How far a position sees is found by trying: where nothing changes when half of the picture becomes
+NaN, nothing of that half is seen. Whether the tiles of a network agree with the whole is tried,
+too, once, on small pictures.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from phosphene import memory as planner
+from phosphene.errors import NetworkError, SettingsError
+from phosphene.lean import bytes_per_pixel, lean
+from phosphene.network import Network
+from phosphene.objectives import IMAGE, Activations, Objective, cells
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+Size = tuple[int, int]
+Span = tuple[int, int]
+Box = tuple[Span, Span]  # rows and columns, or along one axis a core and its tile
+
+logger = logging.getLogger("phosphene")
+
+# How far tiles and the whole may differ, relative to the gradient's length: convolutions of two
+# shapes round differently.
+TOLERANCE = {"fp64": 1e-9, "fp32": 1e-4, "bf16": 0.05}
+# A position that sees more px than this, by nobody knows what, is taken to see everything.
+FARTHEST = 1024
+# The period of a network that cannot be traced; that it is enough shows when tiles are tried.
+LIKELY_PERIOD = 32
+# px between the two pictures that strides are measured with: a multiple of every usual stride.
+STRIDE_LENGTH = 960
+# Bytes for each px that no gradient is expected to take; below it nothing need be measured.
+ENOUGH = 4096
+
+
+class InexactError(SettingsError):
+    """Tiles would not give the whole picture's gradient; `reason` says why not."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"tiles are not exact here: {reason}; tile=approximate blends them")
+        self.reason = reason
+
+
+# Where to cut -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How tiles are cut along one axis of a picture, px.
+
+    period: cores begin at its multiples.
+    before, after: the halo on either side of a core.
+    least: the shortest side that the network takes.
+    strides: for each layer, from one position to the next.
+    """
+
+    period: int
+    before: int
+    after: int
+    least: int
+    strides: Mapping[str, Fraction]
+
+    def cuts(self, side: int, tile: int) -> list[Box]:
+        """((first, last + 1) of a core, the same of its tile), for each tile along a side."""
+        count = math.ceil(side / up(tile, self.period))
+        core = up(math.ceil(side / count), self.period)  # alike, rather than a sliver at the end
+        # All tiles are as long as the picture but for whole periods, since some networks, as
+        # TensorFlow's, pad by the length of what they get.
+        after = self.after + (side - self.after) % self.period
+        cuts: list[Box] = []
+        for begin in range(0, side, core):
+            end = min(begin + core, side)
+            first = max(0, begin - self.before)
+            last = side if end == side else min(side, end + after)
+            first = max(0, first - up(max(0, self.least - (last - first)), self.period))
+            last = min(side, last + up(max(0, self.least - (last - first)), self.period))
+            cuts.append(((begin, end), (first, last)))
+        return cuts
+
+    def owned(self, layer: str, core: Span, side: int, count: int) -> Span:
+        """(first, last + 1) of a map's `count` positions of a core; the last one owns the rest."""
+        stride = self.strides[layer]
+        last = count if core[1] == side else math.ceil(core[1] / stride)
+        return min(math.ceil(core[0] / stride), count), min(last, count)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How pictures are cut for one network and objective: vertically and horizontally."""
+
+    axes: tuple[Axis, Axis]
+
+    @property
+    def smallest(self) -> int:
+        """The smallest tile, px."""
+        return max(axis.period for axis in self.axes)
+
+    def tiles(self, size: Size, tile: int) -> list[tuple[Box, Box]]:
+        """The vertical and the horizontal cut of each tile of a picture of `size` (H, W)."""
+        rows, columns = (axis.cuts(side, tile) for axis, side in zip(self.axes, size, strict=True))
+        return [(row, column) for row in rows for column in columns]
+
+    def pixels(self, size: Size, tile: int) -> tuple[int, int]:
+        """How many px the largest tile has, its halo included, and all tiles together."""
+        rows, columns = (
+            [last - first for _, (first, last) in axis.cuts(side, tile)]
+            for axis, side in zip(self.axes, size, strict=True)
+        )
+        return max(rows) * max(columns), sum(rows) * sum(columns)
+
+
+def up(number: int, multiple: int) -> int:
+    """`number`, rounded up to a multiple."""
+    return -(-number // multiple) * multiple
+
+
+_CUTS: weakref.WeakKeyDictionary[Network, dict[Any, Cut | str]] = weakref.WeakKeyDictionary()
+
+
+def cut_of(network: Network, objective: Objective) -> Cut:
+    """How to cut pictures for a bound objective; found, tried, and kept for the next time.
+
+    Raises InexactError where no cut gives the whole picture's gradient.
+    """
+    known = _CUTS.setdefault(network, {})
+    key = (objective.layers, objective.text)
+    if key not in known:
+        try:
+            cut = _find_cut(network, objective)
+            _try_out(network, objective, cut)
+            known[key] = cut
+        except InexactError as error:
+            known[key] = error.reason
+    found = known[key]
+    if isinstance(found, str):
+        raise InexactError(found)
+    return found
+
+
+def _find_cut(network: Network, objective: Objective) -> Cut:
+    for _, term in _terms(objective):
+        if term.positional:
+            raise InexactError(f"{term.text} compares with a picture place by place")
+        if not (term.density or term.total):
+            raise InexactError(f"{term.text} is no sum over the positions of a map")
+    least = network.least_size(objective.layers)
+    return Cut((_find_axis(network, objective, 0, least), _find_axis(network, objective, 1, least)))
+
+
+def _find_axis(network: Network, objective: Objective, axis: int, least: int) -> Axis:
+    # What is not varied stays as narrow as may be.
+    across = up(least, LIKELY_PERIOD)
+    sizes = [_size(axis, across + more, across) for more in (0, STRIDE_LENGTH)]
+    try:
+        short, long = (_map_sizes(network, objective.layers, size) for size in sizes)
+    except NetworkError as error:
+        if planner.out_of_memory(error):
+            raise
+        raise InexactError(f"{network.name} takes pictures of some sizes only ({error})") from error
+    strides: dict[str, Fraction] = {}
+    for layer in objective.layers:
+        grown = long[layer][axis] - short[layer][axis]
+        if grown <= 0:
+            raise InexactError(f"the map of {layer} does not grow with the picture")
+        stride = Fraction(STRIDE_LENGTH, grown)
+        whole = round(stride) if stride > 1 else Fraction(1, round(1 / stride))
+        strides[layer] = Fraction(whole)
+    period = _period(network, objective.layers, strides.values())
+    before, after = _reach(network, objective, axis, across, period, strides)
+    return Axis(period, before, after, least, strides)
+
+
+def _size(axis: int, along: int, across: int) -> Size:
+    return (along, across) if axis == 0 else (across, along)
+
+
+def _map_sizes(network: Network, layers: Sequence[str], size: Size) -> dict[str, Size]:
+    """The sizes of the layers' maps of a picture of `size` (H, W)."""
+    blank = torch.zeros(1, len(network.scale), *size, device=network.device)
+    with torch.no_grad():
+        found = network.activations(blank, layers)
+    for layer, activation in found.items():
+        if activation.ndim != 4:
+            raise InexactError(f"{layer} of {network.name} gives no map of places")
+    return {layer: (a.shape[2], a.shape[3]) for layer, a in found.items()}
+
+
+def _period(network: Network, layers: Sequence[str], strides: Iterable[Fraction]) -> int:
+    """The common multiple of all strides on the way to the deepest layer."""
+    names = [layer for layer in layers if layer != IMAGE]
+    order = list(network.layers)
+    passed = order[: 1 + max((order.index(name) for name in names), default=-1)]
+    known = [network.layers[name].stride for name in passed]
+    traced = [math.ceil(stride) for stride in known if stride is not None]
+    unknown = [LIKELY_PERIOD] if len(traced) < len(known) else []
+    return math.lcm(*(math.ceil(stride) for stride in strides), *traced, *unknown)
+
+
+@torch.no_grad()
+def _reach(
+    network: Network,
+    objective: Objective,
+    axis: int,
+    across: int,
+    period: int,
+    strides: Mapping[str, Fraction],
+) -> Span:
+    """The halo, px, that positions need before and after a core: what they see beyond it.
+
+    NaN shows what is connected, whatever the weights; other numbers show what goes through an
+    operation that lets no NaN pass.
+    """
+    fields = [network.layers[n].receptive_field for n in objective.layers if n != IMAGE]
+    told = [field for field in fields if field is not None]
+    guess = max([*told, 32])
+    farthest = 2 * guess if len(told) == len(fields) else 2 * FARTHEST
+    side = up(2 * guess + 2 * across, 2 * period)
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        middle = side // 2
+        shape = (2, len(network.scale), *_size(axis, side, across))
+        one, other = torch.rand(shape, generator=generator).to(network.device)
+        first = torch.arange(side, device=one.device) < middle
+        first = first.view((-1, 1) if axis == 0 else (1, -1))
+        gone = torch.full_like(one, math.nan)
+        changes = [torch.where(half, new, one) for new in (gone, other) for half in (first, ~first)]
+        with _plainly_computed():
+            activations = network.activations(torch.stack([one, *changes]), objective.layers)
+        before = after = 0
+        wide = None
+        for part in _parts(objective, activations):
+            values = part.values.movedim(1 + axis, 1).flatten(2)
+            same = (values - values[:1]).abs() <= 1e-6 * values[0].abs().max()
+            seen = ~same.all(2)
+            from_first, from_rest = (
+                torch.nonzero(seen[1 + half] | seen[3 + half]).flatten().tolist() for half in (0, 1)
+            )
+            stride = strides[part.layer]
+            if from_first:
+                before = max(before, math.ceil((from_first[-1] + 1) * stride) - middle)
+                wide = part.layer if from_first[-1] == len(seen[0]) - 1 else wide
+            if from_rest:
+                after = max(after, middle - math.floor(from_rest[0] * stride))
+                wide = part.layer if from_rest[0] == 0 else wide
+        if wide is None:
+            return up(before, period), up(after, period)
+        if side > farthest:
+            raise InexactError(f"each position of {wide} of {network.name} sees the whole picture")
+        side *= 2
+
+
+@contextmanager
+def _plainly_computed() -> Iterator[None]:
+    """Convolutions position by position: by Winograd or Fourier, NaN would reach neighbours."""
+    held = torch.backends.mkldnn.enabled
+    # Its own flags() also sets a precision that not every build of torch has, which warns.
+    torch.backends.mkldnn.enabled = False
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mkldnn.enabled = held
+
+
+def _try_out(network: Network, objective: Objective, cut: Cut) -> None:
+    """Compare tiles with the whole on small pictures that are cut along either axis."""
+    tolerance = TOLERANCE[network.precision]
+    dtype = torch.float64 if network.precision == "fp64" else torch.float32
+    for index, axis in enumerate(cut.axes):
+        halo = axis.before + axis.after
+        core = up(max(halo // 3, 8), axis.period)
+        # Long enough that a core lies between two cuts, and no multiple of the period.
+        long = up(max(halo, axis.least), axis.period) + 3 * core + axis.period // 2 + 1
+        size = _size(index, long, up(cut.axes[1 - index].least, LIKELY_PERIOD) + 1)
+        worst = math.inf
+        # A unit that rounding turns on or off is no fault of the tiles; three times would be.
+        for seed in range(3):
+            shape = (1, len(network.scale), *size)
+            image = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+            image = image.to(network.device)
+            _, pieced = _evaluator(network, objective, cut, core)(image)
+            whole = image.clone().requires_grad_()
+            with torch.enable_grad():
+                score = objective.score(network.activations(whole, objective.layers)).sum()
+            (slope,) = torch.autograd.grad(score, whole)
+            difference, length = float((pieced - slope).norm()), float(slope.norm())
+            worst = min(worst, difference / length if length else difference)
+            if worst <= tolerance:
+                break
+        else:
+            raise InexactError(
+                f"tried on {network.name}, they differ from the whole by {worst:.1e}, relative"
+            )
+
+
+# Exact tiles --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The values `(N, H, W)` of a term over a layer's positions, and how they become its score."""
+
+    weight: float
+    layer: str
+    values: Tensor
+    margin: int = 0
+    mean: bool = True
+    root: bool = False
+
+
+def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
+    return objective.terms or ((1.0, objective),)
+
+
+def _parts(objective: Objective, activations: Activations) -> Iterator[_Part]:
+    for weight, term in _terms(objective):
+        if term.density:
+            for layer, values in term.density(activations).items():
+                yield _Part(weight, layer, values)
+        elif term.total:
+            t = term.total
+            values = t.quantity(cells(activations, t.layer))
+            yield _Part(weight, t.layer, values, t.margin, t.mean, t.root)
+
+
+def tiled(network: Network, objective: Objective, tile: int) -> Evaluate:
+    """Evaluate a bound objective tile by tile; score and gradient are those of the whole picture.
+
+    Image `(N, 3, H, W)` -> score `(N,)` and d score / d image, as `evaluation.whole` gives them.
+    tile: px, the side of a core, rounded up to the network's period. Memory goes by the core and
+        its halo together.
+
+    Raises InexactError where tiles are not the whole: for an objective that is no sum over
+    positions, for a network whose positions see all of the picture.
+    """
+    if tile < 1:
+        raise SettingsError(f"tile: {tile} px; a tile has at least 1 px a side")
+    cut = cut_of(network, objective)
+    core = up(tile, cut.smallest)
+    if core != tile:
+        logger.info("tile: %d px instead of %d, a multiple of %d", core, tile, cut.smallest)
+    return _evaluator(network, objective, cut, core)
+
+
+def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> Evaluate:
+    maps: dict[Size, dict[str, Size]] = {}
+
+    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        size = (image.shape[-2], image.shape[-1])
+        if size not in maps:
+            maps[size] = _whole_maps(network, objective.layers, cut, size)
+        counts = maps[size]
+
+        def sums(seen: Tensor, box: tuple[Box, Box]) -> list[tuple[_Part, Tensor]]:
+            """The parts of a tile's score, each with the sum `(N,)` of what the core owns of it."""
+            parts = _parts(objective, network.activations(seen, objective.layers))
+            return [
+                (part, _owned(part, cut, box, size, counts[part.layer]).sum((1, 2)))
+                for part in parts
+            ]
+
+        boxes = cut.tiles(size, tile)
+        score = image.new_zeros(len(image))
+        # The slope of a root hangs on the whole sum, which takes a pass of its own.
+        roots: dict[int, Tensor] = {}
+        if any(term.total and term.total.root for _, term in _terms(objective)):
+            with torch.no_grad():
+                for box in boxes:
+                    for index, (part, value) in enumerate(sums(_within(image, box), box)):
+                        if part.root:
+                            roots[index] = roots.get(index, 0) + value
+            roots = {index: total.sqrt() for index, total in roots.items()}
+
+        gradient = torch.zeros_like(image)
+        for number, box in enumerate(boxes):
+            seen = _within(image, box).detach().requires_grad_()
+            gain = image.new_zeros(len(image))
+            with torch.enable_grad():
+                for index, (part, value) in enumerate(sums(seen, box)):
+                    if part.root:
+                        root = roots[index]
+                        # As torch.linalg.vector_norm has it, 0 at 0.
+                        slope = torch.where(root > 0, 1 / (2 * root), 0)
+                        gain = gain + part.weight * slope * value
+                        score += part.weight * root if number == 0 else 0
+                    else:
+                        rows, columns = counts[part.layer]
+                        value = part.weight * value / (rows * columns if part.mean else 1)
+                        gain = gain + value
+                        score += value.detach()
+            _needs_gradient(gain, network, objective)
+            (slope,) = torch.autograd.grad(gain.sum(), seen)
+            _within(gradient, box).add_(slope)
+        return score, gradient
+
+    return evaluate
+
+
+def _needs_gradient(score: Tensor, network: Network, objective: Objective) -> None:
+    if not score.requires_grad:
+        raise NetworkError(
+            f"{network.name} gives no gradient from {', '.join(objective.layers)} to the picture: "
+            "the layer's output is whole numbers, or was computed without gradients"
+        )
+
+
+def _within(image: Tensor, box: tuple[Box, Box]) -> Tensor:
+    (_, (top, bottom)), (_, (left, right)) = box
+    return image[..., top:bottom, left:right]
+
+
+def _owned(part: _Part, cut: Cut, box: tuple[Box, Box], size: Size, count: Size) -> Tensor:
+    """What a core owns of a tile's values, of the whole map's `count` rows and columns."""
+    spans = []
+    for index, axis in enumerate(cut.axes):
+        core, (first, last) = box[index]
+        begin, end = axis.owned(part.layer, core, size[index], count[index])
+        margin = min(part.margin, (count[index] - 1) // 2)
+        begin, end = max(begin, margin), min(end, count[index] - margin)
+        offset = int(first / axis.strides[part.layer])
+        there = part.values.shape[1 + index]
+        if end - offset > there or (last == size[index] and offset + there != count[index]):
+            raise NetworkError(
+                f"tiles do not fit together: of the {count[index]} positions of {part.layer} along "
+                f"{size[index]} px, px {first} to {last} give {there} from {offset} on; tile=off "
+                "takes the picture whole"
+            )
+        spans.append(slice(begin - offset, max(begin, end) - offset))
+    return part.values[:, spans[0], spans[1]]
+
+
+def _whole_maps(network: Network, layers: Sequence[str], cut: Cut, size: Size) -> dict[str, Size]:
+    """The sizes of the whole picture's maps, found on a picture that is smaller by periods."""
+    small = []
+    for axis, side in zip(cut.axes, size, strict=True):
+        base = up(axis.least, LIKELY_PERIOD)
+        small.append(side if side < base else base + (side - base) % axis.period)
+    found = _map_sizes(network, layers, (small[0], small[1]))
+
+    def grown(layer: str, index: int) -> int:
+        more = (size[index] - small[index]) / cut.axes[index].strides[layer]
+        return found[layer][index] + int(more)
+
+    return {layer: (grown(layer, 0), grown(layer, 1)) for layer in layers}
+
+
+# Blended tiles ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Tiles of one size, each scored by itself, which overlap by a quarter.
+
+    smallest: px, the smallest tile; by itself each should show what the network was trained on.
+    """
+
+    smallest: int
+
+    def spans(self, side: int, tile: int) -> list[Span]:
+        """(first, last + 1) of each tile along a side, all of one length."""
+        tile = min(max(tile, self.smallest), side)
+        # What a network with strides answers hangs on where a tile begins: as the whole would.
+        unit = LIKELY_PERIOD if tile >= 2 * LIKELY_PERIOD else 1
+        tile = min(tile + (side - tile) % unit, side)
+        far = (side - tile) // unit
+        count = math.ceil(far / max((tile - tile // 4) // unit, 1))
+        starts = [unit * (k * far // max(count, 1)) for k in range(count + 1)]
+        return [(start, start + tile) for start in starts]
+
+    def pixels(self, size: Size, tile: int) -> tuple[int, int]:
+        """How many px the largest tile has, and all tiles together."""
+        rows, columns = ([last - first for first, last in self.spans(side, tile)] for side in size)
+        return max(rows) * max(columns), sum(rows) * sum(columns)
+
+
+def blended(network: Network, objective: Objective, tile: int) -> Evaluate:
+    """Score overlapping tiles one by one and blend their gradients: near the whole, not exact.
+
+    For objectives that are no sum over positions, and networks that see all of a picture. The score
+    is the mean of the tiles' scores; in the gradient each px goes from one tile's to the next one's
+    across their overlap. `tile` is in px. Jitter moves the overlaps from step to step.
+
+    Raises SettingsError for an objective that compares with a picture place by place.
+    """
+    positional = [term.text for _, term in _terms(objective) if term.positional]
+    if positional:
+        raise SettingsError(
+            f"tile: {positional[0]} goes by the places of the whole picture, so it cannot be seen "
+            "in tiles"
+        )
+    blend = _blend(network, objective)
+
+    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = image.shape[-2:]
+        rows, columns = (blend.spans(side, tile) for side in (height, width))
+        down, right = (_ramps(spans, image) for spans in (rows, columns))
+        gradient = torch.zeros_like(image)
+        score = image.new_zeros(len(image))
+        for (top, bottom), vertical in zip(rows, down, strict=True):
+            for (left, right_), horizontal in zip(columns, right, strict=True):
+                seen = image[..., top:bottom, left:right_].detach().requires_grad_()
+                with torch.enable_grad():
+                    value = objective.score(network.activations(seen, objective.layers))
+                _needs_gradient(value, network, objective)
+                (slope,) = torch.autograd.grad(value.sum(), seen)
+                # A tile's mean is over fewer positions than the whole's.
+                slope *= vertical[:, None] * horizontal * (slope[0, 0].numel() / (height * width))
+                gradient[..., top:bottom, left:right_] += slope
+                score += value.detach() / (len(rows) * len(columns))
+        return score, gradient
+
+    return evaluate
+
+
+def _blend(network: Network, objective: Objective) -> Blend:
+    return Blend(max(network.least_size(objective.layers), network.input_size))
+
+
+def _ramps(spans: Sequence[Span], like: Tensor) -> list[Tensor]:
+    """How much each tile counts at each px along a side; all together 1 everywhere."""
+    side = spans[-1][1]
+    total = like.new_zeros(side)
+    ramps = []
+    for first, last in spans:
+        x = torch.arange(last - first, device=like.device)
+        ramp = (1 + torch.minimum(x, x.flip(0))).clamp(max=max(1, (last - first) // 4)).to(like)
+        total[first:last] += ramp
+        ramps.append(ramp)
+    return [ramp / total[first:last] for ramp, (first, last) in zip(ramps, spans, strict=True)]
+
+
+# As memory allows ---------------------------------------------------------------------------------
+
+
+def fitted(
+    whole: Evaluate,
+    network: Network,
+    objective: Objective,
+    sizes: Sequence[Size],
+    *,
+    batch: int = 1,
+    tile: int | Literal["auto", "off", "approximate"] = "auto",
+    memory: str | None = None,
+    buffers: int = 0,
+) -> Evaluate:
+    """Evaluate a bound objective whole or in tiles, as memory allows at each of some sizes.
+
+    whole: evaluates the picture at once; the tiles' own way is found here.
+    sizes: those (H, W) that will come; the plan for the largest is made now, so that an objective
+        that cannot be tiled and a limit that is too low are told before any work is done.
+    tile: auto; off for always whole; px, the side of a core; approximate: as auto, and where tiles
+        cannot be exact they are blended.
+    memory: the most to use, such as "4G"; by default what the machine has.
+    buffers: how many pictures of the full size, `batch` at a time, the caller will hold besides.
+
+    Where memory runs out all the same, tiles are halved and the same picture is evaluated again.
+
+    Raises SettingsError: InexactError where tiles are needed and are not the whole; with the least
+    memory that works where it is too little.
+    """
+    halved: dict[Size, int] = {}  # px of tiles, at sizes where memory ran out
+
+    @functools.cache
+    def ways() -> Cut | Blend | str:
+        try:
+            return cut_of(network, objective)
+        except InexactError as error:
+            if tile == "approximate" and not objective.positional:
+                return _blend(network, objective)
+            return str(error)
+
+    @functools.cache
+    def planned(size: Size) -> int | None:
+        if tile == "off":
+            return None
+        if isinstance(tile, int):
+            return tile if max(size) > tile else None
+        itemsize = 8 if network.precision == "fp64" else 4
+        pixels = size[0] * size[1] * batch
+        reserved = buffers * len(network.scale) * itemsize * pixels
+        budget = planner.budget_of(network.device, memory, reserved=reserved)
+        comfort = planner.COMFORT if network.device.type == "cpu" else None
+        if memory is None and ENOUGH * pixels <= min(budget.free, comfort or budget.free):
+            return None
+        need = bytes_per_pixel(network, objective) * batch
+        retained = planner.RETAINED if network.device.type == "cpu" else 0
+        chosen = planner.plan(size, need, budget, ways, comfort=comfort, retained=retained)
+        logger.info("%s", chosen.reason)
+        return chosen.tile
+
+    @functools.cache
+    def way(side: int | None) -> Evaluate:
+        if side is None:
+            return whole
+        if isinstance(ways(), Blend):
+            return blended(network, objective, side)
+        return tiled(network, objective, side)
+
+    for size in sorted(sizes, key=math.prod, reverse=True):
+        way(planned(size))
+
+    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        size = (image.shape[-2], image.shape[-1])
+        while True:
+            # Where a smaller picture was too much, a larger one is.
+            known = [side for other, side in halved.items() if math.prod(other) <= math.prod(size)]
+            side = min([*known, planned(size) or max(size)]) if known else planned(size)
+            try:
+                with lean():
+                    return way(side)(image)
+            except (RuntimeError, MemoryError, NetworkError) as error:
+                if not planner.out_of_memory(error):
+                    raise
+                told = str(error).splitlines()[0]
+            # Only here is the error gone, and what its traceback held.
+            gc.collect()
+            if network.device.type == "cuda":
+                torch.cuda.empty_cache()
+            halved[size] = smaller(size, side, told)
+
+    def smaller(size: Size, side: int | None, told: str) -> int:
+        here = f"memory ran out at {size[1]}×{size[0]} px"
+        if tile == "off":
+            raise SettingsError(f"{here}, whole; tile=auto cuts it ({told})")
+        how = ways()
+        if isinstance(how, str):
+            raise SettingsError(f"{here}; {how} ({told})")
+        before = side or max(size)
+        if before <= how.smallest:
+            raise SettingsError(f"{here}, even in tiles of {before} px ({told})")
+        after = max(up(before // 2, how.smallest), how.smallest)
+        after = after if after < before else how.smallest
+        logger.warning("%s: going on in tiles of %d px", here, after)
+        return after
+
+    return evaluate

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phosphene import objectives as obj
+from phosphene.dreamnet import DreamNet
+from phosphene.evaluation import whole
+from phosphene.lean import bytes_per_pixel, lean, most_held
+from phosphene.network import Network
+
+
+def seeded(module: nn.Module) -> Network:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+    return Network(module, input_size=32, copy=False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+def test_score_and_gradient_are_the_same_bit_for_bit(precision):
+    network = seeded(DreamNet()).prepared("cpu", precision)
+    goal = obj.layer("mixed4a").bound(network)
+    dtype = torch.float64 if precision == "fp64" else torch.float32
+    image = torch.rand(2, 3, 45, 62, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    expected = whole(network, goal)(image)
+    with lean():
+        got = whole(network, goal)(image)
+    assert float(expected[1].abs().max()) > 0
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def functions(x: Tensor, weight: Tensor) -> list[Tensor]:
+    """Every way to call them: by keyword, of one side, without a batch, in place."""
+    return [
+        F.conv2d(x, weight, stride=2, padding=(1, 0)),
+        F.conv2d(x, weight, None, 1, "same", 2),
+        F.conv2d(input=x, weight=weight[:, :1], groups=2),
+        torch.conv2d(x, weight, torch.ones(4, dtype=x.dtype), [1, 2]),
+        F.conv2d(x[0], weight),
+        F.relu(x),
+        F.relu(x * 2, inplace=True),
+        torch.relu(x),
+        (x * 3).relu_(),
+        torch.relu_(x - 0.1),
+        F.max_pool2d(x, 2),
+        F.max_pool2d(x, [3, 2], 2, padding=1, ceil_mode=True),
+        F.max_pool2d(x, 3, stride=1, padding=1, dilation=1),
+        F.max_pool2d(x, 2, return_indices=True)[0],
+        F.max_pool2d(x[0], 2),
+        torch.max_pool2d(x, (2, 2)),
+        nn.MaxPool2d(3, 2, 1)(x),
+    ]
+
+
+def test_every_way_to_call_an_operation_gives_its_own_answer_and_gradient():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 2, 9, 8, generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(4, 2, 3, 3, generator=generator, dtype=torch.float64)
+    plain = functions_of(x, weight)
+    with lean():
+        ours = functions_of(x, weight)
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def functions_of(x: Tensor, weight: Tensor) -> list[Tensor]:
+    found = []
+    for result in functions(x, weight):
+        steps = torch.arange(result.numel(), dtype=x.dtype).view(result.shape)
+        (slope,) = torch.autograd.grad((result * steps).sum(), x)
+        found += [result.detach(), slope]
+    return found
+
+
+def test_weights_that_learn_still_get_their_gradient():
+    x = torch.randn(1, 3, 8, 8, requires_grad=True)
+    conv = nn.Conv2d(3, 4, 3)
+    with lean():
+        conv(x).square().sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.bias is not None
+    assert float(conv.weight.grad.abs().sum()) > 0
+    assert float(conv.bias.grad.abs().sum()) > 0  # pyright: ignore
+
+
+def test_it_keeps_less_and_no_more_than_is_counted_by_hand():
+    x = torch.rand(1, 4, 16, 16, requires_grad=True)
+    layers = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.MaxPool2d(2)).requires_grad_(False)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def run() -> int:
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            layers(x)
+        return sum(kept.values())
+
+    weights = 8 * 4 * 4
+    # Its input, the ReLU's output, which is the pool's input, and 8 bytes for each place.
+    assert run() == x.numel() * 4 + weights + 8 * 256 * 4 + 8 * 64 * 8
+    with lean():
+        assert run() == weights + 8 * 256 + 8 * 64 * 4
+
+
+def test_most_held_counts_what_lives_at_the_same_time():
+    x = torch.zeros(1000)
+
+    def run() -> Tensor:
+        a = x + 1  # 4000 bytes
+        b = a * 2  # 8000
+        del a
+        c = b.view(10, 100) + 1  # 8000: a view holds nothing of its own
+        del b
+        c.add_(1)
+        return c.double()  # 12000
+
+    assert most_held(run) == 12000
+    assert most_held(lambda: x.view(-1)[:5]) == 0
+
+
+def test_bytes_per_pixel_by_hand_and_of_the_whole_batch():
+    # One convolution 1×1, its ReLU in place, the mean of squares.
+    module = nn.Sequential()
+    module.add_module("conv", nn.Conv2d(3, 8, 1))
+    module.add_module("relu", nn.ReLU(inplace=True))
+    network = seeded(module)
+    found = bytes_per_pixel(network, obj.layer("relu").bound(network))
+    # At least the map in float32 and its signs, and its gradient.
+    assert 8 * 4 + 8 + 8 * 4 <= found <= 4 * 8 * 4 + 8 + 4 * 12
+    double = network.prepared("cpu", "fp64")
+    assert bytes_per_pixel(double, obj.layer("relu").bound(double)) > 1.7 * found
