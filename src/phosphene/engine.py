@@ -92,7 +92,9 @@ def ascend(
             image = parameterization()
             seen = image if transform is None else transform(image, generator)
             score, slope = evaluate(seen.detach())
-            slopes = torch.autograd.grad(seen, parameters, slope)
+            slopes = list(torch.autograd.grad(seen, parameters, slope))
+        # A large picture's memory is for the next step, not for what this one leaves behind.
+        del seen, slope
         if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
             if not _finite(score, slopes):
                 what = "score" if not _finite(score, ()) else "gradient"
@@ -104,9 +106,13 @@ def ascend(
             good = image.detach().clone() if copies else image.detach()
         stop = stop_above is not None and float(score.mean()) > stop_above
         if not stop:
-            for parameter, slope in zip(parameters, slopes, strict=True):
+            for parameter in reversed(parameters):
+                slope = slopes.pop()
                 parameter.grad = slope if gradient is None else gradient(slope)
+                del slope
             optimiser.step()
+            for parameter in parameters:
+                parameter.grad = None
             if clamp:
                 parameterization.clamp_()  # pyright: ignore[reportCallIssue]
         with torch.no_grad():
@@ -122,5 +128,5 @@ def _finite(score: Tensor, slopes: Iterable[Tensor]) -> bool:
     # A sum is finite only if all its terms are, or infinite ones would have to cancel to a number.
     total = score.sum()
     for slope in slopes:
-        total = total + slope.abs().sum()
+        total = total + torch.linalg.vector_norm(slope, 1)
     return bool(torch.isfinite(total))

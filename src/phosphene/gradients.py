@@ -24,6 +24,8 @@ GRADIENTS: dict[str, Callable[..., GradientTransform]] = {}
 # Below this a gradient counts as none; float32 still divides by it.
 EPSILON = 1e-20
 PICTURE = (1, 2, 3)
+# Pixels of a blur's passes, altogether, that are small beside what else is in memory.
+AT_A_TIME = 2**22
 # A band so much fainter than the whole is what rounding left of an empty one.
 FAINTEST = 1e-4
 
@@ -91,13 +93,16 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     x = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-(x**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    channels = image.shape[1]
-    for axis, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
-        shape = [1, 1, 1, 1]
-        shape[axis] = -1
-        weight = kernel.view(shape).expand(channels, 1, *kernel.view(shape).shape[2:])
-        image = F.conv2d(F.pad(image, pad, mode="replicate"), weight, groups=channels)
-    return image
+    blurred = torch.empty_like(image, memory_format=torch.contiguous_format)
+    planes, into = image.flatten(0, 1)[:, None], blurred.view(-1, 1, *image.shape[2:])
+    # Of a large picture one channel at a time, as each pass makes copies.
+    some = max(1, AT_A_TIME // max(planes[0].numel(), 1))
+    for plane, result in zip(planes.split(some), into.split(some), strict=True):
+        down = F.pad(plane, (0, 0, radius, radius), mode="replicate")
+        down = F.conv2d(down, kernel.view(1, 1, -1, 1))
+        down = F.pad(down, (radius, radius, 0, 0), mode="replicate")
+        result.copy_(F.conv2d(down, kernel.view(1, 1, 1, -1)))
+    return blurred
 
 
 @gradient

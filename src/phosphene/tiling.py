@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +38,16 @@ Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 Size = tuple[int, int]
 Span = tuple[int, int]
 Box = tuple[Span, Span]  # rows and columns, or along one axis a core and its tile
+
+
+class Rolled(Protocol):
+    """Score and gradient of an image rolled by (down, right) px, the gradient rolled back again.
+
+    `image.roll` would be one more picture of full size; tiles are taken from where they are.
+    """
+
+    def __call__(self, image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]: ...
+
 
 logger = logging.getLogger("phosphene")
 
@@ -299,7 +309,7 @@ def _try_out(network: Network, objective: Objective, cut: Cut) -> None:
             shape = (1, len(network.scale), *size)
             image = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
             image = image.to(network.device)
-            _, pieced = _evaluator(network, objective, cut, core)(image)
+            _, pieced = _evaluator(network, objective, cut, core)(image, (0, 0))
             whole = image.clone().requires_grad_()
             with torch.enable_grad():
                 score = objective.score(network.activations(whole, objective.layers)).sum()
@@ -344,7 +354,7 @@ def _parts(objective: Objective, activations: Activations) -> Iterator[_Part]:
             yield _Part(weight, t.layer, values, t.margin, t.mean, t.root)
 
 
-def tiled(network: Network, objective: Objective, tile: int) -> Evaluate:
+def tiled(network: Network, objective: Objective, tile: int) -> Rolled:
     """Evaluate a bound objective tile by tile; score and gradient are those of the whole picture.
 
     Image `(N, 3, H, W)` -> score `(N,)` and d score / d image, as `evaluation.whole` gives them.
@@ -363,10 +373,10 @@ def tiled(network: Network, objective: Objective, tile: int) -> Evaluate:
     return _evaluator(network, objective, cut, core)
 
 
-def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> Evaluate:
+def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> Rolled:
     maps: dict[Size, dict[str, Size]] = {}
 
-    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])
         if size not in maps:
             maps[size] = _whole_maps(network, objective.layers, cut, size)
@@ -387,14 +397,15 @@ def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> E
         if any(term.total and term.total.root for _, term in _terms(objective)):
             with torch.no_grad():
                 for box in boxes:
-                    for index, (part, value) in enumerate(sums(_within(image, box), box)):
+                    seen = _taken(image, _place(box), shift)
+                    for index, (part, value) in enumerate(sums(seen, box)):
                         if part.root:
                             roots[index] = roots.get(index, 0) + value
             roots = {index: total.sqrt() for index, total in roots.items()}
 
         gradient = torch.zeros_like(image)
         for number, box in enumerate(boxes):
-            seen = _within(image, box).detach().requires_grad_()
+            seen = _taken(image, _place(box), shift).detach().requires_grad_()
             gain = image.new_zeros(len(image))
             with torch.enable_grad():
                 for index, (part, value) in enumerate(sums(seen, box)):
@@ -411,7 +422,7 @@ def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> E
                         score += value.detach()
             _needs_gradient(gain, network, objective)
             (slope,) = torch.autograd.grad(gain.sum(), seen)
-            _within(gradient, box).add_(slope)
+            _add(gradient, slope, _place(box), shift)
         return score, gradient
 
     return evaluate
@@ -425,9 +436,39 @@ def _needs_gradient(score: Tensor, network: Network, objective: Objective) -> No
         )
 
 
-def _within(image: Tensor, box: tuple[Box, Box]) -> Tensor:
-    (_, (top, bottom)), (_, (left, right)) = box
-    return image[..., top:bottom, left:right]
+def _place(box: tuple[Box, Box]) -> Box:
+    """The rows and columns of a tile."""
+    (_, rows), (_, columns) = box
+    return rows, columns
+
+
+def _pieces(span: Span, shift: int, side: int) -> list[slice]:
+    """Where a span of a rolled side lies on the side as it is: in one piece or in two."""
+    first = (span[0] - shift) % side
+    last = first + span[1] - span[0]
+    return [slice(first, last)] if last <= side else [slice(first, side), slice(0, last - side)]
+
+
+def _taken(image: Tensor, place: Box, shift: tuple[int, int]) -> Tensor:
+    """A part of `image.roll(shift, (-2, -1))`, without a copy of the whole picture."""
+    rows = _pieces(place[0], shift[0], image.shape[-2])
+    columns = _pieces(place[1], shift[1], image.shape[-1])
+    parts = [[image[..., row, column] for column in columns] for row in rows]
+    if len(rows) == len(columns) == 1:
+        return parts[0][0]
+    return torch.cat([torch.cat(row, -1) for row in parts], -2)
+
+
+def _add(total: Tensor, part: Tensor, place: Box, shift: tuple[int, int]) -> None:
+    """Add to a picture what belongs to a part of it rolled."""
+    top = 0
+    for row in _pieces(place[0], shift[0], total.shape[-2]):
+        left, bottom = 0, top + row.stop - row.start
+        for column in _pieces(place[1], shift[1], total.shape[-1]):
+            right = left + column.stop - column.start
+            total[..., row, column] += part[..., top:bottom, left:right]
+            left = right
+        top = bottom
 
 
 def _owned(part: _Part, cut: Cut, box: tuple[Box, Box], size: Size, count: Size) -> Tensor:
@@ -494,7 +535,7 @@ class Blend:
         return max(rows) * max(columns), sum(rows) * sum(columns)
 
 
-def blended(network: Network, objective: Objective, tile: int) -> Evaluate:
+def blended(network: Network, objective: Objective, tile: int) -> Rolled:
     """Score overlapping tiles one by one and blend their gradients: near the whole, not exact.
 
     For objectives that are no sum over positions, and networks that see all of a picture. The score
@@ -511,22 +552,22 @@ def blended(network: Network, objective: Objective, tile: int) -> Evaluate:
         )
     blend = _blend(network, objective)
 
-    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         height, width = image.shape[-2:]
         rows, columns = (blend.spans(side, tile) for side in (height, width))
         down, right = (_ramps(spans, image) for spans in (rows, columns))
         gradient = torch.zeros_like(image)
         score = image.new_zeros(len(image))
-        for (top, bottom), vertical in zip(rows, down, strict=True):
-            for (left, right_), horizontal in zip(columns, right, strict=True):
-                seen = image[..., top:bottom, left:right_].detach().requires_grad_()
+        for row, vertical in zip(rows, down, strict=True):
+            for column, horizontal in zip(columns, right, strict=True):
+                seen = _taken(image, (row, column), shift).detach().requires_grad_()
                 with torch.enable_grad():
                     value = objective.score(network.activations(seen, objective.layers))
                 _needs_gradient(value, network, objective)
                 (slope,) = torch.autograd.grad(value.sum(), seen)
                 # A tile's mean is over fewer positions than the whole's.
                 slope *= vertical[:, None] * horizontal * (slope[0, 0].numel() / (height * width))
-                gradient[..., top:bottom, left:right_] += slope
+                _add(gradient, slope, (row, column), shift)
                 score += value.detach() / (len(rows) * len(columns))
         return score, gradient
 
@@ -563,7 +604,7 @@ def fitted(
     tile: int | Literal["auto", "off", "approximate"] = "auto",
     memory: str | None = None,
     buffers: int = 0,
-) -> Evaluate:
+) -> Rolled:
     """Evaluate a bound objective whole or in tiles, as memory allows at each of some sizes.
 
     whole: evaluates the picture at once; the tiles' own way is found here.
@@ -609,10 +650,16 @@ def fitted(
         logger.info("%s", chosen.reason)
         return chosen.tile
 
+    def rolled(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
+        if shift == (0, 0):
+            return whole(image)
+        score, slope = whole(image.roll(shift, (-2, -1)))
+        return score, slope.roll((-shift[0], -shift[1]), (-2, -1))
+
     @functools.cache
-    def way(side: int | None) -> Evaluate:
+    def way(side: int | None) -> Rolled:
         if side is None:
-            return whole
+            return rolled
         if isinstance(ways(), Blend):
             return blended(network, objective, side)
         return tiled(network, objective, side)
@@ -620,7 +667,7 @@ def fitted(
     for size in sorted(sizes, key=math.prod, reverse=True):
         way(planned(size))
 
-    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])
         while True:
             # Where a smaller picture was too much, a larger one is.
@@ -628,7 +675,7 @@ def fitted(
             side = min([*known, planned(size) or max(size)]) if known else planned(size)
             try:
                 with lean():
-                    return way(side)(image)
+                    return way(side)(image, shift)
             except (RuntimeError, MemoryError, NetworkError) as error:
                 if not planner.out_of_memory(error):
                     raise

@@ -55,8 +55,7 @@ def jitter(pixels: int | tuple[int, int], *, wrap: bool = True) -> Transform:
         if down == right == 0:
             return image
         if wrap:
-            shifts = [_whole(-most, most, generator) for most in (down, right)]
-            return image.roll(shifts, (-2, -1))
+            return image.roll(draw_shift((down, right), generator), (-2, -1))
         height, width = image.shape[-2:]
         if down >= height or right >= width:
             raise SettingsError(
@@ -65,6 +64,12 @@ def jitter(pixels: int | tuple[int, int], *, wrap: bool = True) -> Transform:
         return _window(image, height - down, width - right, generator)
 
     return apply
+
+
+def draw_shift(most: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:
+    """How far jitter rolls an image down and right, px: each from [-most, most]."""
+    down, right = most
+    return _whole(-down, down, generator), _whole(-right, right, generator)
 
 
 def compose(*transforms: Transform) -> Transform:

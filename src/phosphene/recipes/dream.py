@@ -12,7 +12,7 @@ from torch import Tensor
 
 from phosphene import gradients, pyramid, spec, transforms
 from phosphene import image as images
-from phosphene.engine import Ascent, Step, ascend
+from phosphene.engine import Ascent, Evaluate, Step, ascend
 from phosphene.errors import InputTooSmallError, NonFiniteError
 from phosphene.evaluation import whole
 from phosphene.network import Network
@@ -22,7 +22,7 @@ from phosphene.pyramid import Size
 from phosphene.recipes.dream_settings import DreamSettings as DreamSettings
 from phosphene.recipes.presets import preset
 from phosphene.settings import checked
-from phosphene.tiling import fitted
+from phosphene.tiling import Rolled, fitted
 
 Luma = (0.299, 0.587, 0.114)
 # Pictures of full size that a dream holds at its end besides the photograph.
@@ -99,7 +99,8 @@ def _steps(
     size = images.size_of(photo)
     sizes = _sizes(size, net, goal, s)
     resize = pyramid.RESAMPLERS[s.resampling]
-    bases = pyramid.bases(photo, sizes, resampling=s.resampling, chain=s.octave_rounding == "chain")
+    chain = s.octave_rounding == "chain"
+    bases = deque(pyramid.bases(photo, sizes, resampling=s.resampling, chain=chain))
     evaluate = fitted(
         whole(net, goal),
         net,
@@ -111,20 +112,20 @@ def _steps(
         buffers=BUFFERS,
     )
     generator = torch.Generator().manual_seed(s.seed)
-    image = bases[0]
+    image = before = bases[0]
 
-    for octave, base in enumerate(bases):
+    # A picture of full size may be a good part of memory: none is held for longer than it is used.
+    for octave in range(len(sizes)):
+        base = bases.popleft()
         if octave:
-            before = bases[octave - 1]
             if s.detail == "before":
-                image = base + resize(image - before, sizes[octave])
+                image = resize(image - before, sizes[octave]).add_(base)
             else:
                 image = resize(image, sizes[octave])
             if s.clamp == "always":
                 image = image.clamp(0, 1)
-        else:
-            before = base
         lost = base - resize(before, sizes[octave]) if s.detail == "after" else None
+        before = base
 
         def finish(image: Tensor, base: Tensor = base) -> Tensor:
             return _finished(photo, base, image, s)
@@ -133,11 +134,10 @@ def _steps(
         pixels = Pixels(image, **units).to(net.device)
         ascent = ascend(
             pixels,
-            evaluate,
+            _jittered(evaluate, sizes[octave], goal, s, generator),
             Ascent(pixels.parameters(), s.step_size),
             steps=s.steps,
             generator=generator,
-            transform=_jitter(sizes[octave], goal, s),
             gradient=_gradient(mask, base, s),
             clamp=s.clamp != "off",
             stop_above=s.stop_above,
@@ -153,6 +153,7 @@ def _steps(
             good = image if error.image is None and octave else error.image
             error.image = None if good is None else finish(good)
             raise
+        del pixels, ascent
 
 
 def objective_of(
@@ -180,13 +181,15 @@ def _sizes(size: Size, net: Network, goal: Objective, s: DreamSettings) -> list[
     )
 
 
-def _jitter(size: Size, goal: Objective, s: DreamSettings) -> transforms.Transform | None:
+def _jittered(
+    evaluate: Rolled, size: Size, goal: Objective, s: DreamSettings, generator: torch.Generator
+) -> Evaluate:
+    """Evaluate the picture rolled by chance, which needs no rolled copy of it."""
     if s.jitter == 0 or goal.positional:
-        return None
-    if s.jitter == "half":
-        height, width = size
-        return transforms.jitter((height // 2, width // 2))
-    return transforms.jitter(s.jitter)
+        return evaluate
+    half = (size[0] // 2, size[1] // 2)
+    most = half if s.jitter == "half" else (s.jitter, s.jitter)
+    return lambda image: evaluate(image, transforms.draw_shift(most, generator))
 
 
 def _gradient(mask: Tensor | None, base: Tensor, s: DreamSettings) -> gradients.GradientTransform:
@@ -208,12 +211,14 @@ def _gradient(mask: Tensor | None, base: Tensor, s: DreamSettings) -> gradients.
 def _finished(photo: Tensor, base: Tensor, image: Tensor, s: DreamSettings) -> Tensor:
     """The picture to show: full size, in range, with the photograph's share and colours."""
     if image.shape[-2:] != photo.shape[-2:]:
-        image = photo + images.resize(image - base, images.size_of(photo))
-    image = image.clamp(0, 1)
+        image = images.resize(image - base, images.size_of(photo)).add_(photo).clamp_(0, 1)
+    else:
+        image = image.clamp(0, 1)
     if s.keep_colors:
         # Only the luma moves: Y of the dream, I and Q of the photograph.
         weights = image.new_tensor(Luma).view(1, 3, 1, 1)
-        image = photo + ((image - photo) * weights).sum(1, keepdim=True)
+        luma = image.sub_(photo).mul_(weights).sum(1, keepdim=True)
+        image = torch.add(photo, luma, out=image)
     if s.blend < 1:
-        image = torch.lerp(photo, image, s.blend)
-    return image.clamp(0, 1).float().cpu()
+        image = torch.lerp(photo, image, s.blend, out=image)
+    return image.clamp_(0, 1).float().cpu()
