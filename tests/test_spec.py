@@ -14,6 +14,7 @@ from phosphene import objectives as obj
 from phosphene.errors import ObjectiveError
 from phosphene.objectives import IMAGE, LOGITS, Objective
 from phosphene.spec import describe, parse
+from tests import toy_network
 
 DOCS = Path(__file__).parents[1] / "docs" / "objectives.md"
 LAYERS = ("mixed4b", "features.30", "inception_4c/output", "blocks.3.mlp.fc1", "odd name", "7", "_")
@@ -184,8 +185,8 @@ def test_any_name_reads_back(name: str) -> None:
         ("c + a*b", "cannot read the objective 'c + a*b': a times b: only a number can weigh"),
         ("1e999*a", "at character 1, near '1e999*a': 1e999 is too large a number"),
         ("1e300*1e300*a", "the weight of a must be finite, got inf"),
-        ("a:", "at the end: expected a number"),
-        ("a:-1", "at character 3, near '-1': expected a number"),
+        ("a:", "at the end: expected a name, a quoted name or a number"),
+        ("a:-1", "at character 3, near '-1': expected a name, a quoted name or a number"),
         ("a:1,2.5", "at character 5, near '2.5': a channel is a whole number, not 2.5"),
         ("a:" + "9" * 5000, "is too large a number"),
         (
@@ -292,3 +293,17 @@ def test_the_python_of_the_page_runs() -> None:
     finally:
         obj.OBJECTIVES.clear()
         obj.OBJECTIVES.update(known)
+
+
+def test_a_class_by_its_name_behind_the_layer_of_the_logits() -> None:
+    net = toy_network.net()
+    activations = {"logits": torch.tensor([[1.0, 2.0, 3.0]])}
+    for text, value in (("logits:dog", 2.0), ("logits:'tabby cat'", 3.0), ("logits:Tabby_cat", 3)):
+        goal = parse(text)
+        assert parse(goal.text).text == goal.text
+        assert goal.bound(net).layers == ("logits",)
+        assert float(goal.bound(net)(activations)) == value
+    with pytest.raises(ObjectiveError, match="only logits of toy has classes.*second has.*0 to 7"):
+        parse("second:dog").bound(net)
+    with pytest.raises(ObjectiveError, match="toy has no class 'dgo'; the closest are dog"):
+        parse("logits:dgo").bound(net)

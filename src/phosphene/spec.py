@@ -1,10 +1,11 @@
 """Text → objective: `2*mixed4b + mixed4d:42,17 - 0.1*tv()`.
 
 A text is parsed by a small grammar against the registered objectives and never evaluated. A bare
-name is a layer, `name:42,17` are channels of it, and `name(…)` is an objective of that name, with
-numbers, names, quoted strings and lists of them as arguments. Weights stand on either side of `*`,
-and parentheses nest. A name that holds more than letters, digits, `_`, `.` and `/`, or begins with
-a digit, goes in quotes, single or double; a quote within is doubled.
+name is a layer, `name:42,17` are channels of it, `logits:dumbbell` is a class of the layer that
+gives the logits, and `name(…)` is an objective of that name, with numbers, names, quoted strings
+and lists of them as arguments. Weights stand on either side of `*`, and parentheses nest. A name
+that holds more than letters, digits, `_`, `.` and `/`, or begins with a digit, goes in quotes,
+single or double; a quote within is doubled.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import ObjectiveError, suggest
@@ -21,9 +22,11 @@ from phosphene.objectives import (
     KEYWORDS,
     OBJECTIVES,
     Objective,
+    Seer,
     channels,
     combine,
     layer,
+    logit,
     value_text,
 )
 
@@ -41,6 +44,7 @@ product: unary ("*" unary)*
 ?atom: NUMBER -> weight
      | name -> whole
      | name ":" NUMBER ("," NUMBER)* -> picked
+     | name ":" name -> named
      | NAME "(" [argument ("," argument)* ","?] ")" -> call
      | "(" sum ")"
 name: NAME | STRING
@@ -179,6 +183,9 @@ def _parser() -> Lark:
                     raise _PlacedError(index.start_pos, f"a channel is a whole number, not {index}")
             return channels(name, *map(int, indices))
 
+        def named(self, parts: list[str]) -> Objective:
+            return _class_of(*parts)
+
         def call(self, parts: list[Any]) -> Objective:
             return _called(parts[0], parts[1:])
 
@@ -214,6 +221,24 @@ def _times(a: Objective | _Weight, b: Objective | _Weight) -> Objective | _Weigh
     if isinstance(b, _Weight):
         return b.value * a
     raise _PlacedError(None, f"{a.text} times {b.text}: only a number can weigh an objective")
+
+
+def _class_of(name: str, which: str) -> Objective:
+    """The channel of a class, by its name, of the layer that gives the logits."""
+    score = logit(which)
+
+    def bind(network: Seer) -> Objective:
+        real = network.resolve(name)
+        if real != network.logits_layer:
+            count = network.layers[real].channels
+            raise ObjectiveError(
+                f"{name}:{which}: only {network.logits_layer} of {network.name} has classes by "
+                f"name; {name} has channels by number" + (f", 0 to {count - 1}" if count else "")
+            )
+        return score
+
+    text = f"{layer(name).text}:{layer(which).text}"
+    return replace(score, layers=(name,), text=text, bind=bind)
 
 
 def _called(name: Token, arguments: list[tuple[Token | None, Any]]) -> Objective:

@@ -167,7 +167,7 @@ def _load(name: str, weights: str | None, classes: int | None) -> Network:
         return schemes[head](*_parted(name, rest, weights), classes)
     if colon and head in NETWORKS:
         return _registered(*_parted(name, name, weights), classes)
-    if colon and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name) and not _classifier(head):
+    if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name) and names_code(name):
         if weights is not None:
             raise NetworkError(f"{name} brings weights of its own, weights={weights!r} is too much")
         return _from_code(head, rest)
@@ -180,6 +180,16 @@ def _load(name: str, weights: str | None, classes: int | None) -> Network:
         f"no network {name!r}{suggest(name, choices)}; also torchvision:NAME, timm:NAME, "
         "file:PATH@NETWORK and package.module:function"
     )
+
+
+def names_code(name: str) -> bool:
+    """Whether a name would have to be a `package.module:function`, which `load_network` runs.
+
+    Of names with a colon, those of `NETWORKS`, torchvision and timm are known not to be.
+    """
+    head, colon, _ = name.partition(":")
+    known = name in NETWORKS or head in (*NETWORKS, "file", "torchvision", "timm")
+    return bool(colon) and not known and not _classifier(head)
 
 
 def _parted(name: str, rest: str, weights: str | None) -> tuple[str, str | None]:
