@@ -54,7 +54,7 @@ def test_a_manifest_reads_back_and_tells_nothing_of_whose_it_is() -> None:
     text = manifest.text()
     assert m.Manifest.parse(text) == manifest
     assert m.Manifest.parse(manifest.text(indent=2)) == manifest
-    assert manifest.dream_settings().steps == 3
+    assert manifest.checked_settings().model_dump()["steps"] == 3
     assert json.loads(text)["format"] == 1
     words = {getpass.getuser(), os.getcwd(), platform.node()} - {"root", "localhost", "vm"}
     assert not [word for word in words if word in text]
@@ -95,7 +95,7 @@ def test_settings_that_are_no_longer_known() -> None:
     manifest = manifest_of(PHOTO)
     changed = manifest.model_copy(update={"settings": {**manifest.settings, "glow": 1}})
     with pytest.raises(RecipeError, match="no setting 'glow'"):
-        changed.dream_settings()
+        changed.checked_settings()
 
 
 # --- the pictures of an objective ------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_a_replay_ends_where_the_dream_did(tmp_path: Path) -> None:
     def replayed(manifest: m.Manifest) -> list[tuple[int, int]]:
         files = m.find_inputs(manifest, [tmp_path])
         assert files == {"photo": tmp_path / "a.png"}
-        steps: list[Step] = list(m.replay(manifest, network, files))
+        steps: list[Step] = list(m.replay(manifest, m.ordered(manifest, network, files)))
         assert steps[-1].image.shape[-1] <= 24
         return [(step.octave, step.index) for step in steps]
 
@@ -184,7 +184,7 @@ def test_a_replay_ends_where_the_dream_did(tmp_path: Path) -> None:
         assert replayed(manifest.model_copy(update={"ended": ended})) == expected
     bare = manifest_of(PHOTO)
     with pytest.raises(RecipeError, match="starts from a photo and names none"):
-        next(m.replay(bare, network, {}))
+        m.ordered(bare, network, {})
 
 
 def test_a_replay_gives_what_the_dream_gave() -> None:
@@ -193,7 +193,7 @@ def test_a_replay_gives_what_the_dream_gave() -> None:
     network = toy_network.net()
     picture = dream(sky, network, "second", **chosen)
     manifest = manifest_of(picture, start="sky")
-    *_, last = m.replay(manifest, network, {})
+    *_, last = m.replay(manifest, m.ordered(manifest, network, {}))
     assert m.result_of(last.picture()) == manifest.result
 
 

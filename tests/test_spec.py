@@ -303,7 +303,7 @@ def test_a_class_by_its_name_behind_the_layer_of_the_logits() -> None:
         assert parse(goal.text).text == goal.text
         assert goal.bound(net).layers == ("logits",)
         assert float(goal.bound(net)(activations)) == value
-    with pytest.raises(ObjectiveError, match="only logits of toy has classes.*second has.*0 to 7"):
+    with pytest.raises(ObjectiveError, match=r"only logits of toy has classes.*second has.*0 to 7"):
         parse("second:dog").bound(net)
     with pytest.raises(ObjectiveError, match="toy has no class 'dgo'; the closest are dog"):
         parse("logits:dgo").bound(net)

@@ -2,7 +2,8 @@
 
 A `Manifest` is the recipe that lies inside every picture: settings, objective, the hashes of inputs
 and weights, the versions that computed it. It holds no time, place, user or path, so that the same
-dream is the same file, and a file can be given away.
+dream is the same file, and a file can be given away. `RECIPES` says of each recipe's name what its
+settings are and how it is run.
 
 A recipe may come from a stranger. Reading one runs nothing; replaying one reads pictures by their
 bare name from the folders that the caller names, and imports no code that the recipe alone names.
@@ -16,8 +17,8 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from torch import Tensor
 
@@ -37,16 +39,101 @@ from phosphene import image as images
 from phosphene.errors import ImageError, RecipeError, SettingsError, suggest
 from phosphene.network import Network, pick_device
 from phosphene.objectives import OBJECTIVES, Objective, quoted
+from phosphene.recipes.accentuate import AccentuateSettings, accentuate
+from phosphene.recipes.caricature import CaricatureSettings, caricature
 from phosphene.recipes.dream import DreamSettings, DreamStep, dream
+from phosphene.recipes.invert import InvertSettings, invert
 from phosphene.recipes.starts import start_picture
-from phosphene.settings import checked
-from phosphene.zoo import NETWORKS
+from phosphene.recipes.style import StyleSettings, style
+from phosphene.recipes.visualize import VisualizeSettings, VisualizeStep, visualize
+from phosphene.recipes.visualize_grid import grid
+from phosphene.settings import Settings, checked
+from phosphene.zoo import names_code
 
 FORMAT = 1
 LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
 
 Start = Literal["photo", "noise", "sky"]
 Sha256 = Field(pattern="[0-9a-f]{64}")
+
+# A step of any recipe. `picture()` is the result so far, `(N, 3, H, W)` in [0, 1].
+AnyStep = DreamStep | VisualizeStep
+
+
+# --- the recipes -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a recipe is to make: the one form in which all of them are asked for.
+
+    pictures: by role (photo, mask, painting), `(1, 3, H, W)`, a mask `(1, 1, H, W)`, in [0, 1].
+    """
+
+    network: Network
+    settings: Settings
+    objectives: tuple[Objective, ...] = ()
+    layers: tuple[str, ...] = ()
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a recipe is run. `needs` are the roles and parts of a manifest that it cannot do without.
+
+    `several`: each step holds a batch, which `arranged` lays out as one picture. `alpha`: the
+    photo's transparency is kept.
+    """
+
+    settings: type[Settings]
+    steps: Callable[[Order], Iterator[Any]]
+    needs: tuple[str, ...]
+    several: bool = True
+    alpha: bool = False
+
+
+def _dream(order: Order) -> Iterator[DreamStep]:
+    photo, mask = order.pictures["photo"], order.pictures.get("mask")
+    given = order.settings.model_dump()
+    return dream.steps(photo, order.network, order.objectives[0], mask=mask, **given)
+
+
+def _visualize(order: Order) -> Iterator[VisualizeStep]:
+    start, given = order.pictures.get("photo"), order.settings.model_dump()
+    return visualize.steps(order.network, order.objectives, start=start, **given)
+
+
+def _caricature(order: Order) -> Iterator[VisualizeStep]:
+    photo, given = order.pictures["photo"], order.settings.model_dump()
+    return caricature.steps(photo, order.network, order.layers, **given)
+
+
+def _invert(order: Order) -> Iterator[VisualizeStep]:
+    photo, given = order.pictures["photo"], order.settings.model_dump()
+    return invert.steps(photo, order.network, order.layers, **given)
+
+
+def _accentuate(order: Order) -> Iterator[VisualizeStep]:
+    photo, given = order.pictures["photo"], order.settings.model_dump()
+    return accentuate.steps(photo, order.network, order.objectives[0], **given)
+
+
+def _style(order: Order) -> Iterator[VisualizeStep]:
+    photo, painting = order.pictures["photo"], order.pictures["painting"]
+    return style.steps(photo, painting, order.network, **order.settings.model_dump())
+
+
+RECIPES: dict[str, Recipe] = {
+    "dream": Recipe(DreamSettings, _dream, ("objective",), several=False, alpha=True),
+    "visualize": Recipe(VisualizeSettings, _visualize, ("objective",)),
+    "caricature": Recipe(CaricatureSettings, _caricature, ("photo", "layers")),
+    "invert": Recipe(InvertSettings, _invert, ("photo", "layers")),
+    "accentuate": Recipe(AccentuateSettings, _accentuate, ("photo", "objective"), alpha=True),
+    "style": Recipe(StyleSettings, _style, ("photo", "painting"), alpha=True),
+}
+
+
+# --- the manifest ----------------------------------------------------------------------------
 
 
 class _Part(BaseModel):
@@ -99,7 +186,7 @@ class Machine(_Part):
 
 
 class Ended(_Part):
-    """The last step of a dream that is not whole; both count from 1."""
+    """The last step of what is not whole; both count from 1, and what has no octaves has one."""
 
     why: Literal["octave", "interrupted", "not finite", "out of memory"]
     octave: int = Field(ge=1)
@@ -109,22 +196,43 @@ class Ended(_Part):
 class Manifest(_Part):
     """All that is needed to compute a picture again. `settings` are complete, the seed included.
 
-    `inputs` are by role: photo, mask, and the pictures of the objective, whose text names them by
-    their role. `ended` is there if the dream is not whole.
+    `objective` is a text, or several, each of which has pictures of its own; `layers` are those of
+    a recipe that takes layers instead. `inputs` are by role: photo, mask, painting, and the
+    pictures of the objective, whose text names them by their role. `part` says that the file holds
+    one picture of several, counted from 1; without it, it holds all. `ended` is there if the
+    picture is not whole.
     """
 
     format: int = FORMAT
     phosphene: str
-    recipe: Literal["dream"] = "dream"
+    recipe: str = "dream"
     network: NetworkUsed
-    objective: str
+    objective: str | tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
     start: Start
     settings: dict[str, Any]
     inputs: dict[str, Input] = {}
     result: Result
+    part: int | None = Field(default=None, ge=1)
     versions: dict[str, str]
     machine: Machine
     ended: Ended | None = None
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, recipe: str) -> str:
+        if recipe not in RECIPES:
+            raise ValueError(f"no recipe {recipe!r}; there are {', '.join(RECIPES)}")
+        return recipe
+
+    @model_validator(mode="after")
+    def _complete(self) -> Manifest:
+        for need in RECIPES[self.recipe].needs:
+            if need not in self.inputs and not getattr(self, need, None):
+                raise ValueError(f"a recipe of {self.recipe} that names no {need}")
+        if self.recipe in ("dream", "accentuate") and len(self.objectives) != 1:
+            raise ValueError(f"a recipe of {self.recipe} with {len(self.objectives)} objectives")
+        return self
 
     @field_validator("result")
     @classmethod
@@ -135,12 +243,18 @@ class Manifest(_Part):
 
     def text(self, *, indent: int | None = None) -> str:
         """As JSON, the same for the same manifest; `parse` reads it back."""
-        return self.model_dump_json(indent=indent, exclude_none=True)
+        empty = {name for name in ("objective", "layers") if not getattr(self, name)}
+        return self.model_dump_json(indent=indent, exclude_none=True, exclude=empty)
 
-    def dream_settings(self) -> DreamSettings:
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The texts, be there one or several."""
+        return (self.objective,) if isinstance(self.objective, str) else self.objective
+
+    def checked_settings(self) -> Settings:
         """The settings, checked. RecipeError if this version has no such settings."""
         try:
-            return checked(DreamSettings, self.settings)
+            return checked(RECIPES[self.recipe].settings, self.settings)
         except SettingsError as error:
             raise RecipeError(f"the recipe's settings do not hold here: {error}") from None
 
@@ -306,7 +420,9 @@ def with_pictures(text: str, names: Mapping[str, str]) -> str:
     return re.sub(_STRING, renamed, text)
 
 
-def picture_roles(paths: Sequence[str], taken: Sequence[str] = ("photo", "mask")) -> dict[str, str]:
+def picture_roles(
+    paths: Sequence[str], taken: Sequence[str] = ("photo", "mask", "painting")
+) -> dict[str, str]:
     """path -> role: the file's bare name, numbered where two files have the same."""
     roles: dict[str, str] = {}
     for path in paths:
@@ -389,7 +505,7 @@ def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
     RecipeError for one that is code: a recipe, which may be a stranger's, does not run any.
     """
     name = manifest.network.name
-    scheme, colon, rest = name.partition(":")
+    scheme, _, rest = name.partition(":")
     runs = name
     if scheme == "file":
         path, _, runs = rest.rpartition("@")
@@ -402,9 +518,7 @@ def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
                 f"say where with --network file:PATH@{runs}"
             )
         name = f"file:{place}@{runs}"
-    head, colon, _ = runs.partition(":")
-    # Of names with a colon, these are known to be no module's; what is not known is not run.
-    if colon and head not in (*NETWORKS, "torchvision", "timm"):
+    if names_code(runs):
         raise RecipeError(
             f"the recipe's network {name!r} may be code, which a recipe does not start by itself: "
             f"allow it with --network {name}"
@@ -412,58 +526,101 @@ def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
     return name
 
 
-def replay_settings(manifest: Manifest) -> DreamSettings:
-    """The settings of a replay: the recipe's precision, and its device if that is here."""
-    given = {**manifest.dream_settings().model_dump(), "precision": manifest.machine.precision}
-    try:
-        pick_device(manifest.machine.device)
-        given["device"] = manifest.machine.device
-    except SettingsError:
-        given["device"] = "auto"
-    return checked(DreamSettings, given)
+def ordered(manifest: Manifest, network: Network, files: Mapping[str, Path]) -> Order:
+    """What a recipe asks for, on the machine that is here.
+
+    network: see `find_network`. files: role -> file, see `find_inputs`; no other file is read.
+    """
+    return Order(
+        network,
+        replay_settings(manifest),
+        replayed_objectives(manifest, files),
+        manifest.layers,
+        _started(manifest, files),
+    )
 
 
-def replay(manifest: Manifest, network: Network, files: Mapping[str, Path]) -> Iterator[DreamStep]:
-    """Dream again what a recipe says, up to where it ended: a generator of `DreamStep`.
+def replay(manifest: Manifest, order: Order) -> Iterator[AnyStep]:
+    """Make again what a recipe says, up to where it ended: a generator of steps.
 
-    network: see `find_network`. files: role -> file, see `find_inputs`.
+    order: see `ordered`.
 
     NonFiniteError if the ascent leaves the numbers, as it did if `manifest.ended` says so.
     """
-    photo, mask = start_of(manifest, files).pixels, None
-    if "mask" in files:
-        mask, _ = images.load_mask(files["mask"], images.size_of(photo))
-    objective = replayed_objective(manifest, files)
-    settings = replay_settings(manifest).model_dump()
     ended = manifest.ended
-    for step in dream.steps(photo, network, objective, mask=mask, **settings):
+    for step in RECIPES[manifest.recipe].steps(order):
         yield step
         at = (step.octave + 1, step.index + 1)
         if ended and ended.why != "not finite" and at == (ended.octave, ended.step):
             return
 
 
-def start_of(manifest: Manifest, files: Mapping[str, Path]) -> images.Picture:
-    """The picture that a recipe's dream begins with."""
-    if manifest.start == "photo":
-        if "photo" not in files:
-            raise RecipeError("the recipe starts from a photo and names none")
-        return images.read_image(files["photo"], size=manifest.inputs["photo"].size)
-    size = (manifest.result.height, manifest.result.width)
-    pixels = start_picture(manifest.start, size, manifest.dream_settings().seed)
-    return images.Picture(pixels, None, ())
+def replay_settings(manifest: Manifest) -> Settings:
+    """The settings of a replay: the recipe's precision, and its device if that is here."""
+    given = {**manifest.checked_settings().model_dump(), "precision": manifest.machine.precision}
+    try:
+        pick_device(manifest.machine.device)
+        given["device"] = manifest.machine.device
+    except SettingsError:
+        given["device"] = "auto"
+    return checked(RECIPES[manifest.recipe].settings, given)
 
 
-def replayed_objective(manifest: Manifest, files: Mapping[str, Path]) -> Objective:
-    """A recipe's objective, its pictures those of `files`; no other file is read."""
-    named = pictures_of(spec.parse(manifest.objective))
-    for name in named:
-        if name not in files:
+def _started(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Tensor]:
+    """The pictures by role that a recipe's run is given: what it begins with, mask, painting."""
+    found: dict[str, Tensor] = {}
+    for role in ("photo", "painting"):
+        if role in files:
+            found[role] = images.load_image(files[role], size=manifest.inputs[role].size)
+    if "photo" not in found and manifest.start == "photo":
+        raise RecipeError("the recipe starts from a photo and names none")
+    if "photo" not in found and manifest.recipe == "dream":
+        size = (manifest.result.height, manifest.result.width)
+        seed = manifest.settings.get("seed", 0)
+        assert manifest.start != "photo"
+        found["photo"] = start_picture(manifest.start, size, seed)
+    if "mask" in files:
+        found["mask"], _ = images.load_mask(files["mask"], images.size_of(found["photo"]))
+    return found
+
+
+def alpha_of(manifest: Manifest, files: Mapping[str, Path]) -> Tensor | None:
+    """The transparency that a recipe's result keeps of its photo, at the photo's size."""
+    if "photo" not in files or not RECIPES[manifest.recipe].alpha:
+        return None
+    return images.read_image(files["photo"], size=manifest.inputs["photo"].size).alpha
+
+
+def replayed_objectives(manifest: Manifest, files: Mapping[str, Path]) -> tuple[Objective, ...]:
+    """A recipe's objectives, their pictures those of `files`; no other file is read."""
+    found = []
+    for text in manifest.objectives:
+        named = pictures_of(spec.parse(text))
+        for name in named:
+            if name not in files:
+                raise RecipeError(
+                    f"the recipe's objective names the picture {name!r}, its inputs do not"
+                )
+        found.append(spec.parse(with_pictures(text, {name: str(files[name]) for name in named})))
+    return tuple(found)
+
+
+def arranged(manifest: Manifest, pictures: Tensor) -> Tensor:
+    """What a file holds of a result `(N, 3, H, W)`: its part, or all of it as one picture.
+
+    A row for each objective or layer with its batch; where there is one of either, near a square.
+    """
+    if not RECIPES[manifest.recipe].several:
+        return pictures
+    if manifest.part is not None:
+        if manifest.part > len(pictures):
             raise RecipeError(
-                f"the recipe's objective names the picture {name!r}, its inputs do not"
+                f"the recipe is of picture {manifest.part}, and there are {len(pictures)}"
             )
-    text = with_pictures(manifest.objective, {name: str(files[name]) for name in named})
-    return spec.parse(text)
+        return pictures[manifest.part - 1 : manifest.part]
+    batch = manifest.settings.get("batch", 1)
+    rows = len(pictures) // batch
+    return grid(pictures, columns=batch if rows > 1 and batch > 1 else None)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,12 @@ EPILOGUE = """Examples:
   phosphene dream sky.jpg -o out.webp --objective "2*mixed4b + mixed4d:42"
   phosphene dream sky.jpg --guide flowers.jpg --keep-colors
   phosphene dream --start noise --size 512     without a photo
+  phosphene visualize mixed4c:12               what a unit responds to, from noise
+  phosphene visualize logits:dumbbell --network dreamnet-robust --batch 4
+  phosphene caricature lion.jpg                what a layer sees in it, exaggerated
+  phosphene invert lion.jpg --layer mixed4d    what a layer still knows of it
+  phosphene accentuate lion.jpg mixed4c:12     what excites the unit there
+  phosphene style lion.jpg flowers.jpg         one's things in the other's textures
   phosphene layers dreamnet                    what can be dreamt
   phosphene objectives                         how to say it
   phosphene networks --all                     with which networks
@@ -70,9 +76,47 @@ _verb(
     "dream --start noise --size 512 -o noise.png",
 )
 _verb(
+    "visualize",
+    "visualizing:visualize",
+    "Draw what a unit of a network responds to, from noise.",
+    "visualize mixed4c:12",
+    "visualize logits:dumbbell --network dreamnet-robust --batch 4",
+    "visualize mixed4c:12 --negative",
+    'visualize mixed4c:1 mixed4c:2 "mixed4c:1 + mixed4c:2" -o sums.png',
+    'visualize mixed4c:1 mixed4c:2 -o "{}.png"',
+)
+_verb(
+    "caricature",
+    "visualizing:caricature",
+    "Draw what a layer sees in a photo, larger than life.",
+    "caricature lion.jpg",
+    "caricature lion.jpg --layer mixed3b --layer mixed4d",
+)
+_verb(
+    "invert",
+    "visualizing:invert",
+    "Draw what a layer still knows of a photo.",
+    "invert lion.jpg",
+    "invert lion.jpg --layer conv2 --layer mixed4d --layer mixed5b",
+)
+_verb(
+    "accentuate",
+    "visualizing:accentuate",
+    "Show in a photo what excites a unit there.",
+    "accentuate lion.jpg mixed4c:12",
+    "accentuate lion.jpg logits:lion --network dreamnet-robust --leash 2",
+)
+_verb(
+    "style",
+    "visualizing:style",
+    "Draw the things of a photo in the textures of a painting.",
+    "style lion.jpg flowers.jpg",
+    "style lion.jpg flowers.jpg --style-weight 3 --painting-size 256",
+)
+_verb(
     "replay",
     "replaying:verb",
-    "Dream again what a picture's recipe says, and say whether it is the same.",
+    "Make again what a picture's recipe says, and say whether it is the same.",
     "replay sky-dream.png",
     "replay sky-dream.png --input photo=pictures/sky.jpg -o again.png",
 )
@@ -159,5 +203,7 @@ def _usage(error: CycloptsError) -> str:
     else:
         told = " ".join(str(error).split()).replace("|None", "")
         told = re.sub(r"Literal\[([^\]]*)\]", r"\1", told)
+    if text := re.search(r"Unknown option: .?(-[A-Za-z_][\w./]*:\w+)", told):
+        told = f'an objective that begins with "-" comes last, after --: -- "{text[1]}"'
     verb = " ".join(error.command_chain or ())
     return f"{told.rstrip('.')} (see phosphene {verb + ' ' if verb else ''}--help)"

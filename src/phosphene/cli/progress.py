@@ -1,4 +1,4 @@
-"""What a user is told while a dream runs. All of it on stderr."""
+"""What a user is told while a picture is made. All of it on stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from phosphene.recipes.dream import DreamStep
+    from phosphene.manifest import AnyStep
 
 SHOW_EVERY = 0.1  # s; reading a score stalls an accelerator
 
@@ -48,10 +48,11 @@ class Voice:
             yield
 
 
-def watched(steps: Iterable[DreamStep], voice: Voice, scale: float) -> Iterator[DreamStep]:
+def watched(steps: Iterable[AnyStep], voice: Voice, scale: float | None) -> Iterator[AnyStep]:
     """The same steps, told of as they pass: live on a terminal, else a line for each octave.
 
-    `scale` is that between octaves, by which the pixels to come are guessed.
+    `scale` is that between octaves, by which the pixels to come are guessed; None if there is no
+    talk of octaves.
     """
     if voice.quiet:
         yield from steps
@@ -61,22 +62,24 @@ def watched(steps: Iterable[DreamStep], voice: Voice, scale: float) -> Iterator[
         start = time.monotonic()
         for step in steps:
             if step.last:
-                voice.note(f"{_where(step)}  {time.monotonic() - start:.1f} s")
+                voice.note(f"{_where(step, scale)}  {time.monotonic() - start:.1f} s")
             yield step
 
 
-def _where(step: DreamStep) -> str:
-    height, width = step.image.shape[-2:]
+def _where(step: AnyStep, scale: float | None) -> str:
+    count, _, height, width = step.image.shape
+    octave = "" if scale is None else f"octave {step.octave + 1}/{step.octaves}  "
+    several = f"{count} of " if count > 1 else ""
     return (
-        f"octave {step.octave + 1}/{step.octaves}  step {step.index + 1}/{step.steps}  "
-        f"{width}×{height}  score {float(step.score.mean()):.4g}"
+        f"{octave}step {step.index + 1}/{step.steps}  {several}{width}×{height}  "
+        f"score {float(step.score.mean()):.4g}"
     )
 
 
-def _live(steps: Iterable[DreamStep], voice: Voice, scale: float) -> Iterator[DreamStep]:
+def _live(steps: Iterable[AnyStep], voice: Voice, scale: float | None) -> Iterator[AnyStep]:
     from rich.progress import BarColumn, Progress, TextColumn
 
-    clock = _Clock(scale)
+    clock = _Clock(scale or 1.0)
     columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
     with Progress(*columns, console=voice.console, transient=True) as progress:
         task = progress.add_task("looking at the network …", total=None)
@@ -86,11 +89,11 @@ def _live(steps: Iterable[DreamStep], voice: Voice, scale: float) -> Iterator[Dr
             now = time.monotonic()
             if now - shown >= SHOW_EVERY or step.last:
                 shown = now
-                told = f"{_where(step)}  {clock.told()}"
+                told = f"{_where(step, scale)}  {clock.told()}"
                 progress.update(task, description=told, total=1.0, completed=clock.share)
             if step.last:
                 progress.console.print(
-                    f"{_where(step)}  {clock.elapsed:.1f} s", highlight=False, markup=False
+                    f"{_where(step, scale)}  {clock.elapsed:.1f} s", highlight=False, markup=False
                 )
             yield step
 
@@ -104,7 +107,7 @@ class _Clock:
         self.share = self.first_share = 0.0
         self.started = time.monotonic()
 
-    def tick(self, step: DreamStep) -> None:
+    def tick(self, step: AnyStep) -> None:
         self.elapsed = time.monotonic() - self.started
         # Of each octave's pixels, where the one at hand has 1.
         work = [self.scale ** (2 * (k - step.octave)) for k in range(step.octaves)]

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from phosphene.cli import DIFFERENT, DONE, INTERRUPTED, complain
-from phosphene.cli.dreaming import (
-    Job,
-    check_new,
-    consumed,
-    machine_of,
-    refuse_same,
-    undisturbed,
-)
+from phosphene.cli.common import Job, check_new, consumed, refuse_same, undisturbed
+from phosphene.cli.dreaming import machine_of
 from phosphene.cli.progress import Voice, to_stdout, watched
 from phosphene.errors import NonFiniteError, SettingsError
 
@@ -36,7 +31,7 @@ def verb(
     quiet: Annotated[bool, Parameter(negative=())] = False,
     verbose: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Dream again what a picture's recipe says, and say whether it is the same.
+    """Make again what a picture's recipe says, and say whether it is the same.
 
     Exits with 0 if it is the same, pixel for pixel, and with 3 if not.
 
@@ -45,7 +40,7 @@ def verb(
     file
         A picture that phosphene made, or the JSON file of its recipe.
     output
-        Where to write what is dreamt; without it, it is only compared.
+        Where to write what is made; without it, it is only compared.
     input
         ROLE=PATH, as in photo=sky.jpg: where an input lies, if neither beside the file nor in the
         current folder. May be given several times.
@@ -75,23 +70,23 @@ def verb(
         images.check_output(output, overwrite=force)
     with voice.hearing_warnings():
         job = _job(recipe, network or m.find_network(recipe, folders), files, voice)
-        steps = m.replay(recipe, job.network, files)
-        outcome = consumed(watched(steps, voice, job.settings.octave_scale))
+        scale = getattr(job.order.settings, "octave_scale", None)
+        outcome = consumed(watched(m.replay(recipe, job.order), voice, scale))
     if isinstance(outcome.error, KeyboardInterrupt):
         complain("interrupted, nothing was written")
         return INTERRUPTED
     as_told = recipe.ended and recipe.ended.why == "not finite"
     if outcome.error and not (isinstance(outcome.error, NonFiniteError) and as_told):
         raise outcome.error
+    outcome = replace(outcome, ended=outcome.ended or recipe.ended)
     assert outcome.picture is not None
-    record = job.recorded(outcome.picture, outcome.ended or recipe.ended)
+    picture, record = job.recorded(outcome.picture, outcome)
+    alpha = job.opacity(picture)
     if output:
         with undisturbed():
-            images.save_image(
-                outcome.picture, output, alpha=job.alpha, recipe=record.text(), overwrite=force
-            )
+            images.save_image(picture, output, alpha=alpha, recipe=record.text(), overwrite=force)
     there = file if file.suffix.lower() in images.SUFFIXES else None
-    found = m.compare(recipe, record, outcome.picture, job.alpha, there)
+    found = m.compare(recipe, record, picture, alpha, there)
     if not quiet:
         to_stdout(told(file, found, recipe, record))
         if output:
@@ -117,12 +112,12 @@ def _job(recipe: Manifest, name: str, files: dict[str, Path], voice: Voice) -> J
     from phosphene import manifest as m
     from phosphene.zoo import load_network
 
-    used = m.replay_settings(recipe)
-    # Sums are split by threads, and rounded with the split.
-    if used.device == "cpu" and recipe.machine.threads <= (os.cpu_count() or 1):
-        torch.set_num_threads(recipe.machine.threads)
-    start = m.start_of(recipe, files)
     net = load_network(name)
+    order = m.ordered(recipe, net, files)
+    # Sums are split by threads, and rounded with the split.
+    on_cpu = getattr(order.settings, "device", None) == "cpu"
+    if on_cpu and recipe.machine.threads <= (os.cpu_count() or 1):
+        torch.set_num_threads(recipe.machine.threads)
     if net.fingerprint != recipe.network.fingerprint:
         voice.note(
             f"the weights of {name} are not the recipe's: {net.fingerprint[:12]}… instead of "
@@ -131,29 +126,21 @@ def _job(recipe: Manifest, name: str, files: dict[str, Path], voice: Voice) -> J
     inputs = dict(recipe.inputs)
     for role, path in files.items():
         was = recipe.inputs[role]
-        if (digest := m.file_hash(path)) != was.sha256:
+        if m.file_hash(path) != was.sha256:
             voice.note(f"{str(path)!r} is taken as {role}, though it is another picture")
-            used_at = (was.height, was.width)
-            if role == "photo":
-                used_at = images.size_of(start.pixels)
-            inputs[role] = m.Input(
-                name=path.name,
-                sha256=digest,
-                width=used_at[1],
-                height=used_at[0],
-                size=was.size,
-            )
-    objective = m.replayed_objective(recipe, files)
+            seen = order.pictures.get(role)
+            size = (was.height, was.width) if seen is None else images.size_of(seen)
+            inputs[role] = m.input_of(path, size, was.size)
     new = recipe.model_copy(
         update={
             "phosphene": __version__,
             "network": m.NetworkUsed(name=m.network_name(name), fingerprint=net.fingerprint),
             "inputs": inputs,
             "versions": m.versions(),
-            "machine": machine_of(net, objective, used, start.pixels),
+            "machine": machine_of(order) if recipe.recipe == "dream" else m.machine(net),
         }
     )
-    return Job(start.pixels, start.alpha, None, net, objective, used, new)
+    return Job(order, new, m.alpha_of(recipe, files))
 
 
 def told(file: Path, found: Comparison, old: Manifest, new: Manifest) -> str:

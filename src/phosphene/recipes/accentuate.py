@@ -14,7 +14,7 @@ from phosphene.network import Network
 from phosphene.objectives import IMAGE, Objective
 from phosphene.recipes.invert import relative, size_of
 from phosphene.recipes.stages import early
-from phosphene.recipes.visualize import VisualizeStep, auto_size, drawn, last
+from phosphene.recipes.visualize import VisualizeStep, auto_size, drawn, fit, last, shown
 from phosphene.recipes.visualize_settings import AccentuateSettings as AccentuateSettings
 from phosphene.settings import checked
 
@@ -44,19 +44,15 @@ class _Accentuate:
         """The same as a generator of `VisualizeStep`."""
         s = checked(AccentuateSettings, settings)
         side = auto_size(network.input_size) if s.size == "auto" else s.size
-        height, width = images.size_of(photo)
-        size = (
-            max(1, round(side * min(1, height / width))),
-            max(1, round(side * min(1, width / height))),
-        )
-        photo = images.resize(photo, size).clamp(0, 1)
+        photo = images.resize(photo, fit(photo, side)).clamp(0, 1)
         unit = spec.parse(objective) if isinstance(objective, str) else objective
         layers = [layer for layer in unit.bound(network).layers if layer != IMAGE]
         leash = s.leash_layer if s.leash_layer != "auto" else early(network, layers)
-        strength = max((size_of(network, layer, photo) for layer in layers), default=1.0)
+        seen = shown(network, [leash, *layers], photo, side)
+        strength = max((size_of(network, layer, seen) for layer in layers), default=1.0)
         goal = [(1 / strength, unit)]
         if s.leash:
-            goal.append((1.0, relative(network, leash, photo, s.leash)))
+            goal.append((1.0, relative(network, leash, seen, s.leash)))
         return drawn(network, obj.combine(goal), s, start=photo)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from phosphene import image as images
 from phosphene import objectives as obj
 from phosphene.network import Network
-from phosphene.recipes.visualize import VisualizeStep, drawn, last
+from phosphene.recipes.visualize import VisualizeStep, drawn, last, shown
 from phosphene.recipes.visualize_settings import CaricatureSettings as CaricatureSettings
 from phosphene.settings import checked
 
@@ -37,6 +37,7 @@ class _Caricature:
         """The same as a generator of `VisualizeStep`."""
         chosen = checked(CaricatureSettings, like(photo, settings))
         layers = [layer] if isinstance(layer, str) else layer
+        photo = shown(network, layers, photo, chosen.size)
         goals = [obj.caricature(name, photo, cossim_pow=chosen.power) for name in layers]
         return drawn(network, goals, chosen)
 

@@ -12,7 +12,7 @@ from phosphene import objectives as obj
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.recipes.caricature import like
-from phosphene.recipes.visualize import VisualizeStep, drawn, last
+from phosphene.recipes.visualize import VisualizeStep, drawn, last, shown
 from phosphene.recipes.visualize_settings import InvertSettings as InvertSettings
 from phosphene.settings import checked
 
@@ -41,6 +41,7 @@ class _Invert:
         """The same as a generator of `VisualizeStep`."""
         chosen = checked(InvertSettings, like(photo, settings))
         layers = [layer] if isinstance(layer, str) else layer
+        photo = shown(network, layers, photo, chosen.size)
         return drawn(network, [relative(network, name, photo) for name in layers], chosen)
 
 

@@ -37,6 +37,12 @@ def stages(network: Network) -> list[str]:
     return list(last.values())
 
 
+def middle(network: Network) -> str:
+    """A layer of things and their parts: neither of edges nor of the whole picture."""
+    found = stages(network)
+    return found[min(2, len(found) - 1)]
+
+
 def early(network: Network, layers: Sequence[str]) -> str:
     """A layer of fine, local features before all of `layers`; if there is none, the picture."""
     order = list(network.layers)

@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from phosphene import image as images
 from phosphene import objectives as obj
+from phosphene.errors import ObjectiveError
 from phosphene.network import Network
 from phosphene.recipes.invert import relative
-from phosphene.recipes.stages import stages
-from phosphene.recipes.visualize import VisualizeStep, drawn, last
+from phosphene.recipes.stages import middle, stages
+from phosphene.recipes.visualize import VisualizeStep, drawn, fit, last, shown
 from phosphene.recipes.visualize_settings import StyleSettings as StyleSettings
+from phosphene.recipes.visualize_settings import VisualizeSettings
 from phosphene.settings import checked
+
+MOST_AUTO = 512  # px, the longest side of a result for which no size is asked
 
 
 class _Style:
@@ -42,13 +47,29 @@ class _Style:
     ) -> Iterator[VisualizeStep]:
         """The same as a generator of `VisualizeStep`."""
         s = checked(StyleSettings, settings)
-        found = stages(network)
-        content = found[min(2, len(found) - 1)] if s.content_layer == "auto" else s.content_layer
-        goal = relative(network, content, photo)
-        layers = s.style_layers or found
+        content = middle(network) if s.content_layer == "auto" else s.content_layer
+        photo = images.resize(photo, style_size(s, photo)).clamp(0, 1)
+        painting = shown(network, [content], painting, max(images.size_of(painting)))
+        goal = relative(
+            network, content, shown(network, [content], photo, max(style_size(s, photo)))
+        )
+        layers = s.style_layers or stages(network)
+        for layer in layers:
+            shape = network.layers[network.resolve(layer)].shape
+            if len(shape) == 1:
+                raise ObjectiveError(
+                    f"{layer} gives a vector of {shape[0]} channels; a texture is of a layer that "
+                    f"gives maps or tokens, such as {stages(network)[0]}"
+                )
         for layer in layers if s.style_weight else ():
             goal += s.style_weight / len(layers) * _relative_style(network, layer, painting)
         return drawn(network, goal, s, start=photo)
+
+
+def style_size(s: VisualizeSettings, photo: Tensor) -> tuple[int, int]:
+    """The size (H, W) at which a photo is drawn: auto is its own, up to `MOST_AUTO` px."""
+    longest = max(images.size_of(photo))
+    return fit(photo, min(MOST_AUTO, longest) if s.size == "auto" else s.size)
 
 
 @torch.no_grad()

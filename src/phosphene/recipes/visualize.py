@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from phosphene import image as images
 from phosphene import objectives as obj
 from phosphene import spec, transforms
 from phosphene.engine import Evaluate, Step, ascend
-from phosphene.errors import InputTooSmallError, NetworkError, SettingsError
+from phosphene.errors import InputTooSmallError, NetworkError, NonFiniteError, SettingsError
 from phosphene.evaluation import leaking_relus, shared
 from phosphene.network import Network
 from phosphene.objectives import Objective
@@ -45,20 +45,25 @@ class VisualizeStep(Step):
     """A step of a visualisation; `score`, `(N,)`, is in the mean over the parts that were seen.
 
     `dead`, `(N,)` bool: so far no step had a gradient from this picture's unit without help. After
-    the last step that unit is dead.
+    the last step that unit is dead. `network` is the one that it runs on, device and precision
+    settled.
     """
 
     dead: Tensor
     alpha: Callable[[], Tensor | None]
+    network: Network
 
     def picture(self) -> Tensor:
         """The result, `(N, 3, H, W)` on the CPU, as if it ended here; grey for a dead unit."""
-        dead = self.dead.view(-1, 1, 1, 1)
-        return self.image.clamp(0, 1).where(~dead, GREY).float().cpu()
+        return _shown(self.image, self.dead)
 
     def transparency(self) -> Tensor | None:
         """MaCo's mask, `(N, 1, H, W)` in [0, 1], 1 where the network cared; None of the others."""
         return self.alpha()
+
+
+class DeadUnitWarning(UserWarning):
+    """After all steps a unit has given no gradient: its picture is grey."""
 
 
 class _Visualize:
@@ -148,11 +153,21 @@ def drawn(
     def alpha() -> Tensor | None:
         return canvas.transparency().float().cpu() if isinstance(canvas, MaCo) else None
 
-    for step in ascent:
-        score = step.score.reshape(count, -1).mean(1)
-        if step.last:
-            watch.report(s.steps)
-        yield VisualizeStep(**{**vars(step), "score": score, "dead": ~watch.moved, "alpha": alpha})
+    try:
+        for step in ascent:
+            score = step.score.reshape(count, -1).mean(1)
+            if step.last:
+                watch.report(s.steps)
+            more = {"score": score, "dead": ~watch.moved, "alpha": alpha, "network": net}
+            yield VisualizeStep(**{**vars(step), **more})
+    except NonFiniteError as error:
+        if error.image is not None:
+            error.image = _shown(error.image, ~watch.moved)
+        raise
+
+
+def _shown(image: Tensor, dead: Tensor) -> Tensor:
+    return image.clamp(0, 1).where(~dead.view(-1, 1, 1, 1), GREY).float().cpu()
 
 
 def _goals(objective: Goals, s: VisualizeSettings) -> list[Objective]:
@@ -210,6 +225,24 @@ def _size(
 def auto_size(known: int) -> int:
     """The side, px, of a picture for a network that knows pictures of `known` px a side."""
     return max(known, min(2 * known, 160))
+
+
+def shown(
+    network: Network, layers: Sequence[str], photo: Tensor, side: int | Literal["auto"]
+) -> Tensor:
+    """A photo with a longest side of `side` px, or as the network can take it if that is fixed."""
+    if _takes_any_size(network, layers):
+        size = fit(photo, auto_size(network.input_size) if side == "auto" else side)
+    else:
+        size = (network.input_size, network.input_size)
+    return photo if images.size_of(photo) == size else images.resize(photo, size).clamp(0, 1)
+
+
+def fit(photo: Tensor, side: int) -> tuple[int, int]:
+    """The size (H, W) of a photo whose longest side, px, is brought to `side`."""
+    height, width = images.size_of(photo)
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _sample(size: tuple[int, int], start: Tensor | None) -> Tensor:
@@ -404,6 +437,7 @@ class _Watch:
         warnings.warn(
             f"{self._named(self.moved)} no gradient in {steps} steps and counts as dead: "
             "the picture is left grey",
+            DeadUnitWarning,
             stacklevel=2,
         )
 
