@@ -22,10 +22,13 @@ PUBLIC = {
     "load_network",
     "objective",
     "objectives",
+    "page",
     "parse",
     "register_network",
     "save_image",
+    "sheet",
     "transform",
+    "unit_card",
 }
 
 

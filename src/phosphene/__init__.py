@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phosphene import objectives as objectives
     from phosphene.errors import PhospheneError as PhospheneError
+    from phosphene.explain.layout import page as page
+    from phosphene.explain.sheets import sheet as sheet
+    from phosphene.explain.units import unit_card as unit_card
     from phosphene.gradients import gradient as gradient
     from phosphene.image import draw_sky as draw_sky
     from phosphene.image import load_image as load_image
@@ -39,10 +42,13 @@ _PUBLIC = {
     "load_image": "phosphene.image",
     "load_network": "phosphene.zoo",
     "objective": "phosphene.objectives",
+    "page": "phosphene.explain.layout",
     "parse": "phosphene.spec",
     "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
+    "sheet": "phosphene.explain.sheets",
     "transform": "phosphene.transforms",
+    "unit_card": "phosphene.explain.units",
 }
 
 __all__ = ["__version__", "objectives", *_PUBLIC]

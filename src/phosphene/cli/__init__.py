@@ -33,6 +33,8 @@ EPILOGUE = """Examples:
   phosphene invert lion.jpg --layer mixed4d    what a layer still knows of it
   phosphene accentuate lion.jpg mixed4c:12     what excites the unit there
   phosphene style lion.jpg flowers.jpg         one's things in the other's textures
+  phosphene sheet dreamnet mixed4c             every channel of a layer, on one page
+  phosphene unit dreamnet mixed4c:42 --pictures photos   one of them, from four sides
   phosphene layers dreamnet                    what can be dreamt
   phosphene objectives                         how to say it
   phosphene networks --all                     with which networks
@@ -112,6 +114,21 @@ _verb(
     "Draw the things of a photo in the textures of a painting.",
     "style lion.jpg flowers.jpg",
     "style lion.jpg flowers.jpg --style-weight 3 --painting-size 256",
+)
+_verb(
+    "sheet",
+    "explaining:sheet",
+    "Draw every channel of a layer on one page.",
+    "sheet dreamnet mixed4c",
+    "sheet dreamnet-robust logits --columns 14 -o classes.svg",
+    "sheet dreamnet mixed4c --top 8 lion.jpg",
+)
+_verb(
+    "unit",
+    "explaining:unit",
+    "Draw the card of a unit: what it draws, and which photos excite it most and least.",
+    "unit dreamnet mixed4c:42 --pictures photos",
+    "unit dreamnet-robust dumbbell --pictures photos -o dumbbell.svg --data dumbbell.json",
 )
 _verb(
     "replay",

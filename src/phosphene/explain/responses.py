@@ -1,0 +1,215 @@
+"""How photographs excite a layer's channels, and where in them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from phosphene import image as images
+from phosphene.errors import ImageError, NetworkError, ObjectiveError
+from phosphene.network import Network
+from phosphene.objectives import IMAGE, cells, token_grid
+
+READABLE = {*images.SUFFIXES, ".bmp", ".gif"}
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a photograph does to a unit.
+
+    `mean` is over all positions of the layer, `peak` that of the strongest one. `position` is
+    (y, x) of it in cells of the layer's map; `box` is what it sees, its receptive field:
+    (left, top, right, bottom) in px of the photograph as it was `seen`, (H, W), the right and lower
+    ends not within; `centre` is (x, y) there. All three are None where a layer has no positions, or
+    where all of them answer alike.
+    """
+
+    name: str
+    path: Path
+    mean: float
+    peak: float
+    seen: tuple[int, int]
+    position: tuple[int, int] | None = None
+    centre: tuple[float, float] | None = None
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is no readable picture, and why."""
+
+    path: Path
+    why: str
+
+
+def find_pictures(folder: str | Path) -> list[Path]:
+    """The picture files of a folder and its folders, by name; hidden ones are left out.
+
+    ImageError if there is no such folder, or no picture in it.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise ImageError(f"there is no folder {str(folder)!r}")
+    if not folder.is_dir():
+        raise ImageError(f"{str(folder)!r} is a file; a folder of pictures was expected")
+    found: list[Path] = []
+    for where, within, files in os.walk(folder):
+        within[:] = sorted(name for name in within if not name.startswith("."))
+        found += [
+            Path(where, name)
+            for name in files
+            if Path(name).suffix.lower() in READABLE and not name.startswith(".")
+        ]
+    if not found:
+        raise ImageError(
+            f"there are no pictures in {str(folder)!r}; files that end in "
+            f"{', '.join(sorted(READABLE))} were expected"
+        )
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def respond(
+    network: Network,
+    layer: str,
+    channel: int,
+    paths: Sequence[Path],
+    *,
+    size: int | Literal["auto"] = "auto",
+    root: Path | None = None,
+) -> Iterator[Response | Skipped]:
+    """Show a network each of some picture files, and tell how a channel answers, one by one.
+
+    layer: its own name. size: the shorter side in px at which a picture is shown, all of it and in
+    its own shape; auto is the network's `input_size`. No picture becomes smaller than the layer
+    needs, and a network of one size alone is shown that size. root: a folder that names are told
+    from.
+    """
+
+    @functools.cache
+    def field(seen: tuple[int, int], shape: tuple[int, ...], at: tuple[int, int]) -> Box:
+        return receptive_box(network, layer, seen, at)
+
+    for path in paths:
+        try:
+            photo = images.load_image(path)
+        except ImageError as error:
+            yield Skipped(path, str(error))
+            continue
+        answers, sides = _seen(network, layer, photo, size)
+        map_ = answers[0, ..., channel]
+        name = path.relative_to(root).as_posix() if root else path.name
+        mean, peak = float(map_.mean()), float(map_.max())
+        if map_.numel() == 1 or peak == float(map_.min()):
+            yield Response(name, path, mean, peak, sides)
+            continue
+        h, w = map_.shape
+        y, x = divmod(int(map_.flatten().argmax()), w)
+        yield Response(
+            name,
+            path,
+            mean,
+            peak,
+            sides,
+            position=(y, x),
+            centre=((x + 0.5) * sides[1] / w, (y + 0.5) * sides[0] / h),
+            box=field(sides, (h, w), (y, x)),
+        )
+
+
+def strengths(
+    network: Network,
+    layer: str,
+    picture: Tensor,
+    size: int | Literal["auto"] | None = None,
+) -> Tensor:
+    """Each channel's mean over positions, `(C,)` on the CPU, for a picture `(1, 3, H, W)`.
+
+    size: as in `respond`; None shows the picture as it is.
+    """
+    map_, _ = _seen(network, layer, picture, size)
+    return map_[0].flatten(0, 1).mean(0).cpu()
+
+
+def _seen(
+    network: Network, layer: str, picture: Tensor, size: int | Literal["auto"] | None
+) -> tuple[Tensor, tuple[int, int]]:
+    """What a layer answers to a picture, `(1, h, w, C)`, and the size (H, W) at which it saw it."""
+    known = network.input_size
+    H, W = images.size_of(picture)
+    sides = (H, W)
+    if size is not None:
+        side = max(known if size == "auto" else size, network.least_size([layer]))
+        scale = side / min(H, W)
+        sides = (max(side, round(H * scale)), max(side, round(W * scale)))
+    try:
+        return _map(network, layer, _resized(picture, sides)), sides
+    except NetworkError:
+        if sides == (known, known):
+            raise
+    # A network of one size alone is shown all of the picture in that size.
+    return _map(network, layer, _resized(picture, (known, known))), (known, known)
+
+
+def _resized(picture: Tensor, sides: tuple[int, int]) -> Tensor:
+    if images.size_of(picture) == sides:
+        return picture
+    return images.resize(picture, sides).clamp(0, 1)
+
+
+def _map(network: Network, layer: str, picture: Tensor) -> Tensor:
+    """What a layer answers at each place over a picture: `(N, h, w, C)`."""
+    picture = picture.to(network.device)
+    with torch.no_grad():
+        found = network.activations(picture, [layer])
+    if found[layer].ndim == 3:
+        # Tokens that are no grid have an order, but no places.
+        with suppress(ObjectiveError):
+            return token_grid({**found, IMAGE: picture}, layer)
+    return cells(found, layer)
+
+
+def receptive_box(
+    network: Network, layer: str, size: tuple[int, int], position: tuple[int, int]
+) -> Box:
+    """What a position (y, x) of a layer sees of a picture of `size` (H, W): left, top, right,
+    bottom in px, the right and lower ends not within.
+
+    Found by trial, so that it is right for any network: an answer is not a number if and only if
+    some px that it depends on is not. Each end is where that begins, by bisection.
+    """
+    H, W = size
+    y, x = position
+
+    def spoilt(boxes: Sequence[Box]) -> list[bool]:
+        pictures = torch.full((len(boxes), 3, H, W), 0.5, device=network.device)
+        for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
+            picture[:, top:bottom, left:right] = torch.nan
+        return _map(network, layer, pictures)[:, y, x].isnan().any(-1).tolist()
+
+    if not spoilt([(0, 0, W, H)])[0]:
+        return 0, 0, W, H  # something on the way makes numbers of anything
+    # Of each end the side that is known to be seen, and the one that is known not to be.
+    # From the left and from the top how much has to be spoilt; likewise from the other ends.
+    seen, unseen = [W, H, W, H], [0, 0, 0, 0]
+    while any(s - u > 1 for s, u in zip(seen, unseen, strict=True)):
+        tried = [(s + u) // 2 for s, u in zip(seen, unseen, strict=True)]
+        left, top, right, bottom = tried
+        answers = spoilt([(0, 0, left, H), (0, 0, W, top), (W - right, 0, W, H),
+                          (0, H - bottom, W, H)])  # fmt: skip
+        for end, (middle, answer) in enumerate(zip(tried, answers, strict=True)):
+            if answer:
+                seen[end] = middle
+            else:
+                unseen[end] = middle
+    left, top, right, bottom = seen
+    return left - 1, top - 1, W - right + 1, H - bottom + 1
