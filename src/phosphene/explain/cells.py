@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,15 +27,20 @@ from phosphene import objectives as obj
 from phosphene.errors import ImageError
 from phosphene.explain.responses import strengths
 from phosphene.explain.sheet_settings import drawing
-from phosphene.network import Network
+from phosphene.network import Layer, Network
 from phosphene.objectives import Objective
-from phosphene.recipes.visualize import VisualizeStep, auto_size, visualize
+from phosphene.recipes.visualize import LEARNING_RATES, VisualizeStep, auto_size, visualize
 from phosphene.recipes.visualize_settings import VisualizeSettings
+
+SettingsT = TypeVar("SettingsT", bound=VisualizeSettings)
 
 # A change in how cells come out, with the same settings, is a new number here.
 FORMAT = 1
 # Cells of more px than these in all are drawn in smaller batches: about 1 GB for a large network.
 MOST_PIXELS = 16 * 160 * 160
+LEAST = 64  # px, the longest side that a picture is drawn at
+# Times visualize's own learning rate: 96 such steps draw what 256 of its own do.
+FAST = 2
 # s; what a killed process was writing is left behind under a name of its own.
 LEFT_BEHIND = 3600
 
@@ -91,6 +96,26 @@ class CellStep:
         """How much of all is done, 0 to 1."""
         begun = 0 if self.batch and self.batch[0] in self.drawn else len(self.batch)
         return (len(self.drawn) + begun * (self.index + 1) / max(1, self.steps)) / self.total
+
+
+def settled(network: Network, layer: Layer, s: SettingsT) -> SettingsT:
+    """The settings with what is auto settled for one layer, as it looks best in few steps.
+
+    A layer that sees less than half of what `visualize` would draw is drawn at twice what it sees,
+    `LEAST` px at least, so that what it answers to is large enough to be seen, and is moved gently:
+    it would answer to the grey that robust moves bring in more than to anything in the picture.
+    """
+    given: dict[str, object] = {}
+    sees = layer.receptive_field
+    enough = None if sees is None else max(LEAST, 2 * sees, network.least_size([layer.name]))
+    small = enough is not None and enough < auto_size(network.input_size)
+    if s.size == "auto" and small:
+        given["size"] = enough
+    if s.transforms == "auto" and small and s.parameterization != "maco":
+        given["transforms"] = "gentle"
+    if s.learning_rate == "auto" and s.parameterization == "fourier":
+        given["learning_rate"] = FAST * LEARNING_RATES["fourier"]
+    return s.model_copy(update=given)
 
 
 def draw(
@@ -168,6 +193,12 @@ def _finished(
         response = float(strengths(net, cell.layer, image[None])[cell.channel])
         finished[cell] = Drawing(image, response, dead)
     return finished
+
+
+def how(s: VisualizeSettings, cells: Tensor) -> str:
+    """How drawings were made, in a few words."""
+    tall, wide = images.size_of(cells)
+    return f"{s.parameterization}, {wide}×{tall} px, {s.steps} steps, seed {s.seed}"
 
 
 # What is kept -------------------------------------------------------------------------------------

@@ -15,18 +15,16 @@ from phosphene import __version__
 from phosphene import image as images
 from phosphene.errors import NetworkError, ObjectiveError, SettingsError
 from phosphene.explain import pages
-from phosphene.explain.cells import Cell, CellStep, Drawing, draw
+from phosphene.explain.cells import Cell, CellStep, Drawing, draw, how, settled
+from phosphene.explain.layers import about, check_channel, label_of, layer_of
 from phosphene.explain.pages import FAINT, INK, QUIET, Item, Page, Picture, Text, fitted
 from phosphene.explain.responses import strengths
 from phosphene.explain.sheet_settings import SheetSettings as SheetSettings
 from phosphene.explain.sheet_settings import parse_channels
 from phosphene.network import Layer, Network
-from phosphene.objectives import IMAGE
-from phosphene.recipes.visualize import auto_size
 from phosphene.settings import checked
 
-# The least that a cell is drawn at, and shown at, px: less is no picture.
-LEAST_DRAWN, LEAST_SHOWN = 64, 96
+LEAST_SHOWN = 96  # px, the longest side of a cell on the page
 MARGIN, GAP, LABEL = 24.0, 6.0, 17.0
 
 
@@ -155,8 +153,8 @@ class _SheetVerb:
             the least, ending with the very least, and `average` those in the middle of the order.
             Of equal ones the lower number comes first.
         keep: whether drawn cells are kept in the cache folder, and taken from there.
-        settings: those of `SheetSettings`, by name. `size` auto is that of `visualize`, or less for
-            a layer that sees little: twice its receptive field, 64 px at least.
+        settings: those of `SheetSettings`, by name. A layer that sees less than half of what
+            `visualize` would draw is drawn smaller, and moved less: see `settled`.
 
         Errors: those of `visualize`; `ObjectiveError` for channels that are not there.
 
@@ -179,7 +177,7 @@ class _SheetVerb:
         """The same as a generator of `SheetStep`; what is done when you stop is kept."""
         chosen = checked(SheetSettings, settings)
         found = layer_of(network, layer)
-        chosen = chosen.model_copy(update={"size": drawn_size(network, found, chosen.size)})
+        chosen = settled(network, found, chosen)
         frame = _frame(network, found, channels, photo, top, chosen)
         wanted = [Cell(found.name, channel) for channel in frame.channels]
         for step in draw(network, wanted, chosen, keep=keep):
@@ -236,70 +234,6 @@ def _picked(channels: Sequence[int] | str | None, layer: Layer) -> list[int]:
     for channel in picked:
         check_channel(layer, channel)
     return picked
-
-
-# Layers -------------------------------------------------------------------------------------------
-
-
-def layer_of(network: Network, name: str) -> Layer:
-    """A layer by its name or alias; "logits" is the layer of the class scores.
-
-    UnknownLayerError; ObjectiveError for what has no channels.
-    """
-    if name == IMAGE:
-        raise ObjectiveError(f"{name} is the picture itself; a layer was expected")
-    if name == "logits" and name not in {*network.layers, *network.aliases}:
-        name = network.logits_layer
-    layer = network.layers[network.resolve(name)]
-    if layer.channels is None or len(layer.shape) > 3:
-        raise ObjectiveError(
-            f"{layer.name} gives the shape {layer.shape}; maps (C, H, W), tokens (T, C) or "
-            "vectors (C,) were expected"
-        )
-    return layer
-
-
-def check_channel(layer: Layer, channel: int) -> None:
-    """ObjectiveError if the layer does not have it."""
-    count = layer.channels or 0
-    if not 0 <= channel < count:
-        raise ObjectiveError(
-            f"{layer.name} has {count} channels, 0 to {count - 1}; there is no channel {channel}"
-        )
-
-
-def class_of(network: Network, layer: Layer, channel: int) -> str | None:
-    """The class that a channel stands for; None unless the layer has a number for each class."""
-    if len(layer.shape) == 1 and layer.channels == len(network.classes):
-        return network.classes[channel]
-    return None
-
-
-def label_of(network: Network, layer: Layer, channel: int) -> str:
-    """The channel's number, and the name of its class if it has one."""
-    name = class_of(network, layer, channel)
-    return str(channel) if name is None else f"{channel} {name}"
-
-
-def about(layer: Layer) -> str:
-    """A layer in a few words."""
-    kinds = {1: "a vector", 2: "tokens", 3: "maps"}
-    words = [f"{layer.channels} channels", kinds[len(layer.shape)]]
-    if layer.stride is not None:
-        words.append(f"stride {layer.stride} px")
-    words.append(
-        "sees all" if layer.receptive_field is None else f"sees {layer.receptive_field} px"
-    )
-    return ", ".join(words)
-
-
-def drawn_size(network: Network, layer: Layer, size: Any) -> Any:
-    """The `size` that a unit is drawn at; auto stays auto unless the layer sees little."""
-    field = layer.receptive_field
-    if size != "auto" or field is None:
-        return size
-    enough = max(LEAST_DRAWN, 2 * field, network.least_size([layer.name]))
-    return enough if enough < auto_size(network.input_size) else "auto"
 
 
 # The page -----------------------------------------------------------------------------------------
@@ -379,9 +313,3 @@ def _foot(sheet: Sheet) -> str:
     if sheet.groups:
         told += " · numbers at the right: mean over positions, shown the photograph"
     return told
-
-
-def how(s: Any, cells: Tensor) -> str:
-    """How drawings were made, in a few words."""
-    tall, wide = images.size_of(cells)
-    return f"{s.parameterization}, {wide}×{tall} px, {s.steps} steps, seed {s.seed}"

@@ -17,7 +17,8 @@ from phosphene import image as images
 from phosphene import objectives as obj
 from phosphene.errors import ImageError, ObjectiveError, PhospheneError, UnknownLayerError
 from phosphene.explain import pages
-from phosphene.explain.cells import Cell, Drawing, draw
+from phosphene.explain.cells import Cell, Drawing, draw, how, settled
+from phosphene.explain.layers import about, check_channel, class_of, layer_of
 from phosphene.explain.pages import (
     ACCENT,
     FAINT,
@@ -32,7 +33,6 @@ from phosphene.explain.pages import (
     fitted,
 )
 from phosphene.explain.responses import Response, Skipped, find_pictures, respond
-from phosphene.explain.sheets import about, check_channel, class_of, drawn_size, how, layer_of
 from phosphene.explain.unit_settings import UnitSettings as UnitSettings
 from phosphene.network import Layer, Network
 from phosphene.settings import checked
@@ -187,7 +187,7 @@ class _UnitCard:
         """The same as a generator of `CardStep`; drawings that are done when you stop are kept."""
         chosen = checked(UnitSettings, settings)
         layer, channel = find_unit(network, unit)
-        chosen = chosen.model_copy(update={"size": drawn_size(network, layer, chosen.size)})
+        chosen = settled(network, layer, chosen)
         root, paths = _listed(pictures)
         return _card(network, layer, channel, root, paths, chosen, keep)
 

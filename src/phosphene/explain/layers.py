@@ -1,0 +1,59 @@
+"""Layers and their channels, as a user names them and is told of them."""
+
+from __future__ import annotations
+
+from phosphene.errors import ObjectiveError
+from phosphene.network import Layer, Network
+from phosphene.objectives import IMAGE
+
+
+def layer_of(network: Network, name: str) -> Layer:
+    """A layer by its name or alias; "logits" is the layer of the class scores.
+
+    UnknownLayerError; ObjectiveError for what has no channels.
+    """
+    if name == IMAGE:
+        raise ObjectiveError(f"{name} is the picture itself; a layer was expected")
+    if name == "logits" and name not in {*network.layers, *network.aliases}:
+        name = network.logits_layer
+    layer = network.layers[network.resolve(name)]
+    if layer.channels is None or len(layer.shape) > 3:
+        raise ObjectiveError(
+            f"{layer.name} gives the shape {layer.shape}; maps (C, H, W), tokens (T, C) or "
+            "vectors (C,) were expected"
+        )
+    return layer
+
+
+def check_channel(layer: Layer, channel: int) -> None:
+    """ObjectiveError if the layer does not have it."""
+    count = layer.channels or 0
+    if not 0 <= channel < count:
+        raise ObjectiveError(
+            f"{layer.name} has {count} channels, 0 to {count - 1}; there is no channel {channel}"
+        )
+
+
+def class_of(network: Network, layer: Layer, channel: int) -> str | None:
+    """The class that a channel stands for; None unless the layer has a number for each class."""
+    if len(layer.shape) == 1 and layer.channels == len(network.classes):
+        return network.classes[channel]
+    return None
+
+
+def label_of(network: Network, layer: Layer, channel: int) -> str:
+    """The channel's number, and the name of its class if it has one."""
+    name = class_of(network, layer, channel)
+    return str(channel) if name is None else f"{channel} {name}"
+
+
+def about(layer: Layer) -> str:
+    """A layer in a few words."""
+    kinds = {1: "a vector", 2: "tokens", 3: "maps"}
+    words = [f"{layer.channels} channels", kinds[len(layer.shape)]]
+    if layer.stride is not None:
+        words.append(f"stride {layer.stride} px")
+    words.append(
+        "sees all" if layer.receptive_field is None else f"sees {layer.receptive_field} px"
+    )
+    return ", ".join(words)
