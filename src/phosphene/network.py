@@ -302,6 +302,8 @@ class Network:
                 image = crop.to(faster.device, torch.float32).clone().requires_grad_()
                 energy = sum(a.square().mean() for a in network.activations(image, names).values())
                 assert isinstance(energy, Tensor)
+                if not energy.requires_grad:
+                    return True  # nothing to compare; whoever wants a gradient is told
                 gradients.append(torch.autograd.grad(energy, image)[0].flatten())
             cosine = float(torch.nn.functional.cosine_similarity(*gradients, dim=0))
             self._agreed[key] = cosine >= LEAST_COSINE

@@ -255,7 +255,8 @@ def run(
         raise error
     if all_dead and error is None:
         assert outcome.step is not None
-        complain(f"{dead} no gradient in {outcome.step.steps} steps: dead; nothing was written")
+        steps = f"{outcome.step.steps} step{'s' if outcome.step.steps > 1 else ''}"
+        complain(f"{dead} no gradient in {steps}: dead; nothing was written")
         return FAILED
     if dead and error is None:
         voice.note(f"note: {dead} no gradient: dead, and left grey")

@@ -44,8 +44,10 @@ class _Caricature:
 
 def like(photo: Tensor, settings: dict[str, Any]) -> dict[str, Any]:
     """`settings` with the photo's aspect ratio, unless they have one."""
+    if settings.get("aspect", "auto") != "auto":
+        return settings
     height, width = images.size_of(photo)
-    return {"aspect": min(max(width / height, 0.05), 20)} | settings
+    return settings | {"aspect": min(max(width / height, 0.05), 20)}
 
 
 caricature = _Caricature()

@@ -6,6 +6,7 @@ The other recipes that start a picture and raise an objective (`caricature`, `in
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from phosphene import spec, transforms
 from phosphene.engine import Evaluate, Step, ascend
 from phosphene.errors import InputTooSmallError, NetworkError, NonFiniteError, SettingsError
 from phosphene.evaluation import leaking_relus, shared
+from phosphene.memory import available_memory, in_words
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.parameterization import Fourier, MaCo, Pixels
@@ -122,7 +124,11 @@ def drawn(
     layers = tuple(dict.fromkeys(layer for goal in goals for layer in goal.bound(network).layers))
     fixed = not _takes_any_size(network, layers)
     size = _size(network, layers, s, start, fixed)
-    net = network.prepared(s.device, s.precision, layers=layers, sample=_sample(size, start))
+    sample = _sample(size, start)
+    if fixed:
+        sample = images.resize(sample, (network.input_size, network.input_size)).clamp(0, 1)
+    net = network.prepared(s.device, s.precision, layers=layers, sample=sample)
+    _refuse_too_many(net, layers, size, len(goals) * s.batch)
     bound = [goal.bound(net) for goal in goals]
     generator = torch.Generator().manual_seed(s.seed)
     canvas = _parameterization(s, size, len(goals), start, generator).to(net.device)
@@ -168,6 +174,27 @@ def drawn(
 
 def _shown(image: Tensor, dead: Tensor) -> Tensor:
     return image.clamp(0, 1).where(~dead.view(-1, 1, 1, 1), GREY).float().cpu()
+
+
+def _refuse_too_many(
+    network: Network, layers: Sequence[str], size: tuple[int, int], count: int
+) -> None:
+    """SettingsError for a batch that memory cannot hold: the convolutions' answers, twice."""
+    order = list(network.layers)
+    end = max((order.index(layer) + 1 for layer in layers if layer in order), default=0)
+    values = sum(
+        math.prod(network.layers[name].shape)
+        for name in order[:end]
+        if network.layers[name].kind.startswith("Conv")
+    )
+    area = size[0] * size[1] / network.input_size**2
+    need = 2 * count * values * area * (2 if network.precision == "bf16" else 4)
+    there = available_memory(network.device)
+    if need > there:
+        raise SettingsError(
+            f"{count} pictures of {size[1]}×{size[0]} px at a time take about {in_words(need)}, "
+            f"{in_words(there)} are there: a smaller batch or size, or fewer objectives"
+        )
 
 
 def _goals(objective: Goals, s: VisualizeSettings) -> list[Objective]:

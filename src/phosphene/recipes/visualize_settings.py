@@ -21,7 +21,7 @@ class VisualizeSettings(Settings):
         "auto", description="Longest side, px; auto follows the size that the network knows."
     )
     aspect: float = Field(
-        1.0, ge=0.05, le=20, description="Width over height; that of a photograph, if there is one."
+        1.0, ge=0.05, le=20, description="Width over height; that of a photo to start from, if any."
     )
     batch: int = Field(1, ge=1, le=4096, description="Pictures of each objective.")
     steps: int = Field(256, ge=1, le=100_000, description="Steps of the optimiser.")
@@ -52,7 +52,15 @@ class VisualizeSettings(Settings):
     )
 
 
-class CaricatureSettings(VisualizeSettings):
+class _OfAPhoto(VisualizeSettings):
+    """Of what is drawn from noise, after a photo."""
+
+    aspect: Literal["auto"] | Annotated[float, Field(ge=0.05, le=20)] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        "auto", description="Width over height; auto is the photo's."
+    )
+
+
+class CaricatureSettings(_OfAPhoto):
     """Every setting of a caricature."""
 
     power: float = Field(
@@ -60,7 +68,7 @@ class CaricatureSettings(VisualizeSettings):
     )
 
 
-class InvertSettings(VisualizeSettings):
+class InvertSettings(_OfAPhoto):
     """Every setting of an inversion."""
 
     tv: float = Field(0.1, ge=0, le=1e4, description="Weight against roughness.")
@@ -70,7 +78,7 @@ class AccentuateSettings(VisualizeSettings):
     """Every setting of an accentuation."""
 
     leash: float = Field(
-        1.0, ge=0, le=1e4, description="How strongly the picture is held to the photo."
+        10.0, ge=0, le=1e4, description="How strongly the picture is held to the photo."
     )
     leash_layer: str = Field(
         "auto", description="The earlier layer that holds it; auto is one of fine, local features."
