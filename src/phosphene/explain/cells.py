@@ -168,8 +168,7 @@ def draw(
 
 def _at_once(network: Network, s: VisualizeSettings) -> int:
     side = auto_size(network.input_size) if s.size == "auto" else s.size
-    aspect = 1.0 if s.aspect == "auto" else s.aspect
-    area = side * side * min(aspect, 1 / aspect)
+    area = side * side * min(s.aspect, 1 / s.aspect)
     return max(1, min(s.batch, int(MOST_PIXELS / area)))
 
 

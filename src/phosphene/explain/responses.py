@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from phosphene import graph
 from phosphene import image as images
 from phosphene.errors import ImageError, NetworkError, ObjectiveError
 from phosphene.network import Network
@@ -170,11 +171,15 @@ def _map(network: Network, layer: str, picture: Tensor) -> Tensor:
     """What a layer answers at each place over a picture: `(N, h, w, C)`."""
     picture = picture.to(network.device)
     with torch.no_grad():
-        found = network.activations(picture, [layer])
-    if found[layer].ndim == 3:
+        return _placed(network.activations(picture, [layer])[layer], layer, picture)
+
+
+def _placed(answer: Tensor, layer: str, picture: Tensor) -> Tensor:
+    found = {layer: answer, IMAGE: picture}
+    if answer.ndim == 3:
         # Tokens that are no grid have an order, but no places.
         with suppress(ObjectiveError):
-            return token_grid({**found, IMAGE: picture}, layer)
+            return token_grid(found, layer)
     return cells(found, layer)
 
 
@@ -194,7 +199,8 @@ def receptive_box(
         pictures = torch.full((len(boxes), 3, H, W), 0.5, device=network.device)
         for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
             picture[:, top:bottom, left:right] = torch.nan
-        return _map(network, layer, pictures)[:, y, x].isnan().any(-1).tolist()
+        answer = _plain_answer(network, layer, pictures)
+        return _placed(answer, layer, pictures)[:, y, x].isnan().any(-1).tolist()
 
     if not spoilt([(0, 0, W, H)])[0]:
         return 0, 0, W, H  # something on the way makes numbers of anything
@@ -213,3 +219,25 @@ def receptive_box(
                 unseen[end] = middle
     left, top, right, bottom = seen
     return left - 1, top - 1, W - right + 1, H - bottom + 1
+
+
+def _plain_answer(network: Network, layer: str, pictures: Tensor) -> Tensor:
+    """What the module itself gives, step by step: faster forms of it may make 0 of not a number."""
+    found: list[Tensor] = []
+    module = network.module.get_submodule(layer)
+
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+        answer = graph.first_of(output, Tensor)
+        if answer is not None:
+            found[:] = [answer.clone()]  # what follows may work in place
+
+    handle = module.register_forward_hook(note)
+    try:
+        with torch.no_grad():
+            network.module(network.preprocess(pictures))
+    except Exception:
+        if not found:  # else it is what comes after the layer that failed
+            raise
+    finally:
+        handle.remove()
+    return found[0].float()
