@@ -181,7 +181,7 @@ def test_layers_get_a_picture_each(say: Any) -> None:
     [
         (1, None, (6, 8)),
         (4, None, (16, 20)),
-        (5, None, (26, 20)),
+        (5, None, (16, 32)),
         (6, 6, (6, 68)),
         (3, 2, (16, 20)),
     ],

@@ -19,7 +19,7 @@ def grid(pictures: Tensor, *, columns: int | None = None, gap: int = GAP) -> Ten
     if count == 1:
         return pictures
     if columns is None:
-        columns = min(count, max(1, round(math.sqrt(count * (height + gap) / (width + gap)))))
+        columns = min(count, math.ceil(math.sqrt(count * (height + gap) / (width + gap))))
     rows = -(-count // columns)
     sheet = pictures.new_ones(
         1, channels, rows * (height + gap) - gap, columns * (width + gap) - gap
