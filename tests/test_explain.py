@@ -240,6 +240,8 @@ def test_a_cell_is_what_it_is_alone(kind: str, toy: Network) -> None:
     together = sheet(toy, "third", batch=8, keep=False, **s)
     pairs = sheet(toy, "third", [6, 1], batch=2, keep=False, **s)
     torch.testing.assert_close(pairs.cells, together.cells[[6, 1]], atol=LEVEL, rtol=0)
+    singly = sheet(toy, "third", [2, 5, 6], batch=1, keep=False, **s)
+    torch.testing.assert_close(singly.cells, together.cells[[2, 5, 6]], atol=LEVEL, rtol=0)
     settings = settled(toy, layer_of(toy, "third"), SheetSettings(**s))
     given = s | {"transforms": settings.transforms, "learning_rate": settings.learning_rate}
     for channel in (0, 6):
