@@ -92,10 +92,11 @@ class StyleSettings(VisualizeSettings):
     style_weight: float = Field(
         1.0, ge=0, le=1e4, description="Of the style, where the content's is 1."
     )
+    tv: float = Field(0.5, ge=0, le=1e4, description="Weight against roughness.")
     style_layers: tuple[str, ...] = Field(
         (), description="Whose textures are taken; by default one of each size of map."
     )
     content_layer: str = Field("auto", description="Whose things stay in their places.")
     transforms: Literal["auto", "robust", "gentle", "crops", "none"] = Field(
-        "none", description="How the picture is moved before the network sees it."
+        "gentle", description="How the picture is moved before the network sees it."
     )
