@@ -27,12 +27,12 @@ EPILOGUE = """Examples:
   phosphene dream sky.jpg -o out.webp --objective "2*mixed4b + mixed4d:42"
   phosphene dream sky.jpg --guide flowers.jpg --keep-colors
   phosphene dream --start noise --size 512     without a photo
-  phosphene visualize mixed4c:12               what a unit responds to, from noise
+  phosphene visualize mixed4c:12               what a unit responds to
   phosphene visualize logits:dumbbell --network dreamnet-robust --batch 4
-  phosphene caricature lion.jpg                what a layer sees in it, exaggerated
-  phosphene invert lion.jpg --layer mixed4d    what a layer still knows of it
+  phosphene caricature lion.jpg                what a layer sees in it
+  phosphene invert lion.jpg --layer mixed4d    what it still knows of it
   phosphene accentuate lion.jpg mixed4c:12     what excites the unit there
-  phosphene style lion.jpg flowers.jpg         one's things in the other's textures
+  phosphene style lion.jpg flowers.jpg         in the other's textures
   phosphene sheet dreamnet mixed4c             every channel of a layer, on one page
   phosphene unit dreamnet mixed4c:42 --pictures photos   one of them, from four sides
   phosphene layers dreamnet                    what can be dreamt

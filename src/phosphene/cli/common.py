@@ -35,11 +35,11 @@ class Telling:
 
     recipe: Annotated[Path | None, Parameter(group=OUT)] = None
     """A JSON file for the recipe, too."""
-    force: Annotated[bool, Parameter(group=OUT, negative=())] = False
+    force: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False
     """Replace files that are there. Never an input."""
-    quiet: Annotated[bool, Parameter(group=OUT, negative=())] = False
+    quiet: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False
     """Say nothing but errors."""
-    verbose: Annotated[bool, Parameter(group=OUT, negative=())] = False
+    verbose: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False
     """Say what is done with what."""
 
     def voice(self) -> Voice:

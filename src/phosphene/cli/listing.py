@@ -167,7 +167,7 @@ def objectives() -> int:
     if sys.stdout.isatty():
         to_stdout(
             '\nAdd and weigh them: "2*mixed4b + mixed4d:42,17 - 0.1*tv()". A bare name is a layer, '
-            "name:42 its\nchannel 42; phosphene layers lists them."
+            "name:42 its\nchannel 42, logits:dumbbell a class; phosphene layers lists them."
         )
     return DONE
 

@@ -59,7 +59,7 @@ def output_flag(default: str) -> Parameter:
 def visualize(
     *objective: Annotated[str, Parameter(group=WHAT)],
     network: Network = "dreamnet",
-    negative: Annotated[bool, Parameter(group=WHAT, negative=())] = False,
+    negative: Annotated[bool, Parameter(group=WHAT, negative=(), show_default=False)] = False,
     start: Annotated[Path | None, Parameter(group=WHAT, show_default=lambda _: "noise")] = None,
     output: Annotated[
         Path | None, output_flag("OBJECTIVE.png, or visualize.png of several")
