@@ -91,6 +91,9 @@ def ascend(
         with torch.enable_grad():  # whoever consumes the steps may have turned it off
             image = parameterization()
             seen = image if transform is None else transform(image, generator)
+            # Fast networks make 0 of what is not a number, so nobody else would tell.
+            if index == 0 and not _finite(seen.detach(), ()):
+                raise _lost("picture", octave, index, good)
             score, slope = evaluate(seen.detach())
             slopes = list(torch.autograd.grad(seen, parameters, slope))
         # A large picture's memory is for the next step, not for what this one leaves behind.
@@ -98,11 +101,7 @@ def ascend(
         if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
             if not _finite(score, slopes):
                 what = "score" if not _finite(score, ()) else "gradient"
-                raise NonFiniteError(
-                    f"the {what} is no longer a finite number, in octave {octave + 1}, step "
-                    f"{index + 1}; a smaller step size or precision fp32 may help",
-                    good,
-                )
+                raise _lost(what, octave, index, good)
             good = image.detach().clone() if copies else image.detach()
         stop = stop_above is not None and float(score.mean()) > stop_above
         if not stop:
@@ -122,6 +121,14 @@ def ascend(
         yield Step(octave, octaves, index, steps, score, image, last)
         if last:
             return
+
+
+def _lost(what: str, octave: int, index: int, good: Tensor | None) -> NonFiniteError:
+    return NonFiniteError(
+        f"the {what} is no longer a finite number, in octave {octave + 1}, step {index + 1}; "
+        "a smaller step size or precision fp32 may help",
+        good,
+    )
 
 
 def _finite(score: Tensor, slopes: Iterable[Tensor]) -> bool:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from phosphene.engine import Evaluate
 from phosphene.errors import NetworkError
+from phosphene.fused import aside
 from phosphene.network import Network
 from phosphene.objectives import Activations, Objective
 
@@ -105,7 +106,7 @@ def leaking_relus() -> Iterator[None]:
     negative inputs does; what would lower them further does not. It holds for modules and functions
     alike and leaves nothing behind. lucid's `redirected_relu_grad`, after Olah et al. 2017.
     """
-    with _Leaking():
+    with aside(), _Leaking():
         yield
 
 

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from phosphene.fused import thrift
 from phosphene.network import Network
 from phosphene.objectives import Objective
 
@@ -31,6 +32,15 @@ class lean(TorchFunctionMode):  # noqa: N801 - reads as the function that it is 
     Results and gradients with respect to the picture are unchanged. Operations whose weights ask
     for a gradient are left alone; a gradient cannot be differentiated again.
     """
+
+    def __enter__(self) -> Any:
+        self._thrift = thrift()
+        self._thrift.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._thrift.__exit__(*error)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from phosphene import memory as planner
 from phosphene.errors import NetworkError, SettingsError
+from phosphene.fused import aside
 from phosphene.lean import bytes_per_pixel, lean
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, Activations, Objective, cells
@@ -282,12 +283,15 @@ def _reach(
 
 @contextmanager
 def _plainly_computed() -> Iterator[None]:
-    """Convolutions position by position: by Winograd or Fourier, NaN would reach neighbours."""
+    """Convolutions position by position: by Winograd or Fourier, NaN would reach neighbours.
+
+    And ReLUs by themselves: together with a convolution they make 0 of it.
+    """
     held = torch.backends.mkldnn.enabled
     # Its own flags() also sets a precision that not every build of torch has, which warns.
     torch.backends.mkldnn.enabled = False
     try:
-        with torch.backends.cudnn.flags(enabled=False):
+        with torch.backends.cudnn.flags(enabled=False), aside():
             yield
     finally:
         torch.backends.mkldnn.enabled = held

@@ -1,0 +1,705 @@
+"""A cut network as a program for the processor: its answer and its gradient, written out.
+
+What autograd would do for any module is done here once, for a frozen one: convolution and ReLU are
+one call, the gradient of a convolution is a convolution with the weights turned round, parallel
+convolutions of one map give theirs in one call, and nothing is kept that only a weight's gradient
+would need. What has no form of its own here goes through autograd, operation by operation.
+
+Weights are not laid out for the processor beforehand: the layout that it wants changes with the
+size of the picture, and a wrong one costs it more than laying them out by the way.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
+from torch.fx.node import map_arg
+
+Pair = tuple[int, int]
+LAST = torch.channels_last
+# A strided convolution of so few channels has a slow gradient of its own: that of the picture.
+FEW_CHANNELS = 4
+
+_stepped_aside: ContextVar[bool] = ContextVar("stepped_aside", default=False)
+_thrifty: ContextVar[bool] = ContextVar("thrifty", default=False)
+
+
+class UnfitError(Exception):
+    """The graph holds something that no program can be made of; the module itself still runs."""
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Inside, networks run as the modules they are: for what looks at single operations."""
+    token = _stepped_aside.set(True)
+    try:
+        yield
+    finally:
+        _stepped_aside.reset(token)
+
+
+def stepped_aside() -> bool:
+    """Whether we are `aside`."""
+    return _stepped_aside.get()
+
+
+@contextmanager
+def thrift() -> Iterator[None]:
+    """Inside, less is kept for the gradient, which takes a little longer."""
+    token = _thrifty.set(True)
+    try:
+        yield
+    finally:
+        _thrifty.reset(token)
+
+
+class Slope(NamedTuple):
+    """A gradient on its way, and whether it is ours to write over."""
+
+    value: Tensor
+    ours: bool
+
+
+class _Operation(Protocol):
+    """One operation: `backward` gives a gradient for each input of `forward`."""
+
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]: ...
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]: ...
+
+
+# Operations ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Convolution:
+    """A convolution, with the ReLU after it if nothing else sees what is between them."""
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+    relu: bool
+
+    @property
+    def key(self) -> object:
+        """Alike for convolutions whose gradients can be had in one; None where in none."""
+        if self.stride != (1, 1) or self.dilation != (1, 1) or self.groups != 1:
+            return None
+        kernel = tuple(self.weight.shape[2:])
+        if any(p >= k for p, k in zip(self.padding, kernel, strict=True)):
+            return None
+        return kernel, self.padding
+
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        (x,) = inputs
+        output = torch.ops.mkldnn._convolution_pointwise(
+            x,
+            self.weight,
+            self.bias,
+            self.padding,
+            self.stride,
+            self.dilation,
+            self.groups,
+            "relu" if self.relu else "none",
+            [],
+            "",
+        )
+        return output, x.shape
+
+    def passed(self, slope: Slope, output: Tensor | None, into: Tensor | None = None) -> Tensor:
+        """The gradient before the ReLU, written to `into` if it is given."""
+        if self.relu:
+            assert output is not None
+            return _where_positive(slope, output, into)
+        if into is None:
+            return slope.value
+        return into.copy_(slope.value)
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        passed = self.passed(slope, output)
+        if self.stride[0] > 1 and self._of_a_picture:
+            return [Slope(self._spread(passed, kept), True)]
+        values, _, _ = torch.ops.aten.convolution_backward(
+            passed,
+            torch.empty(kept, dtype=passed.dtype, memory_format=LAST),
+            self.weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            [0, 0],
+            self.groups,
+            [True, False, False],
+        )
+        return [Slope(values, True)]
+
+    @property
+    def _of_a_picture(self) -> bool:
+        return (
+            self.weight.shape[1] <= FEW_CHANNELS
+            and self.groups == 1
+            and self.dilation == (1, 1)
+            and len({*self.stride}) == len({*self.padding}) == len({*self.weight.shape[2:]}) == 1
+        )
+
+    def _spread(self, slope: Tensor, shape: torch.Size) -> Tensor:
+        """The gradient with respect to a picture under stride: a convolution gives all px of a
+        stride's square as channels, and a shuffle lays them out."""
+        step = self.stride[0]
+        weight, first, last = self._by_square
+        height, width = (-(-side // step) for side in shape[-2:])
+        # One padding for both ends, enough for either; what is too much in front is left out.
+        before = -first
+        pad = [
+            max(before, side - 1 + last - (given - 1), 0)
+            for side, given in zip((height, width), slope.shape[-2:], strict=True)
+        ]
+        squares = torch.ops.mkldnn._convolution_pointwise(
+            slope, weight, None, pad, [1, 1], [1, 1], 1, "none", [], ""
+        )
+        down, right = pad[0] - before, pad[1] - before
+        squares = squares[..., down : down + height, right : right + width]
+        return F.pixel_shuffle(squares, step)[..., : shape[-2], : shape[-1]]
+
+    @functools.cached_property
+    def _by_square(self) -> tuple[Tensor, int, int]:
+        """Weights from outputs i + u, u from `first` to `last`, to the px of square i."""
+        step, padding, kernel = self.stride[0], self.padding[0], self.weight.shape[2]
+        # Output i takes px step * i - padding + k; so px step * i + a takes outputs i + u with
+        # k = a + padding - step * u.
+        first = -((kernel - 1 - padding) // step)
+        last = (step - 1 + padding) // step
+        span = last - first + 1
+        taps = [
+            (a, u - first, a + padding - step * u)
+            for a in range(step)
+            for u in range(first, last + 1)
+            if 0 <= a + padding - step * u < kernel
+        ]
+        spread = self.weight.new_zeros(
+            self.weight.shape[1], step, step, len(self.weight), span, span
+        )
+        for a, u, k in taps:
+            for b, v, m in taps:
+                spread[:, a, b, :, u, v] = self.weight[:, :, k, m].T
+        return spread.flatten(0, 2).contiguous(memory_format=LAST), first, last
+
+
+@dataclass(frozen=True, eq=False)
+class _Siblings:
+    """Stride-1 convolutions of one map, whose gradients to it come of one call."""
+
+    members: tuple[_Convolution, ...]
+
+    @functools.cached_property
+    def turned(self) -> Tensor:
+        """The weights of a convolution that goes the other way."""
+        weight = torch.cat([member.weight for member in self.members])
+        return weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=LAST)
+
+    def backward(self, slopes: Tensor, onto: Slope | None) -> Slope:
+        """slopes: those before the ReLUs, one after the other along the channels."""
+        first = self.members[0]
+        kernel = first.weight.shape[2:]
+        padding = [k - 1 - p for k, p in zip(kernel, first.padding, strict=True)]
+        given = slopes, self.turned, None, padding, [1, 1], [1, 1], 1
+        if onto is not None and onto.ours and onto.value.is_contiguous(memory_format=LAST):
+            add: Any = torch.ops.mkldnn._convolution_pointwise_.binary
+            return Slope(add(onto.value, *given, "add", 1.0, None, [], None), True)
+        value = torch.ops.mkldnn._convolution_pointwise(*given, "none", [], "")
+        return Slope(value if onto is None else value.add_(onto.value), True)
+
+
+@dataclass(frozen=True, eq=False)
+class _ReLU:
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        return inputs[0].relu(), None
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        assert output is not None
+        return [Slope(_where_positive(slope, output, None), True)]
+
+
+@dataclass(frozen=True, eq=False)
+class _MaxPool:
+    options: tuple[Any, ...]
+
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        (x,) = inputs
+        output, places = torch.ops.aten.max_pool2d_with_indices(x, *self.options)
+        return output, (x.shape, places.int() if keep and _thrifty.get() else places)
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        shape, places = kept
+        like = torch.empty(shape, dtype=slope.value.dtype, memory_format=LAST)
+        value = torch.ops.aten.max_pool2d_with_indices_backward(
+            slope.value, like, *self.options, places.long()
+        )
+        return [Slope(value, True)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Concatenation:
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        return torch.cat(list(inputs), 1), [x.shape[1] for x in inputs]
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        return [Slope(part, slope.ours) for part in slope.value.split(kept, 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        return inputs[0] + inputs[1], [x.shape for x in inputs]
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        # Both get the same tensor, so that neither may write over it.
+        return [Slope(slope.value.sum_to_size(shape), False) for shape in kept]
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """What does nothing in evaluation mode."""
+
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        return inputs[0], None
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        return [slope]
+
+
+@dataclass(frozen=True, eq=False)
+class _Other:
+    """Any operation of tensors that gives one tensor, by way of autograd."""
+
+    call: Callable[[Sequence[Tensor]], Any]
+
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        if not keep:
+            return self._called(inputs), None
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in inputs]
+            output = self._called(leaves)
+        if not output.requires_grad:
+            raise UnfitError("an operation without a gradient")
+        return output.detach(), (leaves, output)
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        leaves, result = kept
+        found = torch.autograd.grad(result, leaves, slope.value, allow_unused=True)
+        return [
+            Slope(torch.zeros_like(x) if g is None else g, False)
+            for x, g in zip(leaves, found, strict=True)
+        ]
+
+    def _called(self, inputs: Sequence[Tensor]) -> Tensor:
+        output = self.call(inputs)
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            raise UnfitError("an operation that gives no tensor of real numbers")
+        return output
+
+
+def _where_positive(slope: Slope, output: Tensor, into: Tensor | None) -> Tensor:
+    if into is None:
+        into = slope.value if slope.ours else torch.empty_like(output, memory_format=LAST)
+    return torch.ops.aten.threshold_backward.grad_input(slope.value, output, 0, grad_input=into)
+
+
+# Programs -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Step:
+    operation: _Operation | _Convolution
+    inputs: tuple[int, ...]
+    output: int
+    last_uses: tuple[int, ...]  # values that no later step wants
+
+
+@dataclass(frozen=True)
+class _Family:
+    """A set of `_Siblings` in a program, and where each begins along the channels."""
+
+    siblings: _Siblings
+    steps: tuple[int, ...]
+    starts: tuple[int, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.starts[-1] + len(self.siblings.members[-1].weight)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph of one picture, as steps: `program(values) -> {layer: activation}`, differentiable.
+
+    Values are numbered; the picture is 0.
+    """
+
+    steps: tuple[_Step, ...]
+    outputs: dict[str, int]
+    families: dict[int, _Family]  # by step
+    whole: dict[int, tuple[int, int]]  # value -> the concatenation that alone uses it, its place
+
+    def __call__(self, values: Tensor) -> dict[str, Tensor]:
+        numbers = list(dict.fromkeys(self.outputs.values()))
+        if torch.is_grad_enabled() and values.requires_grad:
+            found: Any = _Run.apply(values, self, numbers)
+        else:
+            found = self.forward(values, numbers, None)
+        named = dict(zip(numbers, found, strict=True))
+        return {layer: named[number] for layer, number in self.outputs.items()}
+
+    def forward(
+        self, values: Tensor, numbers: Sequence[int], kept: dict[int, Any] | None
+    ) -> tuple[Tensor, ...]:
+        """Run; what the gradient needs goes to `kept`, by step, and outputs by −1 − value."""
+        known: dict[int, Tensor] = {0: values}
+        for index, step in enumerate(self.steps):
+            inputs = [known[number] for number in step.inputs]
+            output, more = step.operation.forward(inputs, kept is not None)
+            known[step.output] = output
+            if kept is not None:
+                kept[index] = more
+                if isinstance(step.operation, _ReLU) or getattr(step.operation, "relu", False):
+                    kept[-1 - step.output] = output
+                elif isinstance(step.operation, _Concatenation):
+                    self._let_go(step, output, kept)
+            for number in step.last_uses:
+                del known[number]
+        return tuple(known[number] for number in numbers)
+
+    def _let_go(self, step: _Step, output: Tensor, kept: dict[int, Any]) -> None:
+        """Parts that are kept for the sign of their values need not lie there twice."""
+        start, output = (
+            0,
+            output.detach(),
+        )  # or a layer's output and its graph would hold each other
+        for number, width in zip(step.inputs, kept[self._index(step)], strict=True):
+            if self.whole.get(number) == (step.output, start) and -1 - number in kept:
+                kept[-1 - number] = output[:, start : start + width]
+            start += width
+
+    def _index(self, step: _Step) -> int:
+        return step.output - 1
+
+    def backward(
+        self, slopes: dict[int, Slope], kept: dict[int, Any], outputs: dict[int, Tensor]
+    ) -> Tensor | None:
+        """The gradient with respect to the picture, from those with respect to outputs."""
+        gathered: dict[int, Tensor] = {}  # by a family's first step
+        for index in range(len(self.steps) - 1, -1, -1):
+            step = self.steps[index]
+            slope = slopes.pop(step.output, None)
+            more = kept.pop(index)
+            output = kept.pop(-1 - step.output, None)
+            if output is None:
+                output = outputs.get(step.output)
+            family = self.families.get(index)
+            if family is not None:
+                self._gather(family, index, slope, output, more, slopes, gathered)
+            elif slope is not None:
+                found = step.operation.backward(slope, output, more)
+                del slope
+                for number, part in zip(step.inputs, found, strict=True):
+                    _add(slopes, number, part)
+        result = slopes.pop(0, None)
+        return None if result is None else result.value
+
+    def _gather(
+        self,
+        family: _Family,
+        index: int,
+        slope: Slope | None,
+        output: Tensor | None,
+        shape: torch.Size,
+        slopes: dict[int, Slope],
+        gathered: dict[int, Tensor],
+    ) -> None:
+        """Note one sibling's gradient; at the first in order, which comes last, use them all."""
+        first, place = family.steps[0], family.steps.index(index)
+        member = family.siblings.members[place]
+        if slope is not None:
+            if len(family.steps) == 1:
+                gathered[first] = member.passed(slope, output)
+            else:
+                if first not in gathered:
+                    total = (shape[0], family.channels, *slope.value.shape[2:])
+                    gathered[first] = torch.empty(
+                        total, dtype=slope.value.dtype, memory_format=LAST
+                    )
+                    if any(self.steps[i].output not in slopes for i in family.steps if i < index):
+                        gathered[first].zero_()
+                start = family.starts[place]
+                into = gathered[first][:, start : start + len(member.weight)]
+                member.passed(slope, output, into)
+        if index == first and first in gathered:
+            number = self.steps[index].inputs[0]
+            slopes[number] = family.siblings.backward(gathered.pop(first), slopes.get(number))
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, program: Program, numbers: list[int]) -> Any:
+        kept: dict[int, Any] = {}
+        found = program.forward(values, numbers, kept)
+        for number in numbers:
+            kept.pop(-1 - number, None)  # or output and graph would hold one another for ever
+        ctx.program, ctx.numbers, ctx.kept = program, numbers, kept
+        ctx.once = _thrifty.get()
+        ctx.save_for_backward(*found)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        outputs = dict(zip(ctx.numbers, ctx.saved_tensors, strict=True))
+        slopes = {
+            number: Slope(grad.contiguous(memory_format=LAST) if grad.ndim == 4 else grad, False)
+            for number, grad in zip(ctx.numbers, grads, strict=True)
+            if grad is not None
+        }
+        kept = ctx.kept if ctx.once else dict(ctx.kept)
+        return ctx.program.backward(slopes, kept, outputs), None, None
+
+
+def _add(slopes: dict[int, Slope], number: int, part: Slope) -> None:
+    before = slopes.get(number)
+    if before is None:
+        slopes[number] = part
+    elif before.ours:
+        slopes[number] = Slope(before.value.add_(part.value), True)
+    elif part.ours:
+        slopes[number] = Slope(part.value.add_(before.value), True)
+    else:
+        slopes[number] = Slope(before.value + part.value, True)
+
+
+# From a graph -------------------------------------------------------------------------------------
+
+
+def available() -> bool:
+    """Whether this build of PyTorch has what programs are made of."""
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name)
+        for name in ("_convolution_pointwise", "_convolution_pointwise_")
+    )
+
+
+def program(cut: fx.GraphModule) -> Program:
+    """The program of a folded graph that gives `{layer: activation}`; UnfitError if it has none.
+
+    Weights on the processor, in float32 or bfloat16.
+    """
+    if not available():
+        raise UnfitError("PyTorch without oneDNN")
+    modules: dict[str, nn.Module] = dict(cut.named_modules())
+    nodes = list(cut.graph.nodes)
+    (end,) = (node for node in nodes if node.op == "output")
+    outputs: dict[str, fx.Node] = end.args[0]
+    captured = set(outputs.values())
+    constants: dict[fx.Node, Any] = {}
+    numbers: dict[fx.Node, int] = {}
+    made: list[tuple[_Operation, tuple[fx.Node, ...], fx.Node]] = []
+    fused: dict[fx.Node, fx.Node] = {}  # a ReLU -> the convolution that does it
+    for node in nodes:
+        if node.op == "output":
+            continue
+        if node.op == "placeholder":
+            numbers[node] = 0
+        elif node.op == "get_attr":
+            constants[node] = operator.attrgetter(str(node.target))(cut)
+        elif node in fused:
+            continue
+        else:
+            operation, inputs = _operation(node, modules, constants)
+            result = node
+            after = _relu_after(node, modules)
+            if isinstance(operation, _Convolution) and after and node not in captured:
+                operation = replace(operation, relu=True)
+                fused[after] = node
+                result = after
+            if any(i not in numbers for i in inputs):
+                raise UnfitError(f"{node} works on something besides the picture")
+            numbers[result] = len(made) + 1
+            made.append((operation, inputs, result))
+    for operation, *_ in made:
+        if isinstance(operation, _Convolution) and not operation.weight.isfinite().all():
+            raise UnfitError("weights that are not finite, of which oneDNN's ReLU would make 0")
+    if not made or any(node not in numbers for node in captured):
+        raise UnfitError("a layer that does not depend on the picture")
+    return _linked(made, numbers, {layer: numbers[node] for layer, node in outputs.items()})
+
+
+def _linked(
+    made: list[tuple[_Operation, tuple[fx.Node, ...], fx.Node]],
+    numbers: dict[fx.Node, int],
+    outputs: dict[str, int],
+) -> Program:
+    uses: dict[int, list[int]] = {}
+    for index, (_, inputs, _) in enumerate(made):
+        for node in inputs:
+            uses.setdefault(numbers[node], []).append(index)
+    wanted = set(outputs.values())
+    steps, whole = [], {}
+    for index, (operation, inputs, result) in enumerate(made):
+        mine = tuple(numbers[node] for node in inputs)
+        over = tuple(n for n in dict.fromkeys(mine) if uses[n][-1] == index and n not in wanted)
+        if numbers[result] not in uses and numbers[result] not in wanted:
+            raise UnfitError("a step that nothing uses")
+        steps.append(_Step(operation, mine, numbers[result], over))
+        if isinstance(operation, _Concatenation):
+            start = 0
+            for number in mine:
+                before = made[number - 1][0] if number else None
+                if not isinstance(before, _Convolution):
+                    break  # how wide it is, only a run tells
+                if uses[number] == [index] and number not in wanted:
+                    whole[number] = (numbers[result], start)
+                start += len(before.weight)
+    groups: dict[object, list[int]] = {}
+    for index, step in enumerate(steps):
+        if isinstance(step.operation, _Convolution) and (key := step.operation.key) is not None:
+            groups.setdefault((step.inputs[0], key), []).append(index)
+    families = {}
+    for group in groups.values():
+        members = tuple(steps[index].operation for index in group)
+        starts, channels = [], 0
+        for member in members:
+            starts.append(channels)
+            channels += len(member.weight)
+        family = _Family(_Siblings(members), tuple(group), tuple(starts))
+        families.update(dict.fromkeys(group, family))
+    return Program(tuple(steps), outputs, families, whole)
+
+
+def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return type(modules[str(node.target)]) is nn.ReLU
+    if node.op == "call_function":
+        return node.target in (F.relu, F.relu_, torch.relu, torch.relu_)
+    return node.op == "call_method" and node.target in ("relu", "relu_")
+
+
+def _relu_after(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    users = list(node.users)
+    return users[0] if len(users) == 1 and _is_relu(users[0], modules) else None
+
+
+def _operation(
+    node: fx.Node, modules: dict[str, nn.Module], constants: dict[fx.Node, Any]
+) -> tuple[Any, tuple[fx.Node, ...]]:
+    """The operation of a node, and the nodes that it takes from."""
+    module = modules[str(node.target)] if node.op == "call_module" else None
+    one = tuple(node.all_input_nodes)
+    if len(one) == 1 and one[0] not in constants:
+        if _is_plain_convolution(module):
+            return _convolution(module), one
+        if _is_relu(node, modules):
+            return _ReLU(), one
+        if (options := _pooling(node, module)) is not None:
+            return _MaxPool(options), one
+        if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
+            return _Same(), one
+        if node.target is F.dropout and not node.kwargs.get("training", True):
+            return _Same(), one
+    if node.target is torch.cat and not set(one) & set(constants):
+        parts, axis = node.args[0], node.kwargs.get("dim", (*node.args, 0, 0)[1])
+        if isinstance(parts, (tuple, list)) and axis == 1:
+            return _Concatenation(), tuple(parts)  # pyright: ignore[reportReturnType]
+    adds = node.target in (operator.add, operator.iadd, torch.add) and not node.kwargs
+    if adds and all(isinstance(a, fx.Node) and a not in constants for a in node.args):
+        return _Sum(), tuple(node.args)  # pyright: ignore[reportReturnType]
+    return _other(node, module, constants)
+
+
+def _is_plain_convolution(module: nn.Module | None) -> TypeGuard[nn.Conv2d]:
+    return (
+        type(module) is nn.Conv2d
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
+
+
+def _convolution(module: nn.Conv2d) -> _Convolution:
+    def pair(value: Any) -> Pair:
+        return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+    return _Convolution(
+        module.weight.detach().contiguous(memory_format=LAST),
+        None if module.bias is None else module.bias.detach(),
+        pair(module.stride),
+        pair(module.padding),
+        pair(module.dilation),
+        module.groups,
+        False,
+    )
+
+
+def _pooling(node: fx.Node, module: nn.Module | None) -> tuple[Any, ...] | None:
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    if type(module) is nn.MaxPool2d:
+        if module.return_indices:
+            return None
+        given = {name: getattr(module, name) for name in names}
+    elif node.target in (F.max_pool2d, torch.max_pool2d):
+        if len(node.args) > 6 or node.kwargs.get("return_indices"):
+            return None
+        # fx sees the function that decides whether to return places, with all of its arguments.
+        given = dict(zip(names, node.args[1:], strict=False))
+        given |= {k: v for k, v in node.kwargs.items() if k in names}
+    else:
+        return None
+
+    def pair(value: Any) -> list[int]:
+        values = [value] if isinstance(value, int) else list(value)
+        return values * 2 if len(values) == 1 else values
+
+    kernel = pair(given["kernel_size"])
+    stride = given.get("stride") or kernel
+    return (
+        kernel,
+        pair(stride),
+        pair(given.get("padding", 0)),
+        pair(given.get("dilation", 1)),
+        bool(given.get("ceil_mode", False)),
+    )
+
+
+def _other(
+    node: fx.Node, module: nn.Module | None, constants: dict[fx.Node, Any]
+) -> tuple[_Other, tuple[fx.Node, ...]]:
+    inputs = tuple(i for i in node.all_input_nodes if i not in constants)
+    if not inputs:
+        raise UnfitError(f"{node} does not depend on the picture")
+    target: Any = node.target
+    if getattr(module, "inplace", False):
+        module = copy.copy(module)
+        module.inplace = False  # pyright: ignore
+
+    def call(values: Sequence[Tensor]) -> Any:
+        here = constants | dict(zip(inputs, values, strict=True))
+        args = map_arg(node.args, lambda n: here[n])
+        kwargs = map_arg(node.kwargs, lambda n: here[n])
+        if module is not None:
+            return module(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        return target(*args, **kwargs)
+
+    return _Other(call), inputs

@@ -1,0 +1,237 @@
+"""Programs against autograd through the module itself."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from phosphene import Network, fused, graph, load_network
+from phosphene import objectives as obj
+from phosphene.evaluation import leaking_relus, whole
+
+pytestmark = pytest.mark.skipif(not fused.available(), reason="PyTorch without oneDNN")
+
+
+def compared(
+    module: nn.Module, layers: tuple[str, ...], size: tuple[int, int], *, channels: int = 3
+) -> fused.Program:
+    """Answers and gradient of the program of a module, held to autograd through the module."""
+    module = module.eval().requires_grad_(False)
+    program = fused.program(graph.trace(module).cut(layers))
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, channels, *size, generator=generator)
+    image = image.contiguous(memory_format=torch.channels_last)
+    found: dict[str, Tensor] = {}
+    hooks = [
+        module.get_submodule(name).register_forward_hook(
+            lambda _m, _i, out, name=name: found.__setitem__(name, out.clone())
+        )
+        for name in layers
+    ]
+    a, b = image.clone().requires_grad_(), image.clone().requires_grad_()
+    module(a)
+    for hook in hooks:
+        hook.remove()
+    weights = {name: torch.randn(out.shape, generator=generator) for name, out in found.items()}
+    expected = sum((found[name] * weights[name]).sum() for name in layers)
+    answers = program(b)
+    got = sum((answers[name] * weights[name]).sum() for name in layers)
+    for name in layers:
+        torch.testing.assert_close(answers[name], found[name], rtol=1e-4, atol=1e-5)
+    (slope,) = torch.autograd.grad(expected, a)
+    (mine,) = torch.autograd.grad(got, b)
+    assert float((mine - slope).norm() / slope.norm()) < 1e-5
+    with torch.no_grad():
+        again = program(image)
+    for name in layers:
+        torch.testing.assert_close(again[name], answers[name].detach())
+    return program
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 4),
+    padding=st.integers(0, 4),
+    dilation=st.integers(1, 2),
+    channels=st.integers(1, 6),
+    size=st.tuples(st.integers(15, 24), st.integers(15, 24)),
+)
+def test_a_convolutions_gradient_is_autograds(
+    kernel: int, stride: int, padding: int, dilation: int, channels: int, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, 5, kernel, stride, padding, dilation)
+    compared(nn.Sequential(conv, nn.ReLU(), nn.Conv2d(5, 3, 1)), ("2",), size, channels=channels)
+
+
+class Forked(nn.Module):
+    """One map into many hands: convolutions alike and unlike, pooling, sums, concatenations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, 1, 1)
+        self.a = nn.Conv2d(8, 4, 1)
+        self.b = nn.Conv2d(8, 6, 1)
+        self.c = nn.Conv2d(8, 8, 3, 1, 1)
+        self.d = nn.Conv2d(8, 8, 3, 2, 1)
+        self.grouped = nn.Conv2d(8, 8, 3, 1, 1, groups=4)
+        self.pool = nn.MaxPool2d(3, 1, 1)
+        self.tail = nn.Conv2d(18, 8, 3, 1, 1)
+        self.act = nn.ReLU6(inplace=True)
+        self.relu = nn.ReLU(inplace=True)
+        self.drop = nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.stem(x))
+        a, b = self.a(x), F.relu(self.b(x))
+        c = self.relu(self.c(x))
+        joined = torch.cat([a, b, self.pool(x)], 1)
+        y = self.act(self.tail(joined)) + c
+        y = y * torch.sigmoid(self.grouped(x))
+        return F.max_pool2d(self.drop(y), 3, 2, ceil_mode=True).relu() + self.d(x)[..., :8, :10]
+
+
+def test_branches_sums_products_and_slices() -> None:
+    compared(Forked(), ("tail",), (17, 21))
+    compared(Forked(), ("d", "grouped", "b", "act"), (17, 21))
+    compared(nn.Sequential(Forked(), nn.ReLU()), ("1", "0.c"), (17, 21))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "size"),
+    [
+        ("googlenet", ("inception4a", "inception3b.branch2.1.conv"), (64, 80)),
+        ("vgg11_bn", ("features.15",), (48, 40)),
+        ("resnet18", ("layer3", "layer1.0.relu"), (64, 48)),
+        ("densenet121", ("features.transition1",), (40, 48)),
+        ("squeezenet1_1", ("features.7", "features.6.expand3x3"), (64, 64)),
+        ("mobilenet_v2", ("features.5",), (48, 48)),
+        ("alexnet", ("features.11",), (80, 96)),
+    ],
+)
+def test_published_architectures(name: str, layers: tuple[str, ...], size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    compared(getattr(torchvision.models, name)(weights=None, **options), layers, size)
+
+
+def test_parallel_convolutions_share_one_gradient() -> None:
+    program = compared(Forked(), ("tail",), (16, 16))
+    assert max(len(family.steps) for family in program.families.values()) == 2  # a and b, not c
+
+
+def test_the_gradient_of_some_layers_alone() -> None:
+    """A sibling whose answer nobody scores leaves no rubbish in the others' gradient."""
+    torch.manual_seed(0)
+    module = Forked().eval().requires_grad_(False)
+    program = fused.program(graph.trace(module).cut(("a", "b")))
+    image = torch.rand(1, 3, 12, 12).requires_grad_()
+    (mine,) = torch.autograd.grad(program(image)["b"].square().sum(), image)
+    seen = module.b(module.stem(image).relu())
+    (slope,) = torch.autograd.grad(seen.square().sum(), image)
+    torch.testing.assert_close(mine, slope)
+
+
+def test_ties_go_where_pytorchs_go() -> None:
+    """A flat picture: every maximum is a tie, and the first of a window takes all."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)).eval()
+    program = fused.program(graph.trace(module.requires_grad_(False)).cut(("2",)))
+    slopes = []
+    for run in (module, lambda x: program(x)["2"]):
+        image = torch.full((1, 3, 13, 13), 0.7).requires_grad_()
+        slopes.append(torch.autograd.grad(run(image).sum(), image)[0])
+    torch.testing.assert_close(*slopes)
+
+
+def test_the_gradient_can_be_taken_twice_and_nothing_stays() -> None:
+    program = fused.program(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
+    image = torch.rand(1, 3, 64, 64).requires_grad_()
+    answer = program(image)["mixed4a"]
+    first = torch.autograd.grad(answer.sum(), image, retain_graph=True)[0]
+    torch.testing.assert_close(torch.autograd.grad(answer.sum(), image)[0], first)
+    gone = weakref.ref(answer.grad_fn)  # pyright: ignore[reportArgumentType]
+    gc.disable()
+    try:
+        del answer, first
+        assert gone() is None  # without the collector: output and graph do not hold one another
+    finally:
+        gc.enable()
+
+
+def test_thrift_changes_nothing_but_memory() -> None:
+    program = fused.program(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
+    slopes = []
+    for mode in (fused.thrift, fused.aside):
+        image = torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64).requires_grad_()
+        with mode():
+            slopes.append(torch.autograd.grad(program(image)["mixed4a"].sum(), image)[0])
+    assert torch.equal(*slopes)
+
+
+def test_the_bundled_network_uses_one_and_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_network().prepared("cpu", "fp32")
+    goal = obj.layer("mixed4a").bound(network)
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    runs = []
+    real = fused.Program.__call__
+
+    def counted(self: fused.Program, values: Tensor) -> dict[str, Tensor]:
+        runs.append(1)
+        return real(self, values)
+
+    monkeypatch.setattr(fused.Program, "__call__", counted)
+    score, slope = whole(network, goal)(image)
+    assert runs
+    runs.clear()
+    with fused.aside():
+        plain, plain_slope = whole(network, goal)(image)
+    with leaking_relus():
+        whole(network, goal)(image)
+    assert not runs
+    torch.testing.assert_close(score, plain)
+    assert float((slope - plain_slope).norm() / slope.norm()) < 1e-5
+
+
+def test_what_has_no_gradient_is_left_to_autograd() -> None:
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.last = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hard = (self.conv(x) > 0).float()
+            return self.last(hard)
+
+    network = Network(Rounded())
+    image = torch.rand(1, 3, 32, 32).requires_grad_()
+    assert not network.activations(image, ["last"])["last"].requires_grad
+
+
+def test_no_program_without_a_picture() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+            self.split = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.conv(x).chunk(2, 1)
+            return self.split(first) + second
+
+    module = Two().eval().requires_grad_(False)
+    program = fused.program(graph.trace(module).cut(("split",)))
+    with pytest.raises(fused.UnfitError):
+        program(torch.rand(1, 3, 8, 8))
+    # The network itself goes on without one.
+    assert Network(Two()).activations(torch.rand(1, 3, 8, 8), ["split"])["split"].shape[1] == 1
