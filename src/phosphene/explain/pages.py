@@ -309,6 +309,14 @@ def _written(text: str) -> str:
 # Grids --------------------------------------------------------------------------------------------
 
 
+def trimmed(image: Tensor) -> Tensor:
+    """A drawing `(3, h, w)` without its outermost px.
+
+    There it meets the grey that moving it brings in, and has a rim of its own that means nothing.
+    """
+    return image[..., 1:-1, 1:-1]
+
+
 def contained(image: Tensor, width: float, height: float) -> tuple[float, float, float, float]:
     """Where an image `(…, H, W)` lies if it is fitted into a frame, in its middle: x, y, w, h."""
     tall, wide = size_of(image)

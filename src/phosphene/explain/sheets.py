@@ -242,7 +242,7 @@ def _picked(channels: Sequence[int] | str | None, layer: Layer) -> list[int]:
 def sheet_page(sheet: Sheet) -> Page:
     """A sheet laid out: a heading, the photograph if there is one, and the cells in rows."""
     s = sheet.settings
-    tall, wide = images.size_of(sheet.cells)
+    tall, wide = images.size_of(pages.trimmed(sheet.cells))
     longest = max(tall, wide)
     scale = (max(LEAST_SHOWN, longest) if s.cell == "auto" else s.cell) / longest
     height, width = round(tall * scale), round(wide * scale)
@@ -295,7 +295,7 @@ def _cell(sheet: Sheet, i: int, x: float, y: float, width: float, height: float)
             Text(x + width / 2, y + height / 2 + 4, "dead", 11, QUIET, "middle"),
         ]
     else:
-        items = [Picture(x, y, width, height, sheet.cells[i])]
+        items = [Picture(x, y, width, height, pages.trimmed(sheet.cells[i]))]
     space = width
     if sheet.strengths:
         told = f"{sheet.strengths[i]:.3g}"

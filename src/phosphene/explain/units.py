@@ -374,7 +374,7 @@ def _value(r: Response, card: Card) -> float:
 
 def _drawings(card: Card, breadth: float) -> tuple[list[Item], float]:
     items: list[Item] = []
-    tall, wide = images.size_of(card.drawn[0].image)
+    tall, wide = images.size_of(pages.trimmed(card.drawn[0].image))
     columns = max(4, min(len(card.drawn), 6))
     room = (breadth - (columns - 1) * GAP) / columns
     scale = min(room / wide, 1.4 * room / tall)
@@ -386,7 +386,7 @@ def _drawings(card: Card, breadth: float) -> tuple[list[Item], float]:
             items.append(pages.rectangle(x, y, width, height, fill=FAINT))
             items.append(Text(x + width / 2, y + height / 2 + 4, "dead", 12, QUIET, "middle"))
         else:
-            items.append(Picture(x, y, width, height, drawn.image))
+            items.append(Picture(x, y, width, height, pages.trimmed(drawn.image)))
             items.append(
                 Text(x + width, y + height + 15, f"{drawn.response:.3g}", 11, QUIET, "end")
             )
