@@ -95,7 +95,10 @@ def ascend(
             if index == 0 and not _finite(seen.detach(), ()):
                 raise _lost("picture", octave, index, good)
             score, slope = evaluate(seen.detach())
-            slopes = list(torch.autograd.grad(seen, parameters, slope))
+            if len(parameters) == 1 and seen is parameters[0]:
+                slopes = [slope]
+            else:
+                slopes = list(torch.autograd.grad(seen, parameters, slope))
         # A large picture's memory is for the next step, not for what this one leaves behind.
         del seen, slope
         if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:

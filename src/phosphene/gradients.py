@@ -99,10 +99,21 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     some = max(1, AT_A_TIME // max(planes[0].numel(), 1))
     for plane, result in zip(planes.split(some), into.split(some), strict=True):
         down = F.pad(plane, (0, 0, radius, radius), mode="replicate")
-        down = F.conv2d(down, kernel.view(1, 1, -1, 1))
-        down = F.pad(down, (radius, radius, 0, 0), mode="replicate")
-        result.copy_(F.conv2d(down, kernel.view(1, 1, 1, -1)))
+        down = _slid(down, kernel, 2, torch.empty_like(plane))
+        _slid(F.pad(down, (radius, radius, 0, 0), mode="replicate"), kernel, 3, result)
     return blurred
+
+
+def _slid(planes: Tensor, kernel: Tensor, axis: int, into: Tensor) -> Tensor:
+    """A kernel along one axis of `(N, 1, H, W)`, without padding.
+
+    As a sum of shifted planes: a convolution of one channel is ten times as slow.
+    """
+    length = into.shape[axis]
+    torch.mul(planes.narrow(axis, 0, length), kernel[0], out=into)
+    for start, weight in enumerate(kernel.tolist()[1:], 1):
+        into.add_(planes.narrow(axis, start, length), alpha=weight)
+    return into
 
 
 @gradient

@@ -5,6 +5,7 @@ torch is imported where it is needed: the command line reads sizes of memory bef
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -31,6 +32,22 @@ MOST_WORK = 1.2
 SPARE = 0.1
 # What an allocator holds on to of what was freed, on a processor: about so much, at any size.
 RETAINED = 192 * MIB
+
+
+def keep_freed() -> None:
+    """Have this process keep what it frees for what it needs next, where that can be had (glibc).
+
+    Otherwise every step gives its maps back to the system and is handed blank pages anew, which
+    takes up to a tenth of its time. For programs, which own their process; a library leaves such
+    things alone, and its users have MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, GIB)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 # What is there ------------------------------------------------------------------------------------

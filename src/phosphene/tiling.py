@@ -20,7 +20,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, Protocol
@@ -62,7 +62,7 @@ LIKELY_PERIOD = 32
 # px between the two pictures that strides are measured with: a multiple of every usual stride.
 STRIDE_LENGTH = 960
 # Bytes for each px that no gradient is expected to take; below it nothing need be measured.
-ENOUGH = 4096
+ENOUGH = 2048
 
 
 class InexactError(SettingsError):
@@ -635,18 +635,27 @@ def fitted(
                 return _blend(network, objective)
             return str(error)
 
+    def means(size: Size) -> tuple[planner.Budget, int | None]:
+        itemsize = 8 if network.precision == "fp64" else 4
+        reserved = buffers * len(network.scale) * itemsize * size[0] * size[1] * batch
+        budget = planner.budget_of(network.device, memory, reserved=reserved)
+        return budget, planner.COMFORT if network.device.type == "cpu" else None
+
+    @functools.cache
+    def small(size: Size) -> bool:
+        """Whether a picture takes so little that it need not be measured, nor saved."""
+        budget, comfort = means(size)
+        most = min(budget.free, comfort or budget.free)
+        return memory is None and ENOUGH * size[0] * size[1] * batch <= most
+
     @functools.cache
     def planned(size: Size) -> int | None:
         if tile == "off":
             return None
         if isinstance(tile, int):
             return tile if max(size) > tile else None
-        itemsize = 8 if network.precision == "fp64" else 4
-        pixels = size[0] * size[1] * batch
-        reserved = buffers * len(network.scale) * itemsize * pixels
-        budget = planner.budget_of(network.device, memory, reserved=reserved)
-        comfort = planner.COMFORT if network.device.type == "cpu" else None
-        if memory is None and ENOUGH * pixels <= min(budget.free, comfort or budget.free):
+        budget, comfort = means(size)
+        if small(size):
             return None
         need = bytes_per_pixel(network, objective) * batch
         retained = planner.RETAINED if network.device.type == "cpu" else 0
@@ -678,7 +687,7 @@ def fitted(
             known = [side for other, side in halved.items() if math.prod(other) <= math.prod(size)]
             side = min([*known, planned(size) or max(size)]) if known else planned(size)
             try:
-                with lean():
+                with nullcontext() if small(size) else lean():
                     return way(side)(image, shift)
             except (RuntimeError, MemoryError, NetworkError) as error:
                 if not planner.out_of_memory(error):

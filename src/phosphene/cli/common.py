@@ -223,6 +223,10 @@ def job_of(
 # --- running ---------------------------------------------------------------------------------
 
 
+# px, of a picture that memory is no question for.
+MODEST = 2048**2
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of the steps: the result, and if it is not whole, why and when."""
@@ -243,6 +247,11 @@ def run(
 ) -> int:
     """Make, write, tell. Returns the exit code. `tapped` may look at the steps as they pass."""
     from phosphene import image as images
+    from phosphene.memory import keep_freed
+
+    # Where memory may become scarce, it is better given back.
+    if all(p.shape[-2] * p.shape[-1] <= MODEST for p in job.order.pictures.values()):
+        keep_freed()
 
     outcome = consumed(tapped(watched_job(job, voice)))
     error, ended = outcome.error, outcome.ended
