@@ -472,7 +472,8 @@ def test_layers_that_see_little_are_drawn_small_and_moved_gently() -> None:
     given = SheetSettings(size=100, transforms="robust", learning_rate=0.3)
     assert settled(net, layer_of(net, "a"), given) == given
     deep = Network(nn.Sequential(OrderedDict(b=nn.Conv2d(3, 4, 64))), input_size=64)
-    assert settled(deep, layer_of(deep, "b"), SheetSettings()).size == "auto"
+    whole = settled(deep, layer_of(deep, "b"), SheetSettings())
+    assert (whole.size, whole.transforms, whole.learning_rate) == ("auto", "auto", 0.1)
     maco = settled(net, layer_of(net, "a"), SheetSettings(parameterization="maco"))
     assert (maco.transforms, maco.learning_rate) == ("auto", "auto")
 
@@ -897,7 +898,7 @@ def test_what_is_wrong_is_said_in_one_line(
 
 # Interrupted --------------------------------------------------------------------------------------
 
-LONG = ("--size", 24, "--steps", 60, "--batch", 2, "--device", "cpu", "--precision", "fp64")
+LONG = ("--size", 24, "--steps", 120, "--batch", 2, "--device", "cpu", "--precision", "fp64")
 
 
 def begun(cache: Path, out: Path) -> subprocess.Popen[str]:
@@ -948,7 +949,7 @@ def test_a_killed_sheet_goes_on_without_a_wrong_cell(
     monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "other"))
     whole = tmp_path / "whole.png"
     assert run(capsys, "sheet", TOY, "second", "-o", whole, *LONG)[0] == 0
-    settings = {"size": 24, "steps": 60, "batch": 2, "device": "cpu", "precision": "fp64"}
+    settings = {"size": 24, "steps": 120, "batch": 2, "device": "cpu", "precision": "fp64"}
     uninterrupted = sheet(toy_network.net(), "second", **settings)
     torch.testing.assert_close(resumed.cells, uninterrupted.cells, atol=LEVEL, rtol=0)
     assert resumed.dead == uninterrupted.dead

@@ -96,9 +96,15 @@ def respond(
     from.
     """
 
+    # Rows go by y alone, and columns by x: few of them serve all photographs of one size.
     @functools.cache
-    def field(seen: tuple[int, int], shape: tuple[int, ...], at: tuple[int, int]) -> Box:
-        return receptive_box(network, layer, seen, at)
+    def span(sides: tuple[int, int], axis: int, at: int, middle: int) -> tuple[int, int]:
+        place = (at, middle) if axis == 0 else (middle, at)
+        return _span(network, layer, sides, place, axis)
+
+    def field(sides: tuple[int, int], h: int, w: int, y: int, x: int) -> Box:
+        (top, bottom), (left, right) = span(sides, 0, y, w // 2), span(sides, 1, x, h // 2)
+        return left, top, right, bottom
 
     for path in paths:
         try:
@@ -123,7 +129,7 @@ def respond(
             sides,
             position=(y, x),
             centre=((x + 0.5) * sides[1] / w, (y + 0.5) * sides[0] / h),
-            box=field(sides, (h, w), (y, x)),
+            box=field(sides, h, w, y, x),
         )
 
 
@@ -192,52 +198,61 @@ def receptive_box(
     Found by trial, so that it is right for any network: an answer is not a number if and only if
     some px that it depends on is not. Each end is where that begins, by bisection.
     """
-    H, W = size
-    y, x = position
+    top, bottom = _span(network, layer, size, position, 0)
+    left, right = _span(network, layer, size, position, 1)
+    return left, top, right, bottom
 
-    def spoilt(boxes: Sequence[Box]) -> list[bool]:
-        pictures = torch.full((len(boxes), 3, H, W), 0.5, device=network.device)
-        for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
-            picture[:, top:bottom, left:right] = torch.nan
+
+def _span(
+    network: Network, layer: str, size: tuple[int, int], position: tuple[int, int], axis: int
+) -> tuple[int, int]:
+    """The first of the rows (axis 0) or columns (1) that a position sees, and that after the last.
+
+    The picture is spoilt from its beginning on, and from its end on, to where the answer is, too.
+    """
+    length, (y, x) = size[axis], position
+
+    def spoilt(*parts: slice) -> list[bool]:
+        pictures = torch.full((len(parts), 3, *size), 0.5, device=network.device)
+        for picture, part in zip(pictures, parts, strict=True):
+            picture.transpose(1, 1 + axis)[:, part] = torch.nan
         answer = _plain_answer(network, layer, pictures)
         return _placed(answer, layer, pictures)[:, y, x].isnan().any(-1).tolist()
 
-    if not spoilt([(0, 0, W, H)])[0]:
-        return 0, 0, W, H  # something on the way makes numbers of anything
-    # Of each end the side that is known to be seen, and the one that is known not to be.
-    # From the left and from the top how much has to be spoilt; likewise from the other ends.
-    seen, unseen = [W, H, W, H], [0, 0, 0, 0]
-    while any(s - u > 1 for s, u in zip(seen, unseen, strict=True)):
-        tried = [(s + u) // 2 for s, u in zip(seen, unseen, strict=True)]
-        left, top, right, bottom = tried
-        answers = spoilt([(0, 0, left, H), (0, 0, W, top), (W - right, 0, W, H),
-                          (0, H - bottom, W, H)])  # fmt: skip
-        for end, (middle, answer) in enumerate(zip(tried, answers, strict=True)):
-            if answer:
-                seen[end] = middle
-            else:
-                unseen[end] = middle
-    left, top, right, bottom = seen
-    return left - 1, top - 1, W - right + 1, H - bottom + 1
+    if not spoilt(slice(None))[0]:
+        return 0, length  # something on the way makes numbers of anything
+    # From either end: so many px are enough to spoil it, and so many are not.
+    enough, too_few = [length, length], [0, 0]
+    while any(e - f > 1 for e, f in zip(enough, too_few, strict=True)):
+        tried = [(e + f) // 2 for e, f in zip(enough, too_few, strict=True)]
+        answers = spoilt(slice(0, tried[0]), slice(length - tried[1], length))
+        for end, (count, answer) in enumerate(zip(tried, answers, strict=True)):
+            (enough if answer else too_few)[end] = count
+    return enough[0] - 1, length - enough[1] + 1
+
+
+class _ReachedError(BaseException):
+    """Ends a forward pass. Not an Exception, so that no module swallows it."""
 
 
 def _plain_answer(network: Network, layer: str, pictures: Tensor) -> Tensor:
     """What the module itself gives, step by step: faster forms of it may make 0 of not a number."""
     found: list[Tensor] = []
-    module = network.module.get_submodule(layer)
+    module, once = network.module.get_submodule(layer), network.layers[layer].calls == 1
 
     def note(_module: nn.Module, _inputs: object, output: object) -> None:
         answer = graph.first_of(output, Tensor)
         if answer is not None:
             found[:] = [answer.clone()]  # what follows may work in place
+        if once:
+            raise _ReachedError
 
     handle = module.register_forward_hook(note)
     try:
         with torch.no_grad():
             network.module(network.preprocess(pictures))
-    except Exception:
-        if not found:  # else it is what comes after the layer that failed
-            raise
+    except _ReachedError:
+        pass
     finally:
         handle.remove()
     return found[0].float()
