@@ -2,7 +2,8 @@
 
 PyTorch keeps the input of a convolution for the gradient of its weights, which nobody asks for
 here, the output of a ReLU for its sign, and the place of each maximum in eight bytes. Within
-`lean()` the same operations keep nothing, one byte a value, and four; the numbers are the same.
+`lean()` the same operations keep nothing, one byte a value, and two; the numbers are the same
+but for the order of a few sums.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from phosphene.fused import thrift
+from phosphene.fused import pooling_gradient, shortened, thrift
 from phosphene.network import Network
 from phosphene.objectives import Objective
 
@@ -29,8 +30,8 @@ Pair = int | list[int] | tuple[int, ...]
 class lean(TorchFunctionMode):  # noqa: N801 - reads as the function that it is used as
     """Within this context convolutions, ReLU and max-pooling keep less for the gradient.
 
-    Results and gradients with respect to the picture are unchanged. Operations whose weights ask
-    for a gradient are left alone; a gradient cannot be differentiated again.
+    Results are unchanged, gradients with respect to the picture but for rounding. Operations whose
+    weights ask for a gradient are left alone; a gradient cannot be differentiated again.
     """
 
     def __enter__(self) -> Any:
@@ -163,19 +164,15 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, *options: Any) -> Tensor:
         output, places = torch.ops.aten.max_pool2d_with_indices(input, *options)
-        ctx.save_for_backward(places.to(torch.int32))
-        ctx.like, ctx.options = _layout(input), options
+        ctx.save_for_backward(shortened(places, input.shape, options))
+        ctx.shape, ctx.options = input.shape, options
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (places,) = ctx.saved_tensors
-        shape, like = ctx.like
-        slope = torch.ops.aten.max_pool2d_with_indices_backward(
-            grad, torch.empty(shape, **like), *ctx.options, places.long()
-        )
-        return slope, *[None] * 5
+        return pooling_gradient(grad, ctx.shape, places, ctx.options), *[None] * 5
 
 
 # How much -----------------------------------------------------------------------------------------
@@ -200,17 +197,16 @@ def bytes_per_pixel(network: Network, objective: Objective) -> float:
         image = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
         image = image.to(network.device).requires_grad_()
 
-        def gradient() -> None:
+        def gradient(side: int) -> None:
+            seen = image[..., :side, :side]
             with torch.enable_grad():
-                score = objective.score(network.activations(image, objective.layers))
+                score = objective.score(network.activations(seen, objective.layers))
             if score.requires_grad:
-                torch.autograd.grad(score.sum(), image)
+                torch.autograd.grad(score.sum(), seen)
 
         with lean():
-            network.activations(
-                image[..., :least, :least], objective.layers
-            )  # builds what it needs
-            known[key] = most_held(gradient) / (side * side)
+            gradient(least)  # builds what stays
+            known[key] = most_held(lambda: gradient(side)) / (side * side)
     return known[key]
 
 
