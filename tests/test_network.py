@@ -867,4 +867,12 @@ def test_the_fingerprint_is_that_of_the_weights() -> None:
 
 
 def test_it_says_what_it_is(toy: Network) -> None:
-    assert repr(toy) == "Network('toy', 5 layers, 1,972 weights, fp32 on cpu)"
+    found = repr(toy)
+    assert found.startswith("Network('toy': colour pictures of ")
+    assert found.endswith(" 5 layers, 1,972 weights, fp32 on cpu)")
+    module = nn.Sequential(nn.Conv2d(1, 2, 3))
+    grey = Network(module, mean=[0.5], std=[0.25], input_size=28, classes=("a", "b"))
+    assert repr(grey) == (
+        "Network('Sequential': grey pictures of 28 px as -2…2, 1 layers, 2 classes, 20 weights, "
+        "fp32 on cpu)"
+    )

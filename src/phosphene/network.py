@@ -110,8 +110,19 @@ class Network:
         self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __repr__(self) -> str:
+        """What was found, in one line: pictures, preprocessing, layers, classes, weights."""
+        kinds = {1: "grey", 3: "colour"}
+        channels = kinds.get(len(self.scale), f"{len(self.scale)}-channel")
+        values = " ".join(
+            f"{low:.3g}…{high:.3g}"
+            for low, high in dict.fromkeys(
+                ((0 - m) / s, (1 - m) / s) for m, s in zip(self.shift, self.scale, strict=True)
+            )
+        )
+        classes = f"{len(self.classes)} classes, " if self.classes else ""
         return (
-            f"Network({self.name!r}, {len(self.layers)} layers, "
+            f"Network({self.name!r}: {channels} pictures of {self.input_size} px as {values}, "
+            f"{len(self.layers)} layers, {classes}"
             f"{sum(p.numel() for p in self.module.parameters()):,} weights, "
             f"{self.precision} on {self.device})"
         )
