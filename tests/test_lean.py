@@ -58,18 +58,26 @@ def test_pooling_some_rows_at_a_time_is_pooling(monkeypatch, layout, options, si
     result = plain(x, *options)
     slope = torch.randn(result.shape, dtype=x.dtype).contiguous(memory_format=layout)
     (expected,) = torch.autograd.grad(result, x, slope)
-    _, places = torch.ops.aten.max_pool2d_with_indices(x.detach(), *options)
-    kept = fused.shortened(places.clone(), x.shape, options)
-    assert kept.dtype == torch.int16
+    count = x[:, :, :1].numel()
     for rows in (1, 2, 5, 100):
-        monkeypatch.setattr(fused, "PLACES_AT_A_TIME", rows * places[:, :, :1].numel())
-        found = fused.pooling_gradient(slope, x.shape, kept, options)
+        monkeypatch.setattr(fused, "PLACES_AT_A_TIME", rows * count)
+        pooled, places = fused.pooled_shortly(x.detach(), *options)
+        assert torch.equal(pooled, result)
+        assert places.dtype == torch.int16
+        found = fused.pooling_gradient(slope, x.shape, places, options)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-        assert found.is_contiguous(memory_format=layout)
-    wide = torch.Size((1, 1, 3, 20_000))  # places too far apart for 2 bytes
-    kept = fused.shortened(places.clone(), wide, ((3, 3), *options[1:]))
-    assert kept.dtype == torch.int32
-    assert torch.equal(kept.long(), places)
+        for map_ in (pooled, places, found):
+            assert map_.is_contiguous(memory_format=layout)
+
+
+def test_places_too_far_apart_for_two_bytes_take_four():
+    x = torch.rand(1, 1, 4, 20_000).requires_grad_()
+    options = ((3, 3), (1, 1), (1, 1), (1, 1), False)
+    pooled, places = fused.pooled_shortly(x.detach(), *options)
+    assert places.dtype == torch.int32
+    (expected,) = torch.autograd.grad(F.max_pool2d(x, 3, 1, 1).sum(), x)
+    found = fused.pooling_gradient(torch.ones_like(pooled), x.shape, places, options)
+    assert torch.equal(found, expected)
 
 
 def functions(x: Tensor, weight: Tensor) -> list[Tensor]:
@@ -193,5 +201,5 @@ def test_a_program_keeps_no_more_than_the_operations_one_by_one():
         return most_held(run)
 
     program, plain = held(nullcontext), held(fused.aside)
-    assert program <= 1.1 * plain
-    assert program < 350 * 256**2
+    assert program <= 1.25 * plain
+    assert program < 340 * 256**2

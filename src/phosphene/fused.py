@@ -243,9 +243,9 @@ class _MaxPool:
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
-        output, places = torch.ops.aten.max_pool2d_with_indices(x, *self.options)
-        if keep and _thrifty.get():
-            places = shortened(places, x.shape, self.options)
+        shortly = keep and _thrifty.get()
+        way = pooled_shortly if shortly else torch.ops.aten.max_pool2d_with_indices
+        output, places = way(x, *self.options)
         return output, (x.shape, places)
 
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
@@ -324,22 +324,54 @@ def _where_positive(slope: Slope, output: Tensor, into: Tensor | None) -> Tensor
     return torch.ops.aten.threshold_backward.grad_input(slope.value, output, 0, grad_input=into)
 
 
-def shortened(places: Tensor, shape: Sequence[int], options: Sequence[Any]) -> Tensor:
-    """Where in a map of `shape` each maximum lies, in 2 bytes for 8 if they do. Writes over it.
+def pooled_shortly(x: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    """`aten.max_pool2d_with_indices`, the places of the maxima in 2 bytes for 8, if they fit.
 
-    options: those of `aten.max_pool2d_with_indices`, each for both axes.
+    Places then count from where each window begins. Options are those for both axes.
     """
-    (rows, columns), (over, across) = options[0], options[3]
-    width = shape[-1]
-    if (rows - 1) * over * width + (columns - 1) * across > torch.iinfo(torch.int16).max:
-        return places.int()
-    return places.sub_(_corners(places, width, options)).to(torch.int16)
+    kernel, stride, padding, dilation, up = options
+    forward = torch.ops.aten.max_pool2d_with_indices
+    height, width = x.shape[2:]
+    reach = (kernel[0] - 1) * dilation[0] + 1
+    farthest = (reach - 1) * width + (kernel[1] - 1) * dilation[1]
+    if farthest > torch.iinfo(torch.int16).max:
+        output, places = forward(x, *options)
+        return output, places.int()
+    # Places take as much as two maps in full length: some rows of windows at a time.
+    there = height + 2 * padding[0] - reach
+    rows = (-(-there // stride[0]) if up else there // stride[0]) + 1
+    rows -= up and (rows - 1) * stride[0] >= height + padding[0]
+    of_rows = kernel, stride, [0, padding[1]], dilation
+    some = max(1, PLACES_AT_A_TIME // max(x[:, :, :1].numel(), 1))
+    found: tuple[Tensor, Tensor] | None = None
+    for start in range(0, rows, some):
+        end = min(start + some, rows)
+        first, last = start * stride[0] - padding[0], (end - 1) * stride[0] - padding[0] + reach
+        part = x[:, :, max(first, 0) : min(last, height)]
+        if first < 0 or last > height:
+            beyond = (0, 0, max(-first, 0), max(last - height, 0))
+            part = F.pad(part, beyond, value=-torch.inf)
+        output, places = forward(part, *of_rows, up)
+        places = places.sub_(_corners(places, width, of_rows)).to(torch.int16)
+        if start == 0 and end == rows:
+            return output, places
+        if found is None:
+            size = (*output.shape[:2], rows, output.shape[3])
+            layout = LAST if x.is_contiguous(memory_format=LAST) else torch.contiguous_format
+            found = (
+                torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout),
+                torch.empty(size, dtype=torch.int16, device=x.device, memory_format=layout),
+            )
+        for whole, piece in zip(found, (output, places), strict=True):
+            whole[:, :, start:end] = piece
+    assert found is not None
+    return found
 
 
 def pooling_gradient(
     slope: Tensor, shape: torch.Size, places: Tensor, options: Sequence[Any]
 ) -> Tensor:
-    """The gradient of a max-pooling of a map of `shape`; `places` may be `shortened`."""
+    """The gradient of a max-pooling of a map of `shape`; `places` as `pooled_shortly` has them."""
     last = slope.is_contiguous(memory_format=LAST)
     empty = functools.partial(
         torch.empty,
@@ -350,8 +382,8 @@ def pooling_gradient(
     backward = torch.ops.aten.max_pool2d_with_indices_backward
     if places.dtype != torch.int16:
         return backward(slope, empty(shape), *options, places.long())
-    # Places take as much as two maps in full length: some rows of windows at a time. Their rows of
-    # the map may begin before it and end behind it.
+    # Some rows of windows at a time, as there. Their rows of the map may begin before it and end
+    # behind it.
     kernel, stride, padding, dilation, up = options
     reach = (kernel[0] - 1) * dilation[0] + 1
     total = empty(shape).zero_()

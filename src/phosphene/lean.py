@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from phosphene.fused import pooling_gradient, shortened, thrift
+from phosphene.fused import pooled_shortly, pooling_gradient, thrift
 from phosphene.network import Network
 from phosphene.objectives import Objective
 
@@ -163,8 +163,8 @@ class _ReLU(torch.autograd.Function):
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, *options: Any) -> Tensor:
-        output, places = torch.ops.aten.max_pool2d_with_indices(input, *options)
-        ctx.save_for_backward(shortened(places, input.shape, options))
+        output, places = pooled_shortly(input, *options)
+        ctx.save_for_backward(places)
         ctx.shape, ctx.options = input.shape, options
         return output
 
