@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from phosphene import graph
 from phosphene import image as images
 from phosphene.errors import ImageError, NetworkError, ObjectiveError
+from phosphene.fused import aside
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, cells, token_grid
 
@@ -177,15 +177,11 @@ def _map(network: Network, layer: str, picture: Tensor) -> Tensor:
     """What a layer answers at each place over a picture: `(N, h, w, C)`."""
     picture = picture.to(network.device)
     with torch.no_grad():
-        return _placed(network.activations(picture, [layer])[layer], layer, picture)
-
-
-def _placed(answer: Tensor, layer: str, picture: Tensor) -> Tensor:
-    found = {layer: answer, IMAGE: picture}
-    if answer.ndim == 3:
+        found = network.activations(picture, [layer])
+    if found[layer].ndim == 3:
         # Tokens that are no grid have an order, but no places.
         with suppress(ObjectiveError):
-            return token_grid(found, layer)
+            return token_grid({**found, IMAGE: picture}, layer)
     return cells(found, layer)
 
 
@@ -216,8 +212,8 @@ def _span(
         pictures = torch.full((len(parts), 3, *size), 0.5, device=network.device)
         for picture, part in zip(pictures, parts, strict=True):
             picture.transpose(1, 1 + axis)[:, part] = torch.nan
-        answer = _plain_answer(network, layer, pictures)
-        return _placed(answer, layer, pictures)[:, y, x].isnan().any(-1).tolist()
+        with aside():  # where ReLUs are done by convolutions, they make 0 of it
+            return _map(network, layer, pictures)[:, y, x].isnan().any(-1).tolist()
 
     if not spoilt(slice(None))[0]:
         return 0, length  # something on the way makes numbers of anything
@@ -229,30 +225,3 @@ def _span(
         for end, (count, answer) in enumerate(zip(tried, answers, strict=True)):
             (enough if answer else too_few)[end] = count
     return enough[0] - 1, length - enough[1] + 1
-
-
-class _ReachedError(BaseException):
-    """Ends a forward pass. Not an Exception, so that no module swallows it."""
-
-
-def _plain_answer(network: Network, layer: str, pictures: Tensor) -> Tensor:
-    """What the module itself gives, step by step: faster forms of it may make 0 of not a number."""
-    found: list[Tensor] = []
-    module, once = network.module.get_submodule(layer), network.layers[layer].calls == 1
-
-    def note(_module: nn.Module, _inputs: object, output: object) -> None:
-        answer = graph.first_of(output, Tensor)
-        if answer is not None:
-            found[:] = [answer.clone()]  # what follows may work in place
-        if once:
-            raise _ReachedError
-
-    handle = module.register_forward_hook(note)
-    try:
-        with torch.no_grad():
-            network.module(network.preprocess(pictures))
-    except _ReachedError:
-        pass
-    finally:
-        handle.remove()
-    return found[0].float()
