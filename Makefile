@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?=
+SECTIONS ?=
 OUT ?= $(if $(PHOTO),$(basename $(PHOTO))-dream.png,dream.png)
 
-.PHONY: dream test check clean
+.PHONY: dream test check bench clean
 
 dream: $(VENV)/.installed
 	$(BIN)/phosphene dream $(if $(PHOTO),"$(PHOTO)",) -o "$(OUT)" --force
@@ -15,6 +16,10 @@ test: $(VENV)/.tested
 
 check: $(VENV)/.tested
 	scripts/check
+
+# All of docs/speed.md, about half an hour on two cores; SECTIONS="steps start" for some of it.
+bench: $(VENV)/.tested
+	$(BIN)/python -m benchmarks $(SECTIONS)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

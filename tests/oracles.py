@@ -1,11 +1,12 @@
 """The four published DeepDream loops, written out plainly, for the presets to be held against.
 
-Nothing of phosphene is used here, on purpose: NumPy, SciPy and torch in float64, one function a
-publication, each as short and literal as the code that it follows.
+Nothing of phosphene is used here, on purpose: NumPy, SciPy and torch, one function a publication,
+each as short and literal as the code that it follows. They run in the photograph's own precision:
+float64 to compare with, float32, as they were published, to be timed.
 
 Every loop takes
 
-- `photo`, `(H, W, 3)` float64, sRGB in [0, 1];
+- `photo`, `(H, W, 3)` float64 or float32, sRGB in [0, 1];
 - `gradient_of`, what `seen_by` builds: `x -> (score, gradient)`, `x` in the loop's own units;
 - `shifts`, where the publication jitters: one `(dy, dx)` in px for each step, through all octaves;
 
@@ -87,7 +88,7 @@ def borderless_squares(coefficients: Mapping[str, float]) -> Callable[..., Tenso
     """Σ over layers of coefficient × Σ a², two border cells cut, ÷ the whole map's elements."""
 
     def score(seen: Mapping[str, Tensor]) -> Tensor:
-        loss = torch.zeros((), dtype=torch.float64)
+        loss = torch.zeros((), dtype=next(iter(seen.values())).dtype)
         for name, coefficient in coefficients.items():
             a = seen[name]
             loss = loss + coefficient * (a[:, :, 2:-2, 2:-2] ** 2).sum() / a.numel()
@@ -100,7 +101,7 @@ def borderless_squares(coefficients: Mapping[str, float]) -> Callable[..., Tenso
 
 
 def planes(photo: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(photo, dtype=np.float64)).permute(2, 0, 1)[None]
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None]
 
 
 def picture(x: Tensor) -> np.ndarray:
@@ -134,7 +135,7 @@ def google2015(
     edge (56 → 40 is one). Choose pictures where it does not.
     """
     shifts = iter(shifts)
-    bias = np.reshape(mean, (3, 1, 1))
+    bias = np.reshape(np.asarray(mean, photo.dtype), (3, 1, 1))
     bases = [255 * np.moveaxis(photo, 2, 0) - bias]
     for _ in range(octaves - 1):
         bases.append(np.asarray(nd.zoom(bases[-1], (1, 1.0 / scale, 1.0 / scale), order=1)))
@@ -178,10 +179,12 @@ def inception(
     and white are never passed, neither after a step nor when the detail is added.
     """
     shifts = iter(shifts)
-    original = (planes(photo) - IMAGENET_MEAN) / IMAGENET_STD
+    x = planes(photo)
+    mean, std = IMAGENET_MEAN.to(x), IMAGENET_STD.to(x)
+    original = (x - mean) / std
     h, w = original.shape[-2:]
     pyramid = [resize(original, (int(h / scale**k), int(w / scale**k))) for k in range(octaves)]
-    black, white = (0 - IMAGENET_MEAN) / IMAGENET_STD, (1 - IMAGENET_MEAN) / IMAGENET_STD
+    black, white = (0 - mean) / std, (1 - mean) / std
 
     ends, scores = [], []
     detail = None
@@ -198,7 +201,7 @@ def inception(
             dream = torch.roll(dream, (-dy, -dx), (2, 3))
             scores.append(score)
         detail = dream - octave
-        ends.append(picture(dream * IMAGENET_STD + IMAGENET_MEAN))
+        ends.append(picture(dream * std + mean))
     return Dream(ends[-1], ends, scores)
 
 
@@ -260,12 +263,14 @@ def torchvision_vgg(
     There is neither jitter nor clipping. The article squashes every picture to 224 × 224 first;
     here the picture keeps its size and its shape.
     """
-    original = (planes(photo) - IMAGENET_MEAN) / IMAGENET_STD
+    x = planes(photo)
+    mean, std = IMAGENET_MEAN.to(x), IMAGENET_STD.to(x)
+    original = (x - mean) / std
     h, w = original.shape[-2:]
     shapes = [(int(h / scale**k), int(w / scale**k)) for k in range(octaves)][::-1]
 
     ends, scores = [], []
-    detail = torch.zeros(1, 3, *shapes[0], dtype=torch.float64)
+    detail = torch.zeros(1, 3, *shapes[0], dtype=original.dtype)
     for shape in shapes:
         base = resize(original, shape)
         dream = base + resize(detail, shape)
@@ -274,5 +279,5 @@ def torchvision_vgg(
             dream = dream + step * g / g.norm()
             scores.append(score)
         detail = dream - base
-        ends.append(picture(dream * IMAGENET_STD + IMAGENET_MEAN))
+        ends.append(picture(dream * std + mean))
     return Dream(ends[-1], ends, scores)

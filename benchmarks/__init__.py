@@ -1,0 +1,1 @@
+"""How fast phosphene is and how much memory it takes: `python -m benchmarks`; see docs/speed.md."""

@@ -1,0 +1,52 @@
+"""Measures, prints Markdown, and writes it to benchmarks/results."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import command, jobs, memory, quality, report, steps
+from phosphene.memory import keep_freed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--repeats", type=int, default=5, help="medians of so many (5)")
+    parser.add_argument("--huge", action="store_true", help="also 8192² with --memory 6G (minutes)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
+    given = parser.parse_args()
+    if unknown := set(given.sections) - set(SECTIONS):
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    if given.repeats < 1:
+        parser.error("--repeats: 1 at least")
+    keep_freed()  # as the command line does
+    for name in given.sections or SECTIONS:
+        report.say(f"{name} …")
+        tables = SECTIONS[name](given)
+        suffix = "" if given.device == "cpu" else f"-{torch.device(given.device).type}"
+        path = report.write(name + suffix, tables, given.out, report.machine(given.repeats))
+        print(path.read_text(encoding="utf-8"))
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], list[report.Table]]] = {
+    **{
+        f"jobs-{job.preset}": lambda given, job=job: jobs.tables(
+            given.repeats, jobs=[job], device=given.device
+        )
+        for job in jobs.JOBS
+    },
+    "steps": lambda given: steps.tables(given.repeats, device=given.device),
+    "memory": lambda given: memory.tables(given.repeats, huge=given.huge),
+    "start": lambda given: command.start_tables(given.repeats),
+    "default": lambda given: command.default_tables(given.repeats, device=given.device),
+    "quality": lambda given: quality.tables(device=given.device),
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The benchmarks run, count what they say they count, and write what can be read."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import command, jobs, memory, plain, quality, report, steps
+from phosphene import draw_sky, load_network
+from phosphene.network import Network
+
+
+def parsed(table: report.Table) -> list[dict[str, str]]:
+    """The rows of a table as they are read back from its Markdown."""
+    lines = [line for line in str(table).splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert {len(row) for row in cells} == {len(table.header)}
+    assert set("".join(cells[1])) <= set("-:")
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+def number(text: str) -> float:
+    found = re.match(r"[\d.,]+(e[+-]\d+)?", text)
+    assert found, text
+    return float(found[0].replace(",", ""))
+
+
+# What is counted ----------------------------------------------------------------------------------
+
+
+class Stem(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 6, 3, stride=2, groups=2)
+        self.above = nn.Conv2d(6, 50, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.above(self.second(self.first(x).relu()))
+
+
+def test_flops_are_those_of_the_convolutions_up_to_the_layer() -> None:
+    network = Network(Stem(), input_size=32)
+    height, width = 20, 31
+    first = 8 * height * width * 3 * 9
+    second = 6 * 9 * 15 * (8 // 2) * 9  # 20 -> 9, 31 -> 15, without padding
+    above = 50 * 5 * 11 * 6 * 25
+    # A multiply-add is two, and the gradient of the input takes as many as the answer.
+    assert steps.convolution_flops(network, ["first"], (height, width)) == 4 * first
+    assert steps.convolution_flops(network, ["second"], (height, width)) == 4 * (first + second)
+    whole = steps.convolution_flops(network, ["first", "above"], (height, width))
+    assert whole == 4 * (first + second + above)
+
+
+def test_the_machines_speed_is_that_of_its_best_convolution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([9.0, 2.0, 4.0, 8.0, 1.0, 3.0])
+    monkeypatch.setattr(report, "seconds", lambda run, device: next(clock))
+    best = steps.convolution_speed("fp32", shapes=((4, 8), (2, 8)))
+    assert best == max(2 * 4 * 4 * 9 * 64 / 2.0, 2 * 2 * 2 * 9 * 64 / 1.0)
+
+
+def test_runs_take_turns_and_the_median_is_told() -> None:
+    turns: list[str] = []
+    runs = {name: lambda name=name: turns.append(name) for name in "AB"}
+    times = report.interleaved(runs, 3)
+    assert turns == ["A", "B"] * 3
+    assert all(len(found) == 3 and min(found) >= 0 for found in times.values())
+    assert report.spread([3.0, 1.0, 250.0]) == "3 s (1–250)"
+
+
+def test_a_seam_is_energy_on_the_borders_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.rand(1, 3, 40, 60, generator=generator)
+    borders = ([16, 32], [16, 32, 48])
+    assert quality.seam(smooth, smooth, borders) == 1
+    cut = smooth.clone()
+    cut[..., 32:] += 1
+    assert quality.seam(cut, smooth, borders) > 1.5
+    elsewhere = smooth.clone()
+    elsewhere[..., 33:] += 1
+    assert quality.seam(elsewhere, smooth, borders) < 1.01
+    # By hand: columns 0 0 1 1 1 3 differ by 0 1 0 0 2, borders at 2.
+    columns = torch.tensor([0.0, 0, 1, 1, 1, 3]).expand(1, 3, 2, 6)
+    assert quality._on_lines(columns, -1, [2]) == pytest.approx(1 / (4 / 4))
+    assert quality._on_lines(columns, -1, [5]) == pytest.approx(4 / (1 / 4))
+
+
+def test_the_careful_loop_is_the_plain_one() -> None:
+    module = load_network("googlenet", weights="random").module
+    pixels = draw_sky(64, 72)[0].permute(1, 2, 0).contiguous().numpy()
+    loops = [
+        plain.google2015(module, "cpu", frozen=frozen, octaves=1, steps=2)
+        for frozen in (False, True)
+    ]
+    one, other = (loop(pixels) for loop in loops)
+    assert one.image.dtype == np.float32
+    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
+    assert np.abs(one.image - pixels).max() > 1e-3
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+# Each section, in small ---------------------------------------------------------------------------
+
+
+def test_jobs() -> None:
+    job = replace(jobs.JOBS[0], size=(64, 72), octaves=1, steps=1)
+    (table,) = jobs.tables(1, jobs=[job])
+    rows = parsed(table)
+    assert [row["run"].split(",")[0] for row in rows] == ["plain loop"] * 2 + ["phosphene"] * 2
+    assert all(number(row[ratio]) > 0 for row in rows for ratio in ("× plain", "× careful"))
+    assert number(rows[0]["× plain"]) == number(rows[1]["× careful"]) == 1
+    assert table.notes[0].startswith(("precision auto: fp32", "precision auto: bf16"))
+
+
+def test_steps() -> None:
+    (table,) = steps.tables(1, sizes=(64,), dreams=steps.DREAMS[:1], shapes=((16, 16),))
+    rows = parsed(table)
+    assert [row["dreamnet, mixed5b"] for row in rows] == ["64², fp32", "64², bf16"]
+    for row in rows:
+        assert number(row["share of the roofline"]) >= 0
+        assert row["convolutions"] == "0.568 GFLOP"  # four times 142 million multiply-adds
+        assert number(row["machine"]) > 0
+        assert row["picture"] == "whole"
+
+
+def test_memory() -> None:
+    (table,) = memory.tables(1, sizes=(64,), precisions=("fp32",))
+    rows = parsed(table)
+    assert [row["picture"] for row in rows] == ["64², fp32, tile off", "64², fp32, tile auto"]
+    for row in rows:
+        assert number(row["peak"]) > number(row["of it the dream's"]) >= 0
+        assert row["taken"] == "whole"
+
+
+def test_tiles_are_told() -> None:
+    found = memory.measured(96, "dreamnet", steps=1, precision="fp32", memory="100T")
+    assert found["tile"] == "whole"
+    assert report.tile_in(["9×9 px in tiles of 64 px: 1 MiB of 2 MiB free"]) == "64 px"
+
+
+def test_start_and_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_warmed", lambda runs: None)
+    (start,) = command.start_tables(1)
+    assert all(number(row["time"]) > 0 for row in parsed(start))
+    (default,) = command.default_tables(1, size=(64, 80), side=64)
+    assert [row["run"] for row in parsed(default)] == [
+        "phosphene dream, 80×64",
+        "phosphene dream, 80×64, fp32",
+        "one step, 64×64, mixed5b, fp32",
+    ]
+
+
+def test_quality(tmp_path: Path) -> None:
+    (table,) = quality.tables(
+        networks=["dreamnet"],
+        photo=draw_sky(72, 80),
+        tile=64,
+        octaves=1,
+        steps=1,
+        picture=tmp_path / "sheet.png",
+    )
+    rows = parsed(table)
+    assert len(rows) == 4
+    assert number(rows[0]["of fp32, whole"]) == 1
+    assert all(0.9 < number(row["of fp32, whole"]) < 1.1 for row in rows)
+    assert all(0.9 < number(row["largest seam"]) < 1.1 for row in rows[2:])
+    assert 0 < (tmp_path / "sheet.png").stat().st_size <= quality.MOST_BYTES
+
+
+def test_results_name_the_machine_and_neither_host_nor_folder(tmp_path: Path) -> None:
+    table = report.Table("Title", ("run", "time"), (("a", "1 s"),), ("a note",))
+    path = report.write("section", [table], tmp_path, report.machine(5))
+    text = path.read_text(encoding="utf-8")
+    assert parsed(table) == [{"run": "a", "time": "1 s"}]
+    assert "### Title" in text
+    assert "- a note" in text
+    assert f"PyTorch {torch.__version__}" in text
+    assert platform.node() not in text
+    assert str(report.ROOT) not in text
