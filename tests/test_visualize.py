@@ -299,6 +299,24 @@ def test_a_unit_that_sleeps_at_the_start_is_woken(hooked: bool) -> None:
     assert score(net, obj.channel("relu", 0), step.picture()) > 0.1
 
 
+def test_help_ends_when_all_are_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    helped = []
+
+    def counted() -> Any:
+        helped.append(True)
+        return leaking_relus()
+
+    monkeypatch.setattr(module, "leaking_relus", counted)
+    with pytest.warns(UserWarning, match="up to 32 steps"):
+        *_, step = visualize.steps(sleeper(-0.3), "relu:0", size=16, steps=32)
+    woken = len(helped)
+    assert not step.dead.any()
+    assert 1 <= woken < 16
+    with pytest.warns(UserWarning, match="counts as dead"):
+        visualize(sleeper(-1e6), ["relu:0", "relu:1"], size=16, steps=40)
+    assert len(helped) == woken + module.HELPED_STEPS  # where one sleeps on, all steps that help
+
+
 def test_without_help_it_would_sleep_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELPED_STEPS", 0)
     with pytest.warns(UserWarning, match="counts as dead"):

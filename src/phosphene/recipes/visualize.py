@@ -429,7 +429,8 @@ class _Move:
 class _Watch:
     """Evaluates, notes which pictures have had a gradient, and helps those that begin without.
 
-    `moved`, `(N,)` bool, stays on the device: reading it would stall an accelerator every step.
+    `moved`, `(N,)` bool, stays on the device: reading it would stall an accelerator every step, and
+    only the steps that may help read what moves.
     """
 
     def __init__(self, plain: Evaluate, count: int, texts: Sequence[str]) -> None:
@@ -445,11 +446,13 @@ class _Watch:
         if self.index == 0 and not bool(moves.all()):
             self.helps = True
             warnings.warn(
-                f"{self._named(moves)} no gradient at the start: helped past dead ReLUs for "
+                f"{self._named(moves)} no gradient at the start: helped past dead ReLUs for up to "
                 f"{HELPED_STEPS} steps",
                 stacklevel=2,
             )
-        if self.helps and self.index < HELPED_STEPS:
+        # Most wake in a step or two. A picture that moves is not helped, so where all do the second
+        # pass would change nothing; one that falls asleep again is helped again.
+        if self.helps and self.index < HELPED_STEPS and not bool(moves.all()):
             with leaking_relus():
                 _, leaked = self.plain(image)
             rows = moves.repeat_interleave(len(image) // self.count)
