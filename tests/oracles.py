@@ -100,8 +100,8 @@ def borderless_squares(coefficients: Mapping[str, float]) -> Callable[..., Tenso
 # --- units ------------------------------------------------------------------------------------
 
 
-def planes(photo: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None]
+def planes(photo: np.ndarray, dtype: np.dtype | type = np.float64) -> Tensor:
+    return torch.from_numpy(np.array(photo, dtype)).permute(2, 0, 1)[None]
 
 
 def picture(x: Tensor) -> np.ndarray:
@@ -179,7 +179,7 @@ def inception(
     and white are never passed, neither after a step nor when the detail is added.
     """
     shifts = iter(shifts)
-    x = planes(photo)
+    x = planes(photo, photo.dtype)
     mean, std = IMAGENET_MEAN.to(x), IMAGENET_STD.to(x)
     original = (x - mean) / std
     h, w = original.shape[-2:]
@@ -224,7 +224,7 @@ def keras(
     breaks off before that step is taken, keras.io after it (`last_step`). Both inject the lost
     detail after the ascent though they say before; at the smallest octave there is none.
     """
-    original = planes(photo) * 2 - 1
+    original = planes(photo, photo.dtype) * 2 - 1
     h, w = original.shape[-2:]
     shapes = [(int(h / scale**k), int(w / scale**k)) for k in range(octaves)][::-1]
     shrunk = resize(original, shapes[0])
@@ -263,7 +263,7 @@ def torchvision_vgg(
     There is neither jitter nor clipping. The article squashes every picture to 224 × 224 first;
     here the picture keeps its size and its shape.
     """
-    x = planes(photo)
+    x = planes(photo, photo.dtype)
     mean, std = IMAGENET_MEAN.to(x), IMAGENET_STD.to(x)
     original = (x - mean) / std
     h, w = original.shape[-2:]
