@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import Field
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from phosphene import objectives as obj
 from phosphene.errors import (
+    ImageError,
     InputTooSmallError,
     NonFiniteError,
     ObjectiveError,
@@ -388,6 +390,12 @@ def test_right_settings_are_taken() -> None:
         ({"blend": 1.01}, "blend: "),
         ({"seed": -1}, "seed: "),
         ({"preset": "gogle2015"}, "no preset 'gogle2015'; the closest are google2015"),
+        ({"preset": None}, "no preset None; there are phosphene, google2015, inception, keras, "),
+        ({"preset": ["keras"]}, r"no preset \['keras'\]; there are phosphene, "),
+        ({"tile": 0}, r"tile: .* \(given: 0\)"),
+        ({"tile": "of"}, r"tile: .* \(given: 'of'\)"),
+        ({"memory": "4"}, "memory: '4' is no amount; a number and a unit, such as 512M or 4G"),
+        ({"precision": "fp16"}, "precision: input should be 'auto', 'fp32', 'bf16' or 'fp64'"),
     ],
 )
 def test_a_wrong_setting_is_told_before_anything_runs(
@@ -397,6 +405,47 @@ def test_a_wrong_setting_is_told_before_anything_runs(
     with pytest.raises(SettingsError, match=f"^{message}") as caught:
         dream.steps(photo, toy, "third", **given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((np.zeros((8, 8, 3), np.uint8),), r"this is numpy\.ndarray uint8 \(8, 8, 3\)"),
+        (("sky.jpg",), "as load_image gives it; this is str"),
+        ((torch.zeros(3, 8, 8),), r"this is torch\.float32 \(3, 8, 8\)"),
+        ((torch.zeros(1, 1, 8, 8),), r"this is torch\.float32 \(1, 1, 8, 8\)"),
+        ((torch.zeros(0, 3, 8, 8),), r"this is torch\.float32 \(0, 3, 8, 8\)"),
+        ((torch.zeros(1, 3, 8, 8, dtype=torch.uint8),), r"torch\.uint8 .*: photo\.float\(\) / 255"),
+        (
+            (torch.zeros(1, 3, 8, 8), np.ones((8, 8))),
+            r"a mask is .*; this is numpy\.ndarray float64",
+        ),
+        ((torch.zeros(1, 3, 8, 8), torch.ones(8, 8)), r"a mask is .*\(1, 1, H, W\).*\(8, 8\)"),
+        (
+            (torch.zeros(2, 3, 8, 8), torch.ones(3, 1, 8, 8)),
+            r"for 2 pictures is \(1, 1, H, W\) or \(2, 1, H, W\); this one is .*\(3, 1, 8, 8\)",
+        ),
+    ],
+)
+def test_what_is_no_picture_is_told_at_once(
+    toy: Network, given: tuple[Any, ...], message: str
+) -> None:
+    image, mask = (*given, None)[:2]
+    with pytest.raises(ImageError, match=message) as caught:
+        dream.steps(image, toy, "third", mask=mask)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_mask_serves_a_batch_and_so_does_one_for_each(toy: Network) -> None:
+    photos = torch.rand(2, 3, 40, 30, generator=torch.Generator().manual_seed(2))
+    left = torch.zeros(1, 1, 40, 30)
+    left[..., :15] = 1
+    one = dreamt(photos, toy, mask=left)
+    assert torch.equal(one, dreamt(photos, toy, mask=left.expand(2, 1, 40, 30)))
+    each = dreamt(photos, toy, mask=torch.cat([left, 1 - left]), octaves=1)
+    moved = (each - photos).abs().amax((1, 2)) > 0  # (N, W)
+    assert moved[0].tolist() == [True] * 15 + [False] * 15
+    assert moved[1].tolist() == [False] * 15 + [True] * 15
 
 
 @pytest.mark.parametrize("name", PRESETS)

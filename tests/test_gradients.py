@@ -186,6 +186,22 @@ def octave_strengths(g: Tensor) -> list[float]:
     ]
 
 
+@pytest.mark.parametrize("by", ["mean", "std", "norm", "rms"])
+@pytest.mark.parametrize("size", [1e-16, 1e-14, 1.0, 1e15, 1e19, 1e22, 1e30])
+def test_squares_may_leave_float32_but_not_the_result(by: Any, size: float) -> None:
+    g = noise(2, 3, 40, 50)
+    g[1] *= 1e-3
+    expected = G.normalise(by)(g)
+    torch.testing.assert_close(G.normalise(by)(g * size), expected, rtol=1e-4, atol=1e-6)
+    both = torch.cat([g[:1] * size, g[:1]])  # each picture by itself
+    torch.testing.assert_close(G.normalise(by)(both)[1], expected[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_huge_gradient_has_its_bands_brought_to_equal_strength() -> None:
+    g = noise(1, 3, 40, 50)
+    torch.testing.assert_close(G.laplacian(3)(g * 1e22), G.laplacian(3)(g), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(("falls", "spread"), [(0, 1.5), (1, 2), (2, 4)])
 def test_laplacian_brings_all_frequencies_to_equal_strength(falls: float, spread: float) -> None:
     g = cloud(falls)

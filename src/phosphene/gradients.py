@@ -49,8 +49,20 @@ def compose(*transforms: GradientTransform) -> GradientTransform:
     return composed
 
 
+def _norm(g: Tensor) -> Tensor:
+    """The l2 norm of each picture, `(N, 1, 1, 1)`, wherever it is a number of `g`'s own type."""
+    norm = torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True)
+    # Squares leave float32 at 1e19, long before their root would, and vanish below 1e-23. Asking
+    # for their size would stall an accelerator.
+    if g.device.type != "cpu" or not bool(((norm > 1e-12) & (norm < 1e18)).all()):
+        most = torch.linalg.vector_norm(g, torch.inf, dim=PICTURE, keepdim=True)
+        scale = torch.where(most > 0, most, 1)
+        norm = torch.linalg.vector_norm(g / scale, dim=PICTURE, keepdim=True) * scale
+    return norm
+
+
 def _rms(g: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True) / math.sqrt(g[0].numel())
+    return _norm(g) / math.sqrt(g[0].numel())
 
 
 @gradient
@@ -67,8 +79,8 @@ def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> Gradie
     """
     divisors: dict[str, Callable[[Tensor], Tensor]] = {
         "mean": lambda g: g.abs().mean(PICTURE, keepdim=True),
-        "std": lambda g: g.std(PICTURE, keepdim=True),
-        "norm": lambda g: torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True),
+        "std": lambda g: _norm(g) / math.sqrt(max(g[0].numel() - 1, 1)),  # less its mean already
+        "norm": _norm,
         "rms": _rms,
     }
     if by == "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import warnings
@@ -36,16 +37,36 @@ class Voice:
 
     @contextmanager
     def hearing_warnings(self) -> Iterator[None]:
-        """Warnings become notes of one line."""
+        """Warnings, and what the package logs, become notes of one line; plans are details."""
 
         def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
             text = f"note: {' '.join(str(message).split())}"
             ours = issubclass(category, UserWarning)
             (self.note if ours else self.detail)(text)
 
-        with warnings.catch_warnings():
-            warnings.showwarning = show
-            yield
+        logger, handler = logging.getLogger("phosphene"), _Told(self)
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = show
+                yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _Told(logging.Handler):
+    def __init__(self, voice: Voice) -> None:
+        super().__init__()
+        self.voice = voice
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING:
+            self.voice.detail(record.getMessage())
+        else:
+            self.voice.note(f"note: {record.getMessage()}")
 
 
 def watched(steps: Iterable[AnyStep], voice: Voice, scale: float | None) -> Iterator[AnyStep]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from phosphene import gradients, pyramid, spec, transforms
 from phosphene import image as images
 from phosphene.engine import Ascent, Evaluate, Step, ascend
-from phosphene.errors import InputTooSmallError, NonFiniteError
+from phosphene.errors import ImageError, InputTooSmallError, NonFiniteError
 from phosphene.evaluation import whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
@@ -58,8 +58,10 @@ class _Dream:
 
         objective: an `Objective`, or its text ("2*mixed4b + mixed4d:42"); by default the preset's
             for this network.
-        mask: `(1, 1, H, W)` in [0, 1], dream where it is 1.
+        mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture.
         settings: those of `DreamSettings`, by name.
+
+        Raises ImageError for a photo or a mask that is none, SettingsError for a wrong setting.
 
         >>> net = phosphene.load_network()
         >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
@@ -78,10 +80,44 @@ class _Dream:
     ) -> Iterator[DreamStep]:
         """The same dream as a generator of `DreamStep`; stop whenever you like."""
         chosen = checked(DreamSettings, settings)
+        _check(photo, mask)
         return _steps(photo, network, objective, mask, chosen)
 
 
 dream = _Dream()
+
+
+def _check(photo: Tensor, mask: Tensor | None) -> None:
+    given = _described(photo)
+    if not isinstance(photo, Tensor) or photo.ndim != 4 or photo.shape[1] != 3 or 0 in photo.shape:
+        raise ImageError(
+            f"a photo is a tensor (N, 3, H, W) of float32 in [0, 1], as load_image gives it; this "
+            f"is {given}"
+        )
+    if not photo.is_floating_point():
+        raise ImageError(
+            f"a photo is of floating numbers in [0, 1]; this one is {given}: photo.float() / 255 "
+            "if it holds bytes"
+        )
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.ndim != 4 or 0 in mask.shape:
+        raise ImageError(f"a mask is a tensor (1, 1, H, W) in [0, 1]; this is {_described(mask)}")
+    if mask.shape[0] not in (1, len(photo)) or mask.shape[1] not in (1, 3):
+        raise ImageError(
+            f"a mask for {len(photo)} picture{'s' if len(photo) > 1 else ''} is (1, 1, H, W) or "
+            f"({len(photo)}, 1, H, W); this one is {_described(mask)}"
+        )
+
+
+def _described(thing: Any) -> str:
+    """Such as `torch.uint8 (1, 3, 40, 30)`, `numpy.ndarray uint8 (40, 30, 3)` or `str`."""
+    kind = type(thing)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    if not hasattr(thing, "dtype") or not hasattr(thing, "shape"):
+        return name
+    words = f"{thing.dtype} {tuple(thing.shape)}"
+    return words if isinstance(thing, Tensor) else f"{name} {words}"
 
 
 def _steps(

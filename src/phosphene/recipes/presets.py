@@ -170,6 +170,7 @@ PRESETS: dict[str, Preset] = {
 
 def preset(name: str) -> Preset:
     """The preset of that name; `SettingsError` with the closest ones."""
-    if name not in PRESETS:
-        raise SettingsError(f"no preset {name!r}{suggest(name, PRESETS)}")
+    known = isinstance(name, str)
+    if not known or name not in PRESETS:
+        raise SettingsError(f"no preset {name!r}{suggest(name if known else '', PRESETS)}")
     return PRESETS[name]
