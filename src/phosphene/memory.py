@@ -26,8 +26,9 @@ Size = tuple[int, int]
 MIB, GIB = 2**20, 2**30
 # A processor gets no faster by holding more than this at a time; above it, tiles.
 COMFORT = GIB
-# Tiles may be this many times the work of the whole before more memory is taken instead.
-MOST_WORK = 1.2
+# How many times the work of the whole tiles may be, to stay within so many times that comfort.
+BARGAINS = ((1.2, 1), (1.5, 2))
+MOST_WORK = BARGAINS[0][0]
 # The share of what is free that is left alone, for others and for what cannot be foreseen.
 SPARE = 0.1
 # What an allocator holds on to of what was freed, on a processor: about so much, at any size.
@@ -243,7 +244,9 @@ def _windows_resident() -> int:
 
 def out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that it comes from, is a lack of memory on any device."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error can be its own cause
+        seen.add(id(error))
         if isinstance(error, MemoryError):
             return True
         # torch has a class of its own for accelerators alone, and that is a RuntimeError, too.
@@ -333,8 +336,10 @@ def plan(
     comfort: bytes above which tiles are better though the whole would fit.
     retained: bytes of freed memory that the allocator may hold on to, no more than were freed.
 
-    The largest tiles that fit into `comfort` are taken, unless they are `MOST_WORK` times the work
-    of the whole or more; then the smallest that are not, or else the largest that fit at all.
+    Of the choices that fit, the one with the least work is taken that is within `comfort` and 1.2
+    times the work of the whole, or else within twice the comfort and 1.5 times the work. If there
+    is none, it is that with the least memory of at most 1.2 times the work, or else the one with
+    the least work.
 
     Raises SettingsError, with the least memory that works, where not even the smallest tile fits.
     """
@@ -364,12 +369,15 @@ def plan(
     if not fitting:
         least = min(taken for _, taken, _ in choices)
         raise SettingsError(f"{_too_little(what, least, budget)}, even in the smallest tiles")
-    thrifty = [choice for choice in fitting if choice[0] <= MOST_WORK]
-    cosy = [choice for choice in thrifty if choice[1] <= comfort]
-    if cosy or not thrifty:
-        work, taken, tile = min(cosy or fitting, key=lambda choice: choice[:2])
+    for most_work, comforts in BARGAINS:
+        cosy = [c for c in fitting if c[0] <= most_work and c[1] <= comforts * comfort]
+        if cosy:
+            work, taken, tile = min(cosy, key=lambda choice: choice[:2])
+            break
     else:
-        work, taken, tile = min(thrifty, key=lambda choice: choice[1])
+        thrifty = [choice for choice in fitting if choice[0] <= MOST_WORK]
+        by_memory = min(thrifty, key=lambda choice: choice[1], default=None)
+        work, taken, tile = by_memory or min(fitting, key=lambda choice: choice[:2])
     if tile is None:
         return Plan(None, f"{what} whole: {in_words(taken)} {share}; smaller tiles are more work")
     return Plan(

@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from phosphene import __version__
 from phosphene.errors import PhospheneError, SettingsError
+from phosphene.memory import out_of_memory
 
 DONE, FAILED, MISUSED, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -190,28 +191,13 @@ def complain(message: str) -> None:
 
 def explained(error: BaseException) -> str:
     """An error as one line for a user."""
-    if ran_out_of_memory(error):
+    if out_of_memory(error):
         return "out of memory; a smaller --size needs less, and --device cpu has often more"
     told = " ".join(str(error).split())
     if isinstance(error, PhospheneError):
         return told
     kind = type(error).__name__
     return f"unexpected {kind}: {told or 'no message'}; --debug shows where, and is worth a report"
-
-
-def ran_out_of_memory(error: BaseException | None) -> bool:
-    """Whether this error, or what caused it, is a lack of memory, of whichever device."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # an error can be its own cause
-        seen.add(id(error))
-        # torch's own error for accelerators is a RuntimeError, and so is its one for processors.
-        words = str(error) if isinstance(error, RuntimeError) else ""
-        if isinstance(error, MemoryError) or re.search(
-            r"out of memory|can't allocate memory|not enough memory", words, re.IGNORECASE
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _usage(error: CycloptsError) -> str:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from phosphene.cli import DONE, FAILED, INTERRUPTED, complain, explained, ran_out_of_memory
+from phosphene.cli import DONE, FAILED, INTERRUPTED, complain, explained
 from phosphene.cli.progress import Voice, to_stdout, watched
 from phosphene.errors import ImageError, NonFiniteError, SettingsError
+from phosphene.memory import out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -328,7 +329,7 @@ def consumed(steps: Iterable[AnyStep]) -> Outcome:
         ended = Ended(why="not finite", octave=at[0], step=at[1])
         return Outcome(error.image, last, ended, error)
     except (RuntimeError, MemoryError, Exception) as error:
-        if last is None or not ran_out_of_memory(error):
+        if last is None or not out_of_memory(error):
             raise
         ended = Ended(why="out of memory", octave=last.octave + 1, step=last.index + 1)
         return Outcome(last.picture(), last, ended, error)
