@@ -127,6 +127,65 @@ def four_panels() -> Tensor:
     return grid([cells[:2], cells[2:]])
 
 
+DEPTHS = {
+    "conv2": (1, 2, 3, 6, 8, 10),
+    "mixed3a": (0, 2, 3, 5, 8, 10),
+    "mixed3b": (0, 1, 3, 6, 8, 9),
+    "mixed4a": (1, 2, 3, 7, 10, 11),
+    "mixed4c": (0, 5, 6, 7, 8, 9),
+    "mixed5a": (1, 2, 3, 6, 7, 10),
+    "mixed5b": (2, 3, 6, 9, 10, 11),
+}
+
+
+@picture
+def depths() -> Tensor:
+    """From edges to dogs: six channels of each layer, drawn from noise."""
+    net, rows = ph.load_network(), []
+    for layer, channels in DEPTHS.items():
+        cells = ph.sheet(net, layer, range(12)).cells[list(channels)]
+        row = [resize(cell[None], (128, 128)).clamp(0, 1) for cell in cells]
+        rows.append(
+            [
+                labelled(cell, f"{layer}:{channel}")
+                for cell, channel in zip(row, channels, strict=True)
+            ]
+        )
+    return grid(rows)
+
+
+@picture
+def sheet() -> Tensor:
+    return paper(ph.page(ph.sheet(ph.load_network(), "mixed4c", range(12), columns=6)))
+
+
+@picture
+def card() -> Tensor:
+    """The dumbbell, from four sides."""
+    return paper(ph.page(ph.unit_card(ph.load_network("dreamnet-robust"), "logits:dumbbell")), 1104)
+
+
+def paper(page: Image.Image, width: int | None = None) -> Tensor:
+    if width:
+        page = page.resize((width, round(page.height * width / page.width)), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(page.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+
+
+@picture
+def four_recipes() -> Tensor:
+    """A photograph; what a layer holds of it; that exaggerated; in the textures of another."""
+    net, photo = ph.load_network(), smaller(sample("china.jpg"), 320)
+    painting = smaller(sample("flower.jpg"), 320)
+    cells = {
+        "the photograph": photo,
+        "invert mixed4a": ph.invert(photo, net, "mixed4a"),
+        "caricature mixed4c": ph.caricature(photo, net, "mixed4c"),
+        "style of a flower": ph.style(photo, painting, net),
+    }
+    shown = [labelled(resize(image, (212, 320)), name) for name, image in cells.items()]
+    return grid([shown[:2], shown[2:]])
+
+
 def main() -> None:
     HERE.mkdir(exist_ok=True)
     for name in sys.argv[1:] or PICTURES:

@@ -15,9 +15,12 @@ PUBLIC = {
     "Objective",
     "PhospheneError",
     "__version__",
+    "accentuate",
+    "caricature",
     "draw_sky",
     "dream",
     "gradient",
+    "invert",
     "load_image",
     "load_network",
     "objective",
@@ -27,8 +30,10 @@ PUBLIC = {
     "register_network",
     "save_image",
     "sheet",
+    "style",
     "transform",
     "unit_card",
+    "visualize",
 }
 
 

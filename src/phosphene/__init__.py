@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from phosphene.network import Network as Network
     from phosphene.objectives import Objective as Objective
     from phosphene.objectives import objective as objective
+    from phosphene.recipes.accentuate import accentuate as accentuate
+    from phosphene.recipes.caricature import caricature as caricature
     from phosphene.recipes.dream import dream as dream
+    from phosphene.recipes.invert import invert as invert
+    from phosphene.recipes.style import style as style
+    from phosphene.recipes.visualize import visualize as visualize
     from phosphene.spec import parse as parse
     from phosphene.transforms import transform as transform
     from phosphene.zoo import load_network as load_network
@@ -36,9 +41,12 @@ _PUBLIC = {
     "Network": "phosphene.network",
     "Objective": "phosphene.objectives",
     "PhospheneError": "phosphene.errors",
+    "accentuate": "phosphene.recipes.accentuate",
+    "caricature": "phosphene.recipes.caricature",
     "draw_sky": "phosphene.image",
     "dream": "phosphene.recipes.dream",
     "gradient": "phosphene.gradients",
+    "invert": "phosphene.recipes.invert",
     "load_image": "phosphene.image",
     "load_network": "phosphene.zoo",
     "objective": "phosphene.objectives",
@@ -47,8 +55,10 @@ _PUBLIC = {
     "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
     "sheet": "phosphene.explain.sheets",
+    "style": "phosphene.recipes.style",
     "transform": "phosphene.transforms",
     "unit_card": "phosphene.explain.units",
+    "visualize": "phosphene.recipes.visualize",
 }
 
 __all__ = ["__version__", "objectives", *_PUBLIC]
