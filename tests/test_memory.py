@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -499,9 +500,13 @@ def test_keeping_what_is_freed_is_asked_of_glibc_alone(monkeypatch: pytest.Monke
     memory.keep_freed()  # twice is as good as once
     assert asked == [(-3, GIB), (-1, 2**31 - 1)] * 2
     asked.clear()
-    for platform in ("darwin", "win32"):
-        monkeypatch.setattr(sys, "platform", platform)
+    memory.return_freed()
+    assert asked == [(-3, MIB)]
+    asked.clear()
+    for other in ("darwin", "win32"):
+        monkeypatch.setattr(sys, "platform", other)
         memory.keep_freed()
+        memory.return_freed()
     assert not asked
 
 
@@ -517,28 +522,34 @@ def test_where_there_is_no_glibc_nothing_happens(
     memory.keep_freed()
 
 
-def test_what_is_freed_really_stays() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's alone")
+def test_what_is_freed_really_stays_or_goes() -> None:
     code = """
 import ctypes, sys
-from phosphene.memory import MIB, keep_freed, used_memory
+from phosphene.memory import MIB, keep_freed, return_freed, used_memory
 if sys.argv[1] == "keep":
     keep_freed()
     keep_freed()
+elif sys.argv[1] == "return":
+    return_freed()
 libc = ctypes.CDLL("libc.so.6")
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 before = used_memory()
-block = libc.malloc(64 * MIB)
-ctypes.memset(block, 1, 64 * MIB)
-libc.free(block)
+for size in (30 * MIB, 8 * MIB):  # glibc begins to keep what is smaller than what was freed once
+    blocks = [libc.malloc(size) for _ in range(9)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks[:-1]:  # the last one, at the end, holds them there
+        libc.free(block)
 print((used_memory() - before) // MIB)
 """
-    kept = {}
-    for word in ("keep", "leave"):
+    kept: dict[str, int] = {}
+    for word in ("keep", "leave", "return"):
         done = subprocess.run(
             [sys.executable, "-c", code, word], capture_output=True, text=True, check=True
         )
         kept[word] = int(done.stdout)
-    if sys.platform == "linux":
-        assert kept["keep"] >= 60
-    assert kept["leave"] < 10
+    assert 36 <= kept["return"] < 50  # what is held still
+    assert kept["leave"] > 90
+    assert kept["keep"] > 250

@@ -36,3 +36,20 @@ class _Growth(nn.Module):
 def explosive() -> Network:
     """The square of its answer is beyond float32 once the picture is light."""
     return Network(nn.Sequential(OrderedDict(growth=_Growth())), input_size=32, name="explosive")
+
+
+class _OfTheBatch(nn.Module):
+    """Statistics of what it gets, even in evaluation."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return nn.functional.batch_norm(image, None, None, training=True)
+
+
+def of_the_batch() -> Network:
+    """What it answers at a place hangs on all of the picture."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = OrderedDict(
+            first=nn.Conv2d(3, 6, 3, padding=1), norm=_OfTheBatch(), second=nn.Conv2d(6, 6, 3)
+        )
+    return Network(nn.Sequential(layers), input_size=32, name="of_the_batch", mean=(0.5,) * 3)

@@ -42,13 +42,27 @@ def keep_freed() -> None:
     takes up to a tenth of its time. For programs, which own their process; a library leaves such
     things alone, and its users have MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_.
     """
+    _mallopt({_MMAP_THRESHOLD: GIB, _TRIM_THRESHOLD: 2**31 - 1})
+
+
+def return_freed() -> None:
+    """Have this process give what it frees back at once, where that can be had (glibc).
+
+    Otherwise, between maps of many sizes, nearly a GiB stays that nobody uses. For programs, too.
+    """
+    _mallopt({_MMAP_THRESHOLD: MIB})
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def _mallopt(options: dict[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
-    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, GIB)
-        libc.mallopt(trim_threshold, 2**31 - 1)
+        for option, value in options.items():
+            libc.mallopt(option, value)
 
 
 # What is there ------------------------------------------------------------------------------------

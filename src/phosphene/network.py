@@ -285,7 +285,15 @@ class Network:
                 return self
             other = copy.copy(self)
             module = copy.deepcopy(self.module)
-            other.module = module.to(target, DTYPES[precision], memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            try:
+                other.module = module.to(
+                    target, DTYPES[precision], memory_format=torch.channels_last
+                )  # pyright: ignore[reportCallIssue]
+            except TypeError as error:  # MPS has no float64
+                raise SettingsError(
+                    f"{target} cannot do precision {precision} ({' '.join(str(error).split())}); "
+                    "fp32 it can"
+                ) from error
             other.device, other.precision = target, precision
             other._laid_out, other._source = True, self._source or self
             other._extractors, other._constants, other._prepared = {}, {}, {}

@@ -648,20 +648,28 @@ def fitted(
         most = min(budget.free, comfort or budget.free)
         return memory is None and ENOUGH * size[0] * size[1] * batch <= most
 
-    @functools.cache
-    def planned(size: Size) -> int | None:
+    def chosen(size: Size) -> planner.Plan:
+        what = f"{size[1]}×{size[0]} px"
         if tile == "off":
-            return None
+            return planner.Plan(None, f"{what} whole: tiles are off")
+        if isinstance(tile, int) and max(size) <= tile:
+            return planner.Plan(None, f"{what} whole: no larger than a tile")
         if isinstance(tile, int):
-            return tile if max(size) > tile else None
+            return planner.Plan(tile, f"{what} in tiles of {tile} px, as asked for")
         budget, comfort = means(size)
         if small(size):
-            return None
+            most = planner.in_words(ENOUGH * math.prod(size) * batch)
+            free = planner.in_words(budget.free)
+            return planner.Plan(None, f"{what} whole: at most {most} of {free} free")
         need = bytes_per_pixel(network, objective) * batch
         retained = planner.RETAINED if network.device.type == "cpu" else 0
-        chosen = planner.plan(size, need, budget, ways, comfort=comfort, retained=retained)
-        logger.info("%s", chosen.reason)
-        return chosen.tile
+        return planner.plan(size, need, budget, ways, comfort=comfort, retained=retained)
+
+    @functools.cache
+    def planned(size: Size) -> int | None:
+        plan = chosen(size)
+        logger.info("%s", plan.reason)
+        return plan.tile
 
     def rolled(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         if shift == (0, 0):
@@ -692,7 +700,7 @@ def fitted(
             except (RuntimeError, MemoryError, NetworkError) as error:
                 if not planner.out_of_memory(error):
                     raise
-                told = str(error).splitlines()[0]
+                told = (str(error).splitlines() or [type(error).__name__])[0]
             # Only here is the error gone, and what its traceback held.
             gc.collect()
             if network.device.type == "cuda":
@@ -701,14 +709,15 @@ def fitted(
 
     def smaller(size: Size, side: int | None, told: str) -> int:
         here = f"memory ran out at {size[1]}×{size[0]} px"
+        lack = MemoryError(told)  # so that whoever catches it knows that it is one
         if tile == "off":
-            raise SettingsError(f"{here}, whole; tile=auto cuts it ({told})")
+            raise SettingsError(f"{here}, whole; tile=auto cuts it ({told})") from lack
         how = ways()
         if isinstance(how, str):
-            raise SettingsError(f"{here}; {how} ({told})")
+            raise SettingsError(f"{here}; {how} ({told})") from lack
         before = side or max(size)
         if before <= how.smallest:
-            raise SettingsError(f"{here}, even in tiles of {before} px ({told})")
+            raise SettingsError(f"{here}, even in tiles of {before} px ({told})") from lack
         after = max(up(before // 2, how.smallest), how.smallest)
         after = after if after < before else how.smallest
         logger.warning("%s: going on in tiles of %d px", here, after)

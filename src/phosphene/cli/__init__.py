@@ -191,7 +191,8 @@ def complain(message: str) -> None:
 
 def explained(error: BaseException) -> str:
     """An error as one line for a user."""
-    if out_of_memory(error):
+    # A setting that leads there has its own words for it.
+    if out_of_memory(error) and not isinstance(error, SettingsError):
         return "out of memory; a smaller --size needs less, and --device cpu has often more"
     told = " ".join(str(error).split())
     if isinstance(error, PhospheneError):

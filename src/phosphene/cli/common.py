@@ -16,7 +16,7 @@ from cyclopts import Group, Parameter
 from phosphene.cli import DONE, FAILED, INTERRUPTED, complain, explained
 from phosphene.cli.progress import Voice, to_stdout, watched
 from phosphene.errors import ImageError, NonFiniteError, SettingsError
-from phosphene.memory import out_of_memory
+from phosphene.memory import keep_freed, out_of_memory, return_freed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -248,11 +248,11 @@ def run(
 ) -> int:
     """Make, write, tell. Returns the exit code. `tapped` may look at the steps as they pass."""
     from phosphene import image as images
-    from phosphene.memory import keep_freed
 
-    # Where memory may become scarce, it is better given back.
     if all(p.shape[-2] * p.shape[-1] <= MODEST for p in job.order.pictures.values()):
         keep_freed()
+    else:
+        return_freed()
 
     outcome = consumed(tapped(watched_job(job, voice)))
     error, ended = outcome.error, outcome.ended
