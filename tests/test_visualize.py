@@ -2,6 +2,9 @@
 # since wrong arguments are tried on purpose
 from __future__ import annotations
 
+import gc
+import statistics
+import time
 import warnings
 from typing import Any
 
@@ -220,16 +223,27 @@ def hooks(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("traced", [True, False])
-def test_two_hundred_visualisations_leave_no_hook(traced: bool, toy: Network) -> None:
+def test_two_hundred_visualisations_leave_no_hook_and_do_not_slow_down(
+    traced: bool, toy: Network
+) -> None:
     net = toy if traced else network(Untraceable())
     before = hooks(net.module), len(list(net.module.modules()))
-    for seed in range(100):
-        layer = "third" if traced else "first"
-        visualize(net, f"{layer}:1", size=16, steps=1, seed=seed)
+    works, alive = [], []
+    for seed in range(200):
+        begin = time.process_time()
+        visualize(net, "third:1" if traced else "first:1", size=16, steps=1, seed=seed)
+        works.append(time.process_time() - begin)
+        if seed in (20, 199):
+            gc.collect()
+            kinds = [type(thing) for thing in gc.get_objects()]
+            alive.append(sum(issubclass(kind, (Tensor, nn.Module, Network)) for kind in kinds))
     prepared = net.prepared("auto", "fp32")
     assert (hooks(net.module), len(list(net.module.modules()))) == before == (0, before[1])
     assert hooks(prepared.module) == 0
     assert len(net._prepared) <= 2
+    assert alive[0] == alive[1]
+    # A hook left behind each time made peers several times slower by then; median against median.
+    assert statistics.median(works[150:]) < 2 * statistics.median(works[10:60])
 
 
 def test_a_run_that_is_dropped_leaves_no_hook() -> None:
