@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--repeats", type=int, default=5, help="medians of so many (5)")
     parser.add_argument("--huge", action="store_true", help="also 8192² with --memory 6G (minutes)")
+    parser.add_argument("--largest", type=int, default=4096, help="px, of steps and memory (4096)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
     given = parser.parse_args()
@@ -40,8 +41,16 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[report.Table]]] = {
         )
         for job in jobs.JOBS
     },
-    "steps": lambda given: steps.tables(given.repeats, device=given.device),
-    "memory": lambda given: memory.tables(given.repeats, huge=given.huge),
+    "steps": lambda given: steps.tables(
+        given.repeats,
+        sizes=[side for side in steps.SIZES if side <= given.largest],
+        device=given.device,
+    ),
+    "memory": lambda given: memory.tables(
+        given.repeats,
+        sizes=[side for side in memory.SIZES if side <= given.largest],
+        huge=given.huge,
+    ),
     "start": lambda given: command.start_tables(given.repeats),
     "default": lambda given: command.default_tables(given.repeats, device=given.device),
     "quality": lambda given: quality.tables(device=given.device),

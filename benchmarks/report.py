@@ -75,7 +75,7 @@ def write(section: str, tables: Sequence[Table], folder: Path, head: str) -> Pat
 def machine(repeats: int) -> str:
     """The machine in general terms, and what ran on it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [_processor(), f"{cores} cores, {torch.get_num_threads()} threads"]
+    parts = [_processor(), f"{cores} cores, of which {torch.get_num_threads()} used"]
     with suppress(ValueError, OSError, AttributeError):
         ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         parts.append(f"{ram / GIB:.0f} GiB of memory")
