@@ -27,7 +27,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing phosphene into $(VENV) (PyTorch is large: a few minutes the first time) …"
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python -m pip install --quiet -e '.[fast]'
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene import fused
+from phosphene import fused, pooling
 from phosphene import objectives as obj
 from phosphene.dreamnet import DreamNet
 from phosphene.evaluation import whole
@@ -60,11 +60,11 @@ def test_pooling_some_rows_at_a_time_is_pooling(monkeypatch, layout, options, si
     (expected,) = torch.autograd.grad(result, x, slope)
     count = x[:, :, :1].numel()
     for rows in (1, 2, 5, 100):
-        monkeypatch.setattr(fused, "PLACES_AT_A_TIME", rows * count)
-        pooled, places = fused.pooled_shortly(x.detach(), *options)
+        monkeypatch.setattr(pooling, "PLACES_AT_A_TIME", rows * count)
+        pooled, places = pooling.pooled_shortly(x.detach(), *options)
         assert torch.equal(pooled, result)
         assert places.dtype == torch.int16
-        found = fused.pooling_gradient(slope, x.shape, places, options)
+        found = pooling.pooling_gradient(slope, x.shape, places, options)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         for map_ in (pooled, places, found):
             assert map_.is_contiguous(memory_format=layout)
@@ -73,10 +73,10 @@ def test_pooling_some_rows_at_a_time_is_pooling(monkeypatch, layout, options, si
 def test_places_too_far_apart_for_two_bytes_take_four():
     x = torch.rand(1, 1, 4, 20_000).requires_grad_()
     options = ((3, 3), (1, 1), (1, 1), (1, 1), False)
-    pooled, places = fused.pooled_shortly(x.detach(), *options)
+    pooled, places = pooling.pooled_shortly(x.detach(), *options)
     assert places.dtype == torch.int32
     (expected,) = torch.autograd.grad(F.max_pool2d(x, 3, 1, 1).sum(), x)
-    found = fused.pooling_gradient(torch.ones_like(pooled), x.shape, places, options)
+    found = pooling.pooling_gradient(torch.ones_like(pooled), x.shape, places, options)
     assert torch.equal(found, expected)
 
 

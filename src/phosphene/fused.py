@@ -26,12 +26,11 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 from torch.fx.node import map_arg
 
+from phosphene.pooling import LAST, pooled, pooling_gradient
+
 Pair = tuple[int, int]
-LAST = torch.channels_last
 # A strided convolution of so few channels has a slow gradient of its own: that of the picture.
 FEW_CHANNELS = 4
-# Places of maxima that are as nothing beside a map.
-PLACES_AT_A_TIME = 2**17
 
 _stepped_aside: ContextVar[bool] = ContextVar("stepped_aside", default=False)
 _thrifty: ContextVar[bool] = ContextVar("thrifty", default=False)
@@ -240,12 +239,12 @@ class _ReLU:
 @dataclass(frozen=True, eq=False)
 class _MaxPool:
     options: tuple[Any, ...]
+    positive: bool = False  # what it is given is nowhere below 0
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
-        shortly = keep and _thrifty.get()
-        way = pooled_shortly if shortly else torch.ops.aten.max_pool2d_with_indices
-        output, places = way(x, *self.options)
+        short = keep and _thrifty.get()
+        output, places = pooled(x, self.options, short=short, positive=self.positive)
         return output, (x.shape, places)
 
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
@@ -322,95 +321,6 @@ def _where_positive(slope: Slope, output: Tensor, into: Tensor | None) -> Tensor
         # Several times as fast as torch.where, and as a product of floats and bools.
         return torch.mul(slope.value, output.view(torch.uint8), out=into)
     return torch.ops.aten.threshold_backward.grad_input(slope.value, output, 0, grad_input=into)
-
-
-def pooled_shortly(x: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    """`aten.max_pool2d_with_indices`, the places of the maxima in 2 bytes for 8, if they fit.
-
-    Places then count from where each window begins. Options are those for both axes.
-    """
-    kernel, stride, padding, dilation, up = options
-    forward = torch.ops.aten.max_pool2d_with_indices
-    height, width = x.shape[2:]
-    reach = (kernel[0] - 1) * dilation[0] + 1
-    farthest = (reach - 1) * width + (kernel[1] - 1) * dilation[1]
-    if farthest > torch.iinfo(torch.int16).max:
-        output, places = forward(x, *options)
-        return output, places.int()
-    # Places take as much as two maps in full length: some rows of windows at a time.
-    there = height + 2 * padding[0] - reach
-    rows = (-(-there // stride[0]) if up else there // stride[0]) + 1
-    rows -= up and (rows - 1) * stride[0] >= height + padding[0]
-    of_rows = kernel, stride, [0, padding[1]], dilation
-    some = max(1, PLACES_AT_A_TIME // max(x[:, :, :1].numel(), 1))
-    found: tuple[Tensor, Tensor] | None = None
-    for start in range(0, rows, some):
-        end = min(start + some, rows)
-        first, last = start * stride[0] - padding[0], (end - 1) * stride[0] - padding[0] + reach
-        part = x[:, :, max(first, 0) : min(last, height)]
-        if first < 0 or last > height:
-            beyond = (0, 0, max(-first, 0), max(last - height, 0))
-            part = F.pad(part, beyond, value=-torch.inf)
-        output, places = forward(part, *of_rows, up)
-        places = places.sub_(_corners(places, width, of_rows)).to(torch.int16)
-        if start == 0 and end == rows:
-            return output, places
-        if found is None:
-            size = (*output.shape[:2], rows, output.shape[3])
-            layout = LAST if x.is_contiguous(memory_format=LAST) else torch.contiguous_format
-            found = (
-                torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout),
-                torch.empty(size, dtype=torch.int16, device=x.device, memory_format=layout),
-            )
-        for whole, piece in zip(found, (output, places), strict=True):
-            whole[:, :, start:end] = piece
-    assert found is not None
-    return found
-
-
-def pooling_gradient(
-    slope: Tensor, shape: torch.Size, places: Tensor, options: Sequence[Any]
-) -> Tensor:
-    """The gradient of a max-pooling of a map of `shape`; `places` as `pooled_shortly` has them."""
-    last = slope.is_contiguous(memory_format=LAST)
-    empty = functools.partial(
-        torch.empty,
-        dtype=slope.dtype,
-        device=slope.device,
-        memory_format=LAST if last else torch.contiguous_format,
-    )
-    backward = torch.ops.aten.max_pool2d_with_indices_backward
-    if places.dtype != torch.int16:
-        return backward(slope, empty(shape), *options, places.long())
-    # Some rows of windows at a time, as there. Their rows of the map may begin before it and end
-    # behind it.
-    kernel, stride, padding, dilation, up = options
-    reach = (kernel[0] - 1) * dilation[0] + 1
-    total = empty(shape).zero_()
-    some = max(1, PLACES_AT_A_TIME // max(places[:, :, :1].numel(), 1))
-    for start in range(0, places.shape[2], some):
-        rows = slope[:, :, start : start + some]
-        count = rows.shape[2]
-        of_rows = kernel, stride, [0, padding[1]], dilation
-        here = places[:, :, start : start + some]
-        like = empty((*shape[:2], (count - 1) * stride[0] + reach, shape[3]))
-        found = backward(
-            rows, like, *of_rows, up, here.long().add_(_corners(here, shape[3], of_rows))
-        )
-        first = start * stride[0] - padding[0]
-        top, bottom = max(first, 0), min(first + like.shape[2], shape[2])
-        total[:, :, top:bottom] += found[:, :, top - first : bottom - first]
-    return total
-
-
-def _corners(places: Tensor, width: int, options: Sequence[Any]) -> Tensor:
-    """The place in a map of that width at which each window begins, `(H, W)`."""
-    _, stride, padding, *_ = options
-    rows, columns = (
-        torch.arange(side, device=places.device) * step - before
-        for side, step, before in zip(places.shape[-2:], stride, padding, strict=True)
-    )
-    return rows[:, None] * width + columns
 
 
 # Programs -----------------------------------------------------------------------------------------
@@ -652,8 +562,16 @@ def _linked(
         for node in inputs:
             uses.setdefault(numbers[node], []).append(index)
     wanted = set(outputs.values())
+    positive: set[int] = set()
     steps, whole = [], {}
     for index, (operation, inputs, result) in enumerate(made):
+        if all(numbers[node] in positive for node in inputs):
+            if isinstance(operation, _MaxPool):
+                operation = replace(operation, positive=True)
+            if isinstance(operation, (_MaxPool, _Concatenation, _Same, _Sum)):
+                positive.add(numbers[result])
+        if isinstance(operation, _ReLU) or getattr(operation, "relu", False):
+            positive.add(numbers[result])
         mine = tuple(numbers[node] for node in inputs)
         over = tuple(n for n in dict.fromkeys(mine) if uses[n][-1] == index and n not in wanted)
         if numbers[result] not in uses and numbers[result] not in wanted:

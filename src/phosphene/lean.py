@@ -20,9 +20,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from phosphene.fused import pooled_shortly, pooling_gradient, thrift
+from phosphene.fused import thrift
 from phosphene.network import Network
 from phosphene.objectives import Objective
+from phosphene.pooling import pooled, pooling_gradient
 
 Pair = int | list[int] | tuple[int, ...]
 
@@ -163,7 +164,7 @@ class _ReLU(torch.autograd.Function):
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, *options: Any) -> Tensor:
-        output, places = pooled_shortly(input, *options)
+        output, places = pooled(input, options, short=True)
         ctx.save_for_backward(places)
         ctx.shape, ctx.options = input.shape, options
         return output

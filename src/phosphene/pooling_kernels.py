@@ -1,0 +1,273 @@
+"""Max-pooling by Numba, compiled once on a machine: several times as fast as PyTorch's own.
+
+PyTorch's gradient of one picture's pooling runs on one core, value by value, and notes each place
+in eight bytes. Here a row of channels is one loop, which the compiler makes one of vectors, and a
+place is the tap of its window, in one byte. The gradient is gathered: each px of the map asks the
+windows that it is in, so that cores need not wait for each other.
+
+Maps lie flat, channels last. Of bfloat16, which Numba does not know, there are the bits: a float is
+these and 16 zeros.
+"""
+
+# Numba compiles what it can type; its decorators and arrays have no types of their own.
+# pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportCallIssue=false
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+compiled: Any = njit(nogil=True, cache=True, boundscheck=False)
+
+NOTHING = np.float32(0)
+HALF = np.uint32(16)
+
+
+@intrinsic
+def get(_: Any, array: Any, index: Any) -> Any:
+    """`array[index]`; nothing counts from the end, so that a loop becomes one of vectors."""
+
+    def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, given[0]).data
+        return builder.load(builder.gep(data, [given[1]]))
+
+    return array.dtype(array, types.intp), code
+
+
+@intrinsic
+def put(_: Any, array: Any, index: Any, value: Any) -> Any:
+    """`array[index] = value`."""
+
+    def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, given[0]).data
+        builder.store(given[2], builder.gep(data, [given[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype), code
+
+
+@intrinsic
+def number_of(_: Any, bits: Any) -> Any:
+    """The float32 of 32 bits."""
+
+    def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        return builder.bitcast(given[0], ir.FloatType())
+
+    return types.float32(types.uint32), code
+
+
+@intrinsic
+def bits_of(_: Any, number: Any) -> Any:
+    """The 32 bits of a float32."""
+
+    def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        return builder.bitcast(given[0], ir.IntType(32))
+
+    return types.uint32(types.float32), code
+
+
+@compiled
+def wide(value):
+    """A value as float32; of bfloat16 it is given the bits."""
+    return number_of(np.uint32(value) << HALF)
+
+
+@compiled
+def narrow(value):
+    """The bits of the nearest bfloat16, of two the even one."""
+    bits = bits_of(value)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> HALF) & np.uint32(1))) >> HALF)
+
+
+@compiled
+def pool(x, y, places, shape, result, options, first, last):
+    """Rows `first` to `last` of windows, of all pictures, one after the other.
+
+    x, y: the map and what comes of it, floats, or int16, the bits of bfloat16 that is nowhere
+        negative: they stand in the order of the numbers. Of equal ones the first is taken, and a
+        float that is no number.
+    places: the tap of each maximum, row by row of the window. shape, result: (H, W, C) of a
+    picture. options: kernel, stride, padding, of each axis.
+    """
+    height, width, channels = shape
+    rows, columns, _ = result
+    down, right, step_down, step_right, above, before = options
+    for row in range(first, last):
+        picture = row // rows
+        i = row - picture * rows
+        top = i * step_down - above
+        for j in range(columns):
+            left = j * step_right - before
+            to = (row * columns + j) * channels
+            begun = False
+            for a in range(max(0, -top), min(down, height - top)):
+                for b in range(max(0, -left), min(right, width - left)):
+                    at = ((picture * height + top + a) * width + left + b) * channels
+                    tap = np.uint8(a * right + b)
+                    if begun:
+                        for c in range(channels):
+                            value, best_yet = get(x, at + c), get(y, to + c)
+                            more = (value > best_yet) | (value != value)
+                            put(y, to + c, value if more else best_yet)
+                            put(places, to + c, tap if more else get(places, to + c))
+                    else:
+                        begun = True
+                        for c in range(channels):
+                            put(y, to + c, get(x, at + c))
+                            put(places, to + c, tap)
+
+
+@compiled
+def pool_bits(x, y, places, shape, result, options, first, last):
+    """As `pool`, of any bfloat16, as uint16."""
+    height, width, channels = shape
+    rows, columns, _ = result
+    down, right, step_down, step_right, above, before = options
+    best = np.empty(channels, np.float32)
+    for row in range(first, last):
+        picture = row // rows
+        i = row - picture * rows
+        top = i * step_down - above
+        for j in range(columns):
+            left = j * step_right - before
+            to = (row * columns + j) * channels
+            begun = False
+            for a in range(max(0, -top), min(down, height - top)):
+                for b in range(max(0, -left), min(right, width - left)):
+                    at = ((picture * height + top + a) * width + left + b) * channels
+                    tap = np.uint8(a * right + b)
+                    if begun:
+                        for c in range(channels):
+                            value, best_yet = wide(get(x, at + c)), get(best, c)
+                            more = (value > best_yet) | (value != value)
+                            put(best, c, value if more else best_yet)
+                            put(places, to + c, tap if more else get(places, to + c))
+                    else:
+                        begun = True
+                        for c in range(channels):
+                            put(best, c, wide(get(x, at + c)))
+                            put(places, to + c, tap)
+            for c in range(channels):
+                put(y, to + c, np.uint16(bits_of(get(best, c)) >> HALF))
+
+
+@compiled
+def ends(width, columns, kernel, step, before):
+    """Of each px of a row of the map the first window that it is in, and that after the last."""
+    nears, fars = np.empty(width, np.int64), np.empty(width, np.int64)
+    for x in range(width):
+        nears[x] = max(0, (x + before - kernel + step) // step)
+        fars[x] = min(columns, (x + before) // step + 1)
+    return nears, fars
+
+
+@compiled
+def spread(slope, apart, places, gradient, shape, result, options, first, last):
+    """Rows `first` to `last` of the map's gradient, from that of the windows, in float32.
+
+    apart: from a window's first channel in `slope` to the next one's.
+    """
+    height, width, channels = shape
+    rows, columns, _ = result
+    down, right, step_down, step_right, above, before = options
+    nears, fars = ends(width, columns, right, step_right, before)
+    for row in range(first, last):
+        picture = row // height
+        y = row - picture * height + above
+        up, low = max(0, (y - down + step_down) // step_down), min(rows, y // step_down + 1)
+        for x in range(width):
+            to = (row * width + x) * channels
+            begun = False
+            for i in range(up, low):
+                j = nears[x]
+                while j < fars[x]:
+                    # As many windows of a row as there are at once, up to three.
+                    many = min(3, fars[x] - j)
+                    window = (picture * rows + i) * columns + j
+                    tap = (y - i * step_down) * right + x + before - j * step_right
+                    g0, p0, t0 = window * apart, window * channels, np.uint8(tap)
+                    g1, p1, t1 = g0 + apart, p0 + channels, np.uint8(tap - step_right)
+                    g2, p2, t2 = g1 + apart, p1 + channels, np.uint8(tap - 2 * step_right)
+                    if many == 1:
+                        for c in range(channels):
+                            one = get(slope, g0 + c) if get(places, p0 + c) == t0 else NOTHING
+                            put(
+                                gradient,
+                                to + c,
+                                one + (get(gradient, to + c) if begun else NOTHING),
+                            )
+                    elif many == 2:
+                        for c in range(channels):
+                            one = get(slope, g0 + c) if get(places, p0 + c) == t0 else NOTHING
+                            two = get(slope, g1 + c) if get(places, p1 + c) == t1 else NOTHING
+                            put(
+                                gradient,
+                                to + c,
+                                one + two + (get(gradient, to + c) if begun else NOTHING),
+                            )
+                    else:
+                        for c in range(channels):
+                            one = get(slope, g0 + c) if get(places, p0 + c) == t0 else NOTHING
+                            two = get(slope, g1 + c) if get(places, p1 + c) == t1 else NOTHING
+                            three = get(slope, g2 + c) if get(places, p2 + c) == t2 else NOTHING
+                            put(
+                                gradient,
+                                to + c,
+                                one + two + three + (get(gradient, to + c) if begun else NOTHING),
+                            )
+                    begun = True
+                    j += many
+            if not begun:
+                for c in range(channels):
+                    put(gradient, to + c, NOTHING)
+
+
+@compiled
+def spread_bits(slope, apart, places, gradient, shape, result, options, first, last):
+    """As `spread`, of bfloat16, as uint16: summed in float32 and rounded once, to even."""
+    height, width, channels = shape
+    rows, columns, _ = result
+    down, right, step_down, step_right, above, before = options
+    nears, fars = ends(width, columns, right, step_right, before)
+    total = np.empty(channels, np.float32)
+    for row in range(first, last):
+        picture = row // height
+        y = row - picture * height + above
+        up, low = max(0, (y - down + step_down) // step_down), min(rows, y // step_down + 1)
+        for x in range(width):
+            to = (row * width + x) * channels
+            begun = False
+            for i in range(up, low):
+                j = nears[x]
+                while j < fars[x]:
+                    # As many windows of a row as there are at once, up to three.
+                    many = min(3, fars[x] - j)
+                    window = (picture * rows + i) * columns + j
+                    tap = (y - i * step_down) * right + x + before - j * step_right
+                    g0, p0, t0 = window * apart, window * channels, np.uint8(tap)
+                    g1, p1, t1 = g0 + apart, p0 + channels, np.uint8(tap - step_right)
+                    g2, p2, t2 = g1 + apart, p1 + channels, np.uint8(tap - 2 * step_right)
+                    if many == 1:
+                        for c in range(channels):
+                            one = wide(get(slope, g0 + c)) if get(places, p0 + c) == t0 else NOTHING
+                            put(total, c, one + (get(total, c) if begun else NOTHING))
+                    elif many == 2:
+                        for c in range(channels):
+                            one = wide(get(slope, g0 + c)) if get(places, p0 + c) == t0 else NOTHING
+                            two = wide(get(slope, g1 + c)) if get(places, p1 + c) == t1 else NOTHING
+                            put(total, c, one + two + (get(total, c) if begun else NOTHING))
+                    else:
+                        for c in range(channels):
+                            one = wide(get(slope, g0 + c)) if get(places, p0 + c) == t0 else NOTHING
+                            two = wide(get(slope, g1 + c)) if get(places, p1 + c) == t1 else NOTHING
+                            three = (
+                                wide(get(slope, g2 + c)) if get(places, p2 + c) == t2 else NOTHING
+                            )
+                            put(total, c, one + two + three + (get(total, c) if begun else NOTHING))
+                    begun = True
+                    j += many
+            for c in range(channels):
+                put(gradient, to + c, narrow(get(total, c)) if begun else np.uint16(0))

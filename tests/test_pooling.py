@@ -1,0 +1,323 @@
+"""Max-pooling by Numba against PyTorch's own, and without either."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from phosphene import fused, graph, load_network, pooling
+from phosphene.network import Network
+from phosphene.pooling import LAST, pooled, pooling_gradient
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba for the smallest maps, and on several cores."""
+    for name in ("ENOUGH", "ENOUGH_THEN", "ENOUGH_EACH"):
+        monkeypatch.setattr(pooling, name, 1)
+    assert pooling.kernels() is not None
+
+
+def laid(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.to(dtype).contiguous(memory_format=LAST)
+
+
+def options_of(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int] = (0, 0),
+    *,
+    up: bool = False,
+) -> Any:
+    return list(kernel), list(stride), list(padding), [1, 1], up
+
+
+def expected(x: Tensor, slope: Tensor, options: Any) -> tuple[Tensor, Tensor]:
+    """By autograd, in float64."""
+    leaf = x.double().requires_grad_()
+    found = F.max_pool2d(leaf, *options)
+    (gradient,) = torch.autograd.grad(found, leaf, slope.double())
+    return found.detach(), gradient
+
+
+def agrees(x: Tensor, options: Any, *, positive: bool = False) -> None:
+    """Maxima exactly; the gradient as float64 has it, rounded."""
+    found, places = pooled(x, options, positive=positive)
+    assert places.dtype == torch.uint8
+    generator = torch.Generator().manual_seed(1)
+    slope = laid(torch.randn(found.shape, generator=generator), x.dtype)
+    maxima, gradient = expected(x, slope, options)
+    assert torch.equal(found.double(), maxima)
+    got = pooling_gradient(slope, x.shape, places, options)
+    assert got.dtype == x.dtype
+    assert got.is_contiguous(memory_format=LAST)
+    # Sums of float32 numbers, of which a few cancel.
+    error = 1e-6 if x.dtype == torch.float32 else 2**-8
+    torch.testing.assert_close(got.double(), gradient, rtol=error, atol=2e-6)
+
+
+SHAPES = [
+    ((3, 3), (2, 2), (0, 0), True),
+    ((3, 3), (1, 1), (1, 1), False),
+    ((3, 3), (2, 2), (1, 1), False),
+    ((2, 2), (2, 2), (0, 0), False),
+    ((2, 2), (2, 2), (0, 0), True),
+    ((5, 4), (3, 1), (2, 2), True),
+    ((1, 7), (2, 3), (0, 3), False),
+    ((3, 3), (4, 5), (0, 0), True),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("kernel", "stride", "padding", "up"), SHAPES)
+@pytest.mark.parametrize("size", [(1, 64, 9, 12), (2, 5, 14, 7), (1, 1, 8, 8), (3, 33, 5, 31)])
+def test_it_is_what_autograd_finds(
+    dtype: torch.dtype, kernel: Any, stride: Any, padding: Any, up: bool, size: Any
+) -> None:
+    options = options_of(kernel, stride, padding, up=up)
+    x = laid(torch.randn(size, generator=torch.Generator().manual_seed(0)), dtype)
+    # bfloat16 has so few numbers that they meet; then which is the first is a rule, tested below.
+    if dtype == torch.bfloat16:
+        order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(2))
+        x = ((order % 251) - 120).view(size).to(dtype).contiguous(memory_format=LAST)
+    agrees(x, options)
+    agrees(laid(x.abs(), dtype), options, positive=True) if dtype == torch.float32 else None
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_shape(data: st.DataObject) -> None:
+    kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+    padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
+    sides = [
+        data.draw(st.integers(max(1, k - 2 * p), 13)) for k, p in zip(kernel, padding, strict=True)
+    ]
+    size = (data.draw(st.integers(1, 2)), data.draw(st.integers(1, 20)), *sides)
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    x = laid(torch.randn(size, generator=generator), torch.float32)
+    agrees(x, options_of(kernel, stride, padding, up=data.draw(st.booleans())))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("positive", [False, True])
+def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype, positive: bool) -> None:
+    """As PyTorch does: row by row of a window."""
+    x = laid(
+        torch.randint(0, 3, (2, 40, 17, 18), generator=torch.Generator().manual_seed(0)), dtype
+    )
+    options = options_of((3, 3), (2, 2), (1, 1))
+    found, places = pooled(x, options, positive=positive)
+    maxima, positions = torch.ops.aten.max_pool2d_with_indices(x, *options)
+    assert torch.equal(found, maxima)
+    rows, columns = (torch.arange(side) * 2 - 1 for side in (found.shape[2], found.shape[3]))
+    ours = (rows[:, None] + places.long() // 3) * 18 + columns + places.long() % 3
+    assert torch.equal(ours, positions)
+
+
+def test_bfloat16_below_zero_and_signed_zeros() -> None:
+    x = laid(torch.tensor([[-3.0, -1.5], [-0.0, 0.0]]).view(1, 1, 2, 2), torch.bfloat16)
+    options = options_of((1, 2), (1, 2))
+    found, places = pooled(x, options)
+    assert found.flatten().tolist() == [-1.5, 0.0]
+    assert places.flatten().tolist() == [1, 0]
+    # What is called positive may hold a −0, which is less than 0 to it.
+    found, _ = pooled(x[:, :, 1:], options, positive=True)
+    assert found.item() == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
+    x = laid(torch.randn(1, 3, 6, 6), dtype)
+    x[0, 1, 2, 3] = torch.nan
+    options = options_of((3, 3), (3, 3))
+    found, _ = pooled(x, options)
+    assert found.isnan().sum() == 1
+    assert found[0, 1, 0, 1].isnan()
+    x = torch.full_like(x, -torch.inf)
+    assert torch.equal(pooled(x, options)[0], torch.full((1, 3, 2, 2), -torch.inf, dtype=dtype))
+
+
+def test_sums_of_bfloat16_are_rounded_once_to_even() -> None:
+    """One px is the maximum of four windows: 1 + 2⁻⁸ + 2⁻⁸ is a number, 1 + 2⁻⁸ is not."""
+    x = laid(torch.zeros(1, 2, 5, 5), torch.bfloat16)
+    x[:, :, 2, 2] = 1
+    options = options_of((3, 3), (2, 2))
+    _, places = pooled(x, options)
+    slope = torch.tensor([[1, 2**-8], [2**-8, 0]]).expand(1, 2, 2, 2)
+    found = pooling_gradient(laid(slope, torch.bfloat16), x.shape, places, options)
+    assert found[0, :, 2, 2].tolist() == [1 + 2**-7] * 2
+    slope = torch.tensor([[1 + 2**-7, 2**-8], [0, 0]]).expand(1, 2, 2, 2)
+    found = pooling_gradient(laid(slope, torch.bfloat16), x.shape, places, options)
+    assert found[0, :, 2, 2].tolist() == [1 + 2**-6] * 2
+    assert float(found.abs().sum()) == 2 * (1 + 2**-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "size", [(1, 6, 4, 5), (2, 6, 4, 5), (1, 6, 1, 5), (1, 6, 4, 1), (2, 6, 1, 1)]
+)
+def test_a_slope_that_is_a_part_of_the_channels(dtype: torch.dtype, size: Any) -> None:
+    """As a concatenation gives it, without a copy."""
+    options = options_of((3, 3), (1, 1), (1, 1))
+    x = laid(torch.randn(size), dtype)
+    _, places = pooled(x, options)
+    n, c, h, w = size
+    whole = laid(torch.randn(n, 3 * c, h, w), dtype)
+    part = whole[:, c : 2 * c]
+    expected = pooling_gradient(laid(part, dtype).clone(), x.shape, places, options)
+    assert torch.equal(pooling_gradient(part, x.shape, places, options), expected)
+    plain = part.contiguous(memory_format=torch.contiguous_format)
+    assert torch.equal(pooling_gradient(plain, x.shape, places, options), expected)
+    row = laid(torch.randn(1, c, h, w), dtype).expand(n, c, h, w)
+    same = pooling_gradient(row.contiguous(memory_format=LAST), x.shape, places, options)
+    assert torch.equal(pooling_gradient(row, x.shape, places, options), same)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_any_number_of_cores_gives_the_same(threads: int) -> None:
+    options = options_of((3, 3), (2, 2), (1, 1))
+    x = laid(torch.randn(2, 8, 11, 13), torch.float32)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            found, places = pooled(x, options)
+            slope = laid(torch.ones_like(found), torch.float32)
+            results.append((found, places, pooling_gradient(slope, x.shape, places, options)))
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(1, 3, 8, 8, dtype=torch.float64).contiguous(memory_format=LAST),
+        torch.randn(1, 3, 8, 8).half().contiguous(memory_format=LAST),
+        torch.randn(1, 3, 8, 8),
+        torch.randn(3, 8, 8),
+    ],
+    ids=["float64", "float16", "channels first", "without a batch"],
+)
+def test_what_numba_does_not_take_pytorch_does(x: Tensor) -> None:
+    options = options_of((3, 3), (2, 2))
+    found, places = pooled(x, options)
+    assert places.dtype == torch.int64
+    assert torch.equal(found, F.max_pool2d(x, *options))
+    dilated = ([3, 3], [1, 1], [0, 0], [2, 2], False)
+    _, places = pooled(laid(torch.randn(1, 3, 8, 8), torch.float32), dilated)
+    assert places.dtype == torch.int64
+
+
+def test_small_maps_do_not_wait_for_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = laid(torch.randn(1, 8, 16, 16), torch.float32)
+    monkeypatch.setattr(pooling, "ENOUGH_THEN", x.numel() + 1)
+    assert pooled(x, options_of((3, 3), (1, 1)))[1].dtype == torch.int64
+    monkeypatch.setattr(pooling, "ENOUGH_THEN", x.numel())
+    assert pooled(x, options_of((3, 3), (1, 1)))[1].dtype == torch.uint8
+
+
+def test_without_numba_it_is_said_once_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "phosphene.pooling_kernels", None)
+    pooling.kernels.cache_clear()
+    caplog.set_level("INFO", "phosphene")
+    try:
+        for short, kind in ((False, torch.int64), (True, torch.int16)):
+            x = laid(torch.randn(1, 3, 8, 8), torch.float32)
+            assert pooled(x, options_of((3, 3), (2, 2)), short=short)[1].dtype == kind
+    finally:
+        pooling.kernels.cache_clear()
+    (line,) = caplog.messages
+    assert 'pip install "phosphene[fast]"' in line
+
+
+def test_a_numba_that_fails_is_no_reason_to_fail(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = (
+        "import logging, sys, torch\n"
+        "logging.basicConfig(level='INFO')\n"
+        "import numba\n"
+        "def njit(**_): raise RuntimeError('cannot cache: no place for it')\n"
+        "numba.njit = njit\n"
+        "from phosphene import pooling\n"
+        "x = torch.randn(1, 8, 256, 256).contiguous(memory_format=torch.channels_last)\n"
+        "print(pooling.pooled(x, ([2, 2], [2, 2], [0, 0], [1, 1], False))[1].dtype)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "torch.int64\n"), done
+    assert "cannot cache: no place for it" in done.stderr
+
+
+# In programs
+
+
+def pools(network: Network, layer: str) -> list[fused._MaxPool]:
+    traced = graph.trace(network.module)
+    assert traced is not None
+    steps = fused.program(traced.cut([layer])).steps
+    return [s.operation for s in steps if isinstance(s.operation, fused._MaxPool)]
+
+
+def test_a_program_knows_what_is_nowhere_below_zero() -> None:
+    found = pools(load_network("dreamnet").prepared("cpu", "fp32"), "mixed5b")
+    assert len(found) >= 4
+    assert all(pool.positive for pool in found)
+
+    class Raw(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3)
+            self.second = nn.Conv2d(4, 4, 1)
+            self.end = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.max_pool2d(x, 3, 1, 1)
+            x = F.max_pool2d(self.first(x), 2)
+            x = F.max_pool2d(torch.cat([x, x.relu()], 1)[:, :4] + 0, 2)
+            return self.end(F.max_pool2d(self.second(x).relu(), 2))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Network(Raw(), input_size=32, name="raw", copy=False).prepared("cpu", "fp32")
+    assert [pool.positive for pool in pools(network, "end")] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_dream_comes_out_as_without_numba(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load_network("dreamnet")
+    photo = torch.rand(1, 3, 96, 120, generator=torch.Generator().manual_seed(0))
+    net = network.prepared("cpu", precision)
+
+    def slope() -> Tensor:
+        image = photo.clone().requires_grad_()
+        score = net.activations(image, ["mixed4c"])["mixed4c"].float().square().mean()
+        return torch.autograd.grad(score, image)[0]
+
+    ours = slope()
+    monkeypatch.setattr(pooling, "kernels", lambda: None)
+    theirs = slope()
+    cosine = F.cosine_similarity(ours.double().flatten(), theirs.double().flatten(), 0)
+    assert 1 - cosine < (1e-9 if precision == "fp32" else 5e-3)
+
+
+def test_the_logger_is_the_packages() -> None:
+    assert pooling.log.parent is logging.getLogger("phosphene")
