@@ -36,6 +36,7 @@ from torch import Tensor
 from benchmarks import report
 from phosphene import load_network, transforms
 from phosphene.explain.sheets import sheet
+from phosphene.memory import keep_freed
 from phosphene.network import Network
 from phosphene.recipes.visualize import visualize
 
@@ -253,7 +254,7 @@ def _row(name: str, races: Sequence[tuple[Look, float, Look | None, Look, float]
 
 
 def sheets(
-    network: Network, layer: str, *, channels: int = 64, steps: int = 32, repeats: int = 3
+    network: Network, layer: str, *, channels: int = 64, steps: int = 96, repeats: int = 3
 ) -> report.Table:
     """A sheet against so many pictures of its cells, drawn one by one with the same settings."""
     how: dict[str, Any] = {"size": SIDE, "steps": steps, "transforms": "robust"}
@@ -269,25 +270,30 @@ def sheets(
         warnings.simplefilter("ignore")
         visualize(network, f"{layer}:0", **how | {"steps": 2})
         sheet(network, layer, range(min(channels, 16)), keep=False, **how | {"steps": 2})
-        single: list[float] = []
-        whole: list[float] = []
+        single: list[tuple[float, float]] = []
+        whole: list[tuple[float, float]] = []
         for k in range(repeats):
-            single += [report.seconds(lambda c=c: one(c)) for c in range(3 * k, 3 * k + 3)]
-            whole.append(report.seconds(all_))
-            report.say(f"one {report.spread(single)}, sheet {report.spread(whole)}")
-    share = report.median(whole) / channels / report.median(single)
-    per = 1000 / steps
+            for channel in range(3 * k, 3 * k + 3):
+                clock = _Clock()
+                one(channel % channels)
+                single.append(clock.read())
+            clock = _Clock()
+            all_()
+            whole.append(clock.read())
+            report.say(f"one {single[-3:]}, sheet {whole[-1]}")
+    (one_time, one_work), (time_, work) = (list(zip(*k, strict=True)) for k in (single, whole))
     rows = (
-        ("one picture", report.spread(single), f"{per * report.median(single):.3g} ms", "", ""),
+        ("one picture", report.spread(one_time), report.spread(one_work), *[""] * 3),
         (
             f"sheet of {channels}",
-            report.spread(whole),
-            f"{per * report.median(whole) / channels:.3g} ms",
-            f"{channels} × {share:.2f}",
+            report.spread(time_),
+            report.spread(work),
+            f"{channels} × {report.median(time_) / channels / report.median(one_time):.2f}",
+            f"{channels} × {report.median(work) / channels / report.median(one_work):.2f}",
             f"≤ {channels} × 0.6",
         ),
     )
-    header = ("run", "time", "a step of a picture", "of one picture", "wanted")
+    header = ("run", "time", "work", "time of one picture", "work of one picture", "wanted")
     what = f"{network.name}, {layer}, {SIDE} px, {steps} steps"
     note = f"ours: {_precision(network, f'{layer}:0')}."
     return report.Table(f"A sheet: {what}", header, rows, (note,))
@@ -321,7 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=256, help="of ours (256)")
     parser.add_argument("--as-it-comes", action="store_true", help="also lucent without our care")
     parser.add_argument("--layer", default="mixed4c", help="of the sheet (mixed4c)")
-    parser.add_argument("--sheet-steps", type=int, default=32, help="of the sheet's cells (32)")
+    parser.add_argument("--sheet-steps", type=int, default=96, help="of the sheet's cells (96)")
+    parser.add_argument("--channels", type=int, default=64, help="of the sheet (64)")
     parser.add_argument("--repeats", type=int, default=3, help="medians of so many (3)")
     parser.add_argument("--threads", type=int, help="of torch (its own choice)")
     parser.add_argument("--out", type=Path, help="folder for visualize.md (printed alone)")
@@ -333,6 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.lucent:
         # Behind everything else, so that it brings no other version of what is there.
         sys.path.append(str(given.lucent))
+    keep_freed()  # as the command line does
     network = load_network(given.network)
     tables = []
     if "race" in (given.sections or ["race"]):
@@ -346,6 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(tables[-1])
     if "sheet" in (given.sections or ["sheet"]):
         how = {"steps": given.sheet_steps, "repeats": given.repeats}
+        how |= {"channels": given.channels}
         tables.append(sheets(network, given.layer, **how))
         print(tables[-1])
     if given.out:

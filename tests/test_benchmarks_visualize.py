@@ -190,4 +190,4 @@ def test_a_sheet_against_single_pictures(toy: Network, monkeypatch: pytest.Monke
     monkeypatch.setattr(visualize, "SIDE", 24)
     table = visualize.sheets(toy, "third", channels=6, steps=2, repeats=1)
     assert [row[0] for row in table.rows] == ["one picture", "sheet of 6"]
-    assert shares(table, 1)["of one picture"].startswith("6 × ")
+    assert shares(table, 1)["work of one picture"].startswith("6 × ")

@@ -144,7 +144,9 @@ def drawn(
 
     count = len(goals) * s.batch
     watch = _Watch(
-        shared(net, bound, alike=alike), count, [t for t in given for _ in range(s.batch)]
+        lambda some: shared(net, [bound[k] for k in some], alike=alike),
+        [t for t in given for _ in range(s.batch)],
+        s.batch,
     )
     ascent = ascend(
         canvas,
@@ -433,9 +435,13 @@ class _Watch:
     only the steps that may help read what moves.
     """
 
-    def __init__(self, plain: Evaluate, count: int, texts: Sequence[str]) -> None:
-        self.plain, self.count, self.texts = plain, count, texts
-        self.moved = torch.zeros(count, dtype=torch.bool)
+    def __init__(
+        self, of: Callable[[Sequence[int]], Evaluate], texts: Sequence[str], batch: int
+    ) -> None:
+        self.of, self.texts, self.batch = of, texts, batch
+        self.count, self.goals = len(texts), len(texts) // batch
+        self.plain = of(range(self.goals))
+        self.moved = torch.zeros(self.count, dtype=torch.bool)
         self.index = 0
         self.helps = False
 
@@ -450,15 +456,28 @@ class _Watch:
                 f"{HELPED_STEPS} steps",
                 stacklevel=2,
             )
-        # Most wake in a step or two. A picture that moves is not helped, so where all do the second
-        # pass would change nothing; one that falls asleep again is helped again.
-        if self.helps and self.index < HELPED_STEPS and not bool(moves.all()):
-            with leaking_relus():
-                _, leaked = self.plain(image)
-            rows = moves.repeat_interleave(len(image) // self.count)
-            slope = torch.where(rows.view(-1, 1, 1, 1), slope, leaked)
+        if self.helps and self.index < HELPED_STEPS:
+            slope = self._helped(image, slope, moves)
         self.index += 1
         return score, slope
+
+    def _helped(self, image: Tensor, slope: Tensor, moves: Tensor) -> Tensor:
+        """The gradient, leaked for the pictures that have none.
+
+        Most wake in a step or two, so only objectives with one that sleeps are run once more; one
+        that falls asleep again is helped again.
+        """
+        asleep = (~moves).view(self.goals, self.batch).any(1).nonzero().flatten().tolist()
+        if not asleep:
+            return slope
+        parts = [*image.split(len(image) // self.goals)]
+        with leaking_relus():
+            _, leaked = self.of(asleep)(torch.cat([parts[k] for k in asleep]))
+        rows = moves.repeat_interleave(len(image) // self.count).view(-1, 1, 1, 1)
+        found, seen = [*slope.split(len(parts[0]))], rows.split(len(parts[0]))
+        for k, leak in zip(asleep, leaked.split(len(parts[0])), strict=True):
+            found[k] = torch.where(seen[k], found[k], leak)
+        return torch.cat(found)
 
     def report(self, steps: int) -> None:
         """Say which units are dead, if any are."""
