@@ -704,8 +704,12 @@ _APP1_MOST = 65_533  # bytes: a segment's length is 16 bits and counts its own t
 def read_recipe(path: str | Path) -> str | None:
     """The recipe that `save_image` put into a PNG, JPEG, WebP or TIFF; None if there is none.
 
-    Raises ImageError if the file cannot be read.
+    In an SVG it is found where `recipe_element` stands. Raises ImageError if the file cannot be
+    read.
     """
+    drawing = _svg(Path(path))
+    if drawing is not None:
+        return _recipe_in(drawing)
     with _opened(Path(path)) as file:
         found = file.info.get("phosphene")
         if found is None:
@@ -725,9 +729,14 @@ def _legal(recipe: str) -> str:
     return recipe
 
 
+def recipe_element(recipe: str) -> str:
+    """The recipe as an element of XML. ImageError for text that XML cannot hold."""
+    text = escape(_legal(recipe), {"\r": "&#13;"})
+    return f'<phosphene:recipe xmlns:phosphene="{_NAMESPACE}">{text}</phosphene:recipe>'
+
+
 def _own_rdf(recipe: str) -> str:
-    text = escape(recipe, {"\r": "&#13;"})
-    return _rdf(f'<phosphene:recipe xmlns:phosphene="{_NAMESPACE}">{text}</phosphene:recipe>')
+    return _rdf(recipe_element(recipe))
 
 
 def _jpeg_segments(recipe: str) -> bytes:
@@ -781,6 +790,17 @@ def _xmp_packets(file: ImageFile) -> Iterator[bytes]:
                 pieces.setdefault(data[start : start + 36], []).append(data[start + 36 :])
         for parts in pieces.values():
             yield b"".join(part[4:] for part in sorted(parts))
+
+
+def _svg(path: Path) -> bytes | None:
+    """All of an SVG file, or of other XML; None of any other."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as stream:
+                head = stream.read(64)
+                if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<svg", b"<?xml", b"<!--")):
+                    return head + stream.read()
+    return None
 
 
 def _recipe_in(packet: bytes) -> str | None:

@@ -66,12 +66,14 @@ class Cell:
 class Drawing:
     """A drawn cell: image `(3, h, w)` in steps of 1/255, grey if the unit is dead.
 
-    `response` is the unit's mean over positions when the network is shown the image as it is.
+    `response` is the unit's mean over positions when the network is shown the image as it is;
+    `precision` that of the network that drew it.
     """
 
     image: Tensor = field(repr=False)
     response: float
     dead: bool
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class CellStep:
 
     `drawn` are those that are done, of `total`; `found` of them were there already. `batch` is
     drawn now: `image` `(N, 3, h, w)` is after step `index` of `steps`, both counted from 0.
+    `network` is the one that draws, device and precision settled; where all cells were there
+    already, one such as drew them.
     """
 
     drawn: Mapping[Cell, Drawing] = field(repr=False)
@@ -90,6 +94,7 @@ class CellStep:
     steps: int
     image: Tensor | None = field(repr=False)
     last: bool
+    network: Network = field(repr=False)
 
     @property
     def share(self) -> float:
@@ -141,7 +146,10 @@ def draw(
     left = [cell for cell in wanted if cell not in drawn]
     found, at_once = len(drawn), _at_once(network, settings)
     if not left:
-        yield CellStep(dict(drawn), len(wanted), found, (), 0, 0, None, True)
+        # Not what `auto` comes to, which takes trying.
+        precision = next((kept.precision for kept in drawn.values()), one.precision)
+        net = network.prepared(one.device, precision)
+        yield CellStep(dict(drawn), len(wanted), found, (), 0, 0, None, True, net)
         return
     for start in range(0, len(left), at_once):
         batch = tuple(left[start : start + at_once])
@@ -163,6 +171,7 @@ def draw(
                 step.steps,
                 step.image,
                 step.last and len(drawn) == len(wanted),
+                step.network,
             )
 
 
@@ -191,7 +200,7 @@ def _finished(
     finished = {}
     for cell, image, dead in zip(batch, pictures, step.dead.tolist(), strict=True):
         response = float(strengths(net, cell.layer, image[None])[cell.channel])
-        finished[cell] = Drawing(image, response, dead)
+        finished[cell] = Drawing(image, response, dead, step.network.precision)
     return finished
 
 
@@ -251,6 +260,7 @@ def _put(shelf: _Shelf, cell: Cell, result: Drawing) -> bool:
         "pixels": _hash(result.image),
         "response": result.response,
         "dead": result.dead,
+        "precision": result.precision,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,7 +281,8 @@ def _taken(shelf: _Shelf, cell: Cell) -> Drawing | None:
         image = images.load_image(path)[0]
         if note["key"] != key or note["pixels"] != _hash(image):
             return None
-        return Drawing(image, float(note["response"]), bool(note["dead"]))
+        precision = str(note["precision"])
+        return Drawing(image, float(note["response"]), bool(note["dead"]), precision)
     except (ImageError, ValueError, KeyError, TypeError):
         return None
 

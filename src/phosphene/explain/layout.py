@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from phosphene import image as images
 from phosphene.errors import ImageError
@@ -21,9 +26,17 @@ def page(shown: Sheet | Card) -> Image.Image:
     return pages.as_image(_laid_out(shown), _scale(shown))
 
 
-def svg(shown: Sheet | Card) -> str:
-    """A sheet or a card as one SVG file, which holds its pictures and needs nothing else."""
-    return pages.as_svg(_laid_out(shown))
+def pixels(shown: Sheet | Card) -> Tensor:
+    """The same picture as a tensor, `(1, 3, H, W)` in [0, 1]."""
+    return pages.as_tensor(_laid_out(shown), _scale(shown))
+
+
+def svg(shown: Sheet | Card, recipe: str | None = None) -> str:
+    """A sheet or a card as one SVG file, which holds its pictures and needs nothing else.
+
+    recipe: text to lie inside, in its `<metadata>`.
+    """
+    return pages.as_svg(_laid_out(shown), recipe)
 
 
 def check_page(path: Path, *, overwrite: bool) -> None:
@@ -40,17 +53,57 @@ def check_page(path: Path, *, overwrite: bool) -> None:
         raise ImageError(f"{str(path)!r} is already there; choose another name")
 
 
-def save_page(shown: Sheet | Card, path: Path, *, overwrite: bool = True) -> None:
-    """Write a page as its suffix says: a picture, an SVG, or, all but the pictures, JSON."""
+def save_page(
+    shown: Sheet | Card, path: Path, *, recipe: str | None = None, overwrite: bool = True
+) -> None:
+    """Write a page as its suffix says: a picture, an SVG, or, all but the pictures, JSON.
+
+    recipe: JSON text to lie inside, in JSON under the key "recipe".
+    """
     suffix = path.suffix.lower()
     if suffix == ".json":
-        text = json.dumps(shown.data(), indent=1, ensure_ascii=False) + "\n"
+        data = shown.data() | ({} if recipe is None else {"recipe": json.loads(recipe)})
+        text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         images.write_atomically(path, text.encode("utf-8", "replace"), overwrite=overwrite)
     elif suffix == ".svg":
-        images.write_atomically(path, svg(shown).encode(), overwrite=overwrite)
+        images.write_atomically(path, svg(shown, recipe).encode(), overwrite=overwrite)
     else:
-        drawn = pages.as_tensor(_laid_out(shown), _scale(shown))
-        images.save_image(drawn, path, overwrite=overwrite)
+        images.save_image(pixels(shown), path, recipe=recipe, overwrite=overwrite)
+
+
+_METADATA = re.compile(r"<metadata>.*?</metadata>\n", re.DOTALL)
+_PNG = re.compile(r'(?<= href="data:image/png;base64,)[A-Za-z0-9+/=]*(?=")')
+
+
+def svg_apart(again: str, there: str) -> tuple[bool, int | None, float | None]:
+    """Compare two SVG pages but for their recipes.
+
+    Whether they show the same; and how far their pictures are apart, in 8-bit levels, at most and
+    on average: None unless they are as many, of the same sizes.
+    """
+    texts = [_METADATA.sub("", text, count=1) for text in (again, there)]
+    if texts[0] == texts[1]:
+        return True, 0, 0.0
+    ours, theirs = ([_decoded(found) for found in _PNG.findall(text)] for text in texts)
+    if len(ours) != len(theirs):
+        return False, None, None
+    apart = []
+    for a, b in zip(ours, theirs, strict=True):
+        if a is None or b is None or a.shape != b.shape:
+            return False, None, None
+        apart.append(abs(a - b).ravel())
+    levels = np.concatenate(apart) if apart else np.zeros(1)
+    most, words = int(levels.max()), [_PNG.sub("", text) for text in texts]
+    return most == 0 and words[0] == words[1], most, float(levels.mean())
+
+
+def _decoded(png: str) -> np.ndarray | None:
+    """A picture of an SVG, `(H, W, 3)`; None if it is damaged, or none of ours."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(png)), formats=("PNG",)) as picture:
+            return np.asarray(picture.convert("RGB")).astype(int)
+    except Exception:  # decoders raise nearly anything
+        return None
 
 
 def _laid_out(shown: Sheet | Card) -> pages.Page:

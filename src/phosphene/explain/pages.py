@@ -23,7 +23,7 @@ from PIL.ImageFont import FreeTypeFont
 from torch import Tensor
 
 from phosphene.errors import ImageError
-from phosphene.image import PIXEL_LIMIT, size_of, to_uint8
+from phosphene.image import PIXEL_LIMIT, recipe_element, size_of, to_uint8
 
 INK, QUIET, FAINT, PAPER, ACCENT = "#1c1c1e", "#74747a", "#ececef", "#ffffff", "#e0245e"
 # Lines are drawn so many times larger, and shrunk: Pillow's own have steps.
@@ -252,13 +252,17 @@ def as_tensor(page: Page, scale: float = 1.0) -> Tensor:
 # As SVG -------------------------------------------------------------------------------------------
 
 
-def as_svg(page: Page) -> str:
-    """The page as one SVG file that needs nothing else: pictures and letters lie inside."""
+def as_svg(page: Page, recipe: str | None = None) -> str:
+    """The page as one SVG file that needs nothing else: pictures and letters lie inside.
+
+    recipe: text that `image.read_recipe` finds again.
+    """
     face = base64.b64encode(_font(12.0).font_bytes).decode()
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{page.width:g}" height="{page.height:g}" '
         f'viewBox="0 0 {page.width:g} {page.height:g}">',
         f"<title>{escape(_written(page.title))}</title>",
+        *([] if recipe is None else [f"<metadata>{recipe_element(recipe)}</metadata>"]),
         f"<style>@font-face{{font-family:Aileron;src:url(data:font/ttf;base64,{face})}}"
         "text{font-family:Aileron,Helvetica,Arial,sans-serif;white-space:pre}</style>",
         f'<rect width="100%" height="100%" fill="{PAPER}"/>',

@@ -46,6 +46,7 @@ class Sheet:
         network is shown the cell.
     groups: where a photograph chose the channels, what they are; `strengths` are then the channels'
         means over positions when the network is shown the `photo` `(1, 3, H, W)`.
+    version: of phosphene, as its page names it.
     """
 
     network: str
@@ -60,6 +61,7 @@ class Sheet:
     groups: tuple[Group, ...] = ()
     strengths: tuple[float, ...] = field(default=(), repr=False)
     photo: Tensor | None = field(default=None, repr=False)
+    version: str = __version__
 
     def data(self) -> dict[str, Any]:
         """All but the pictures, as JSON can hold it."""
@@ -72,7 +74,7 @@ class Sheet:
         for cell, strength in zip(cells, self.strengths, strict=False):
             cell["strength"] = strength
         return {
-            "phosphene": __version__,
+            "phosphene": self.version,
             "network": self.network,
             "layer": self.layer,
             "settings": self.settings.model_dump(mode="json"),
@@ -306,7 +308,7 @@ def _cell(sheet: Sheet, i: int, x: float, y: float, width: float, height: float)
 
 
 def _foot(sheet: Sheet) -> str:
-    told = f"phosphene {__version__} · {how(sheet.settings, sheet.cells)}"
+    told = f"phosphene {sheet.version} · {how(sheet.settings, sheet.cells)}"
     dead = sum(sheet.dead)
     if dead:
         told += f" · {dead} of {len(sheet.dead)} dead"

@@ -65,6 +65,7 @@ class Card:
     responses: of every photograph, the strongest first by `settings.rank`; of equal ones in the
         order of their names. `most` and `least` are its ends, the very least last.
     skipped: files that could not be read, and why.
+    version: of phosphene, as its page names it.
     """
 
     network: str
@@ -77,11 +78,12 @@ class Card:
     responses: tuple[Response, ...] = field(repr=False)
     skipped: tuple[Skipped, ...]
     settings: UnitSettings = field(repr=False)
+    version: str = __version__
 
     @property
     def unit(self) -> str:
         """The unit, as an objective's text has it."""
-        return f"{self.layer}:{self.channel}"
+        return obj.channel(self.layer, self.channel).text
 
     @property
     def most(self) -> tuple[Response, ...]:
@@ -97,7 +99,7 @@ class Card:
     def data(self) -> dict[str, Any]:
         """All but the pictures, as JSON can hold it; places are in px of the photo as `seen`."""
         return {
-            "phosphene": __version__,
+            "phosphene": self.version,
             "network": {"name": self.network, "fingerprint": self.fingerprint},
             "unit": self.unit,
             "layer": self.layer,
@@ -131,7 +133,8 @@ def _told(r: Response) -> dict[str, Any]:
 class CardStep:
     """A step on the way to a card, `share` of 0 to 1 done; the last one has the `card`.
 
-    `doing` is `draw` or `look`, at photographs; `image` `(N, 3, h, w)` is what is being drawn.
+    `doing` is `draw` or `look`, at photographs; `image` `(N, 3, h, w)` is what is being drawn, and
+    `network` the one that draws it, device and precision settled.
     """
 
     doing: str
@@ -139,6 +142,7 @@ class CardStep:
     skipped: Skipped | None = None
     image: Tensor | None = field(default=None, repr=False)
     card: Card | None = None
+    network: Network | None = field(default=None, repr=False)
 
 
 class _UnitCard:
@@ -157,8 +161,8 @@ class _UnitCard:
     ) -> Card:
         """Look at one unit from four sides.
 
-        unit: "mixed4c:42" or ("mixed4c", 42); of the class scores also the class, "dalmatian" or
-            "logits:dalmatian".
+        unit: "mixed4c:42" or ("mixed4c", 42), the layer in quotes where an objective wants them;
+            of the class scores also the class, "dalmatian" or "logits:dalmatian".
         pictures: a folder, looked through with all its folders, or files. The photographs of it
             that excite the unit most and least are told, with the place in them that does so most,
             and how strongly each of them does. Without it the card has the drawings alone.
@@ -225,6 +229,7 @@ def _card(
         )
     responses.sort(key=lambda r: -(r.mean if s.rank == "mean" else r.peak))  # stable
     drawn: list[Drawn] = []
+    draws: Network | None = None
     done = len(paths)
     for k in range(s.seeds):
         seed = s.model_copy(update={"seed": s.seed + k})
@@ -233,9 +238,9 @@ def _card(
             cells.append(Cell(layer.name, channel, negative=True))
         found: Mapping[Cell, Drawing] = {}
         for step in draw(network, cells, seed, keep=keep):
-            found = step.drawn
+            found, draws = step.drawn, step.network
             share = (done + step.share * len(cells) * s.steps) / whole
-            yield CardStep("draw", share, image=step.image)
+            yield CardStep("draw", share, image=step.image, network=draws)
         done += len(cells) * s.steps
         drawn += [
             Drawn(one.image, s.seed + k, cell.negative, one.response, one.dead)
@@ -254,7 +259,7 @@ def _card(
         tuple(skipped),
         s,
     )
-    yield CardStep("draw", 1.0, card=card)
+    yield CardStep("draw", 1.0, card=card, network=draws)
 
 
 def _listed(
@@ -274,7 +279,7 @@ def find_unit(network: Network, unit: str | tuple[str, int]) -> tuple[Layer, int
     """The layer and the channel that are meant; ObjectiveError or UnknownLayerError if none is."""
     if isinstance(unit, str):
         name, colon, which = unit.rpartition(":")
-        name, which = name.strip(), which.strip()
+        name, which = _unquoted(name.strip()), which.strip()
         if not colon:
             return _class_unit(network, unit)
         layer = layer_of(network, name)
@@ -291,6 +296,14 @@ def find_unit(network: Network, unit: str | tuple[str, int]) -> tuple[Layer, int
         layer = layer_of(network, name)
     check_channel(layer, channel)
     return layer, channel
+
+
+def _unquoted(name: str) -> str:
+    """A layer's name, which may stand in quotes as it does in an objective's text."""
+    quote = name[:1]
+    if len(name) > 1 and quote in "\"'" and name.endswith(quote):
+        return name[1:-1].replace(quote * 2, quote)
+    return name
 
 
 def _class_unit(network: Network, name: str) -> tuple[Layer, int]:
@@ -357,7 +370,7 @@ def card_page(card: Card) -> Page:
         items += pages.moved(_plot(card, breadth), MARGIN, y)
         y += PLOT + 22
     y += 16
-    foot = f"phosphene {__version__} · {how(card.settings, card.drawn[0].image)}"
+    foot = f"phosphene {card.version} · {how(card.settings, card.drawn[0].image)}"
     if card.settings.seeds > 1:
         foot += " and on"
     foot += f" · weights {card.fingerprint[:12]}"
