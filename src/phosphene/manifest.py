@@ -3,7 +3,7 @@
 A `Manifest` is the recipe that lies inside every picture: settings, objective, the hashes of inputs
 and weights, the versions that computed it. It holds no time, place, user or path, so that the same
 dream is the same file, and a file can be given away. `RECIPES` says of each recipe's name what its
-settings are and how it is run.
+settings are and how it is run, `PAGES` of those that give a page of pictures and words.
 
 A recipe may come from a stranger. Reading one runs nothing; replaying one reads pictures by their
 bare name from the folders that the caller names, and imports no code that the recipe alone names.
@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import platform
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -37,6 +40,9 @@ from torch import Tensor
 from phosphene import __version__, spec
 from phosphene import image as images
 from phosphene.errors import ImageError, RecipeError, SettingsError, suggest
+from phosphene.explain.responses import find_pictures
+from phosphene.explain.sheet_settings import SheetSettings
+from phosphene.explain.unit_settings import UnitSettings
 from phosphene.network import Network, pick_device
 from phosphene.objectives import OBJECTIVES, Objective, quoted
 from phosphene.recipes.accentuate import AccentuateSettings, accentuate
@@ -49,6 +55,10 @@ from phosphene.recipes.visualize import VisualizeSettings, VisualizeStep, visual
 from phosphene.recipes.visualize_grid import grid
 from phosphene.settings import Settings, checked
 from phosphene.zoo import names_code
+
+if TYPE_CHECKING:
+    from phosphene.explain.sheets import SheetStep
+    from phosphene.explain.units import CardStep
 
 FORMAT = 1
 LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
@@ -133,6 +143,25 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+@dataclass(frozen=True)
+class Page:
+    """What a page's recipe holds: `needs` as a `Recipe` has them, and parts that are its `own`."""
+
+    settings: type[Settings]
+    needs: tuple[str, ...]
+    own: tuple[str, ...]
+
+
+PAGES: dict[str, Page] = {
+    "sheet": Page(SheetSettings, ("layers",), ("channels", "top")),
+    "unit": Page(UnitSettings, ("objective",), ("folder",)),
+}
+
+
+def _kind(recipe: str) -> Recipe | Page:
+    return RECIPES.get(recipe) or PAGES[recipe]
+
+
 # --- the manifest ----------------------------------------------------------------------------
 
 
@@ -147,24 +176,37 @@ class NetworkUsed(_Part):
     fingerprint: str = Sha256
 
 
+def _bare(name: str) -> str:
+    if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+        raise ValueError("not the bare name of a file or a folder")
+    return name
+
+
+BareName = Annotated[str, AfterValidator(_bare)]
+
+
 class Input(_Part):
     """A picture that went in: its file's bare name and SHA-256, and the px at which it was used.
 
     `size` is the longest side that was asked for, if one was.
     """
 
-    name: str
+    name: BareName
     sha256: str = Sha256
     width: int = Field(ge=1)
     height: int = Field(ge=1)
     size: int | None = Field(default=None, ge=1)
 
-    @field_validator("name")
-    @classmethod
-    def _bare(cls, name: str) -> str:
-        if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
-            raise ValueError("not the bare name of a file")
-        return name
+
+class Folder(_Part):
+    """Pictures that went in together: their folder's bare name, their count, and one SHA-256.
+
+    It is over their names within the folder and their own SHA-256: see `folder_of`.
+    """
+
+    name: BareName
+    count: int = Field(ge=1)
+    sha256: str = Sha256
 
 
 class Result(_Part):
@@ -200,7 +242,8 @@ class Manifest(_Part):
     a recipe that takes layers instead. `inputs` are by role: photo, mask, painting, and the
     pictures of the objective, whose text names them by their role. `part` says that the file holds
     one picture of several, counted from 1; without it, it holds all. `ended` is there if the
-    picture is not whole.
+    picture is not whole. A sheet's `channels` are all where none are named, or the `top` of those
+    that its photo excites; `folder` is that of the pictures that a unit was shown.
     """
 
     format: int = FORMAT
@@ -209,6 +252,9 @@ class Manifest(_Part):
     network: NetworkUsed
     objective: str | tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
+    channels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    top: int | None = Field(default=None, ge=1)
+    folder: Folder | None = None
     start: Start
     settings: dict[str, Any]
     inputs: dict[str, Input] = {}
@@ -221,17 +267,29 @@ class Manifest(_Part):
     @field_validator("recipe")
     @classmethod
     def _known(cls, recipe: str) -> str:
-        if recipe not in RECIPES:
-            raise ValueError(f"no recipe {recipe!r}; there are {', '.join(RECIPES)}")
+        if recipe not in RECIPES and recipe not in PAGES:
+            names = ", ".join([*RECIPES, *PAGES])
+            raise ValueError(f"no recipe {recipe!r}; there are {names}")
         return recipe
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
-        for need in RECIPES[self.recipe].needs:
+        kind = _kind(self.recipe)
+        for need in kind.needs:
             if need not in self.inputs and not getattr(self, need, None):
                 raise ValueError(f"a recipe of {self.recipe} that names no {need}")
-        if self.recipe in ("dream", "accentuate") and len(self.objectives) != 1:
+        if self.recipe in ("dream", "accentuate", "unit") and len(self.objectives) != 1:
             raise ValueError(f"a recipe of {self.recipe} with {len(self.objectives)} objectives")
+        if self.recipe == "sheet" and len(self.layers) != 1:
+            raise ValueError(f"a recipe of {self.recipe} with {len(self.layers)} layers")
+        own = kind.own if isinstance(kind, Page) else ()
+        for name in ("channels", "top", "folder"):
+            if name not in own and getattr(self, name):
+                raise ValueError(f"a recipe of {self.recipe} that names a {name}")
+        if self.channels and self.top:
+            raise ValueError("channels are named, and the top of them")
+        if isinstance(kind, Page) and set(self.inputs) != ({"photo"} if self.top else set()):
+            raise ValueError(f"a recipe of {self.recipe} with inputs {', '.join(self.inputs)}")
         return self
 
     @field_validator("result")
@@ -243,7 +301,7 @@ class Manifest(_Part):
 
     def text(self, *, indent: int | None = None) -> str:
         """As JSON, the same for the same manifest; `parse` reads it back."""
-        empty = {name for name in ("objective", "layers") if not getattr(self, name)}
+        empty = {name for name in ("objective", "layers", "channels") if not getattr(self, name)}
         return self.model_dump_json(indent=indent, exclude_none=True, exclude=empty)
 
     @property
@@ -254,7 +312,7 @@ class Manifest(_Part):
     def checked_settings(self) -> Settings:
         """The settings, checked. RecipeError if this version has no such settings."""
         try:
-            return checked(RECIPES[self.recipe].settings, self.settings)
+            return checked(_kind(self.recipe).settings, self.settings)
         except SettingsError as error:
             raise RecipeError(f"the recipe's settings do not hold here: {error}") from None
 
@@ -276,7 +334,7 @@ class Manifest(_Part):
 
     @staticmethod
     def read(path: str | Path) -> Manifest:
-        """The manifest inside a picture, or in a JSON file beside one.
+        """The manifest inside a picture or a page, or in a JSON file beside one.
 
         Raises RecipeError if there is none, or it is damaged or of a newer version; ImageError if
         the file cannot be read.
@@ -297,7 +355,16 @@ class Manifest(_Part):
                 )
         if len(text) >= LONGEST:
             raise RecipeError(f"the recipe in {str(path)!r} is longer than {LONGEST >> 20} MiB")
-        return Manifest.parse(text, repr(str(path)))
+        return Manifest.parse(_of_data(text), repr(str(path)))
+
+
+def _of_data(text: str | bytes) -> str | bytes:
+    """The recipe within the data of a page; any other text as it is."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if isinstance(found, dict) and isinstance(found.get("recipe"), dict):
+            return json.dumps(found["recipe"])
+    return text
 
 
 class _Stated(BaseModel):
@@ -374,6 +441,20 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+
+
+def folder_of(path: str | Path) -> Folder:
+    """The record of a folder of pictures. ImageError if there is none, or none in it."""
+    path, whole = Path(path), hashlib.sha256()
+    files = find_pictures(path)
+    for file in files:
+        whole.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
+        # What cannot be read is left out of a page, which says so.
+        with suppress(ImageError):
+            whole.update(file_hash(file).encode() if file.is_file() else b"")
+        whole.update(b"\n")
+    bare = os.path.basename(os.path.abspath(path)).encode("utf-8", "replace").decode()
+    return Folder(name=bare or "pictures", count=len(files), sha256=whole.hexdigest())
 
 
 def network_name(name: str) -> str:
@@ -455,46 +536,51 @@ def find_inputs(
 ) -> dict[str, Path]:
     """role -> file, for every input: as `given`, or by its name in one of `folders`.
 
+    A unit's folder of pictures has the role `pictures`.
+
     RecipeError if one is not there, or is another than the recipe's by its SHA-256; `anyway` takes
     it then.
     """
     given = dict(given or {})
+    wanted: dict[str, Input | Folder] = {**manifest.inputs}
+    if manifest.folder:
+        wanted["pictures"] = manifest.folder
     for role in given:
-        if role not in manifest.inputs:
+        if role not in wanted:
             raise RecipeError(
-                f"the recipe has no input {role!r}{suggest(role, manifest.inputs)}"
-                if manifest.inputs
+                f"the recipe has no input {role!r}{suggest(role, wanted)}"
+                if wanted
                 else f"the recipe has no inputs, so none is called {role!r}"
             )
     return {
-        role: _found(role, used, folders, given.get(role), anyway)
-        for role, used in manifest.inputs.items()
+        role: _found(role, used, folders, given.get(role), anyway) for role, used in wanted.items()
     }
 
 
 def _found(
-    role: str, used: Input, folders: Sequence[Path], given: Path | None, anyway: bool
+    role: str, used: Input | Folder, folders: Sequence[Path], given: Path | None, anyway: bool
 ) -> Path:
     places = [given] if given else list(dict.fromkeys(folder / used.name for folder in folders))
+    kind, what = ("folder", "folder of pictures") if isinstance(used, Folder) else ("file", role)
     others: list[tuple[Path, str]] = []
     for place in places:
-        if given or place.is_file():
-            digest = file_hash(place)
+        if given or (place.is_dir() if kind == "folder" else place.is_file()):
+            digest = folder_of(place).sha256 if kind == "folder" else file_hash(place)
             if digest == used.sha256:
                 return place
             others.append((place, digest))
     if not others:
         where = " or ".join(dict.fromkeys(repr(str(folder)) for folder in folders))
         raise RecipeError(
-            f"{used.name!r}, the recipe's {role}, is not in {where}: "
+            f"{used.name!r}, the recipe's {what}, is not in {where}: "
             f"say where it is with --input {role}=PATH"
         )
     place, digest = others[0]
     if anyway:
         return place
     raise RecipeError(
-        f"{str(place)!r} is not the recipe's {role}: its SHA-256 is {digest[:12]}…, that of the "
-        f"recipe's {used.name!r} {used.sha256[:12]}…; --input {role}=PATH names another file, "
+        f"{str(place)!r} is not the recipe's {what}: its SHA-256 is {digest[:12]}…, that of the "
+        f"recipe's {used.name!r} {used.sha256[:12]}…; --input {role}=PATH names another {kind}, "
         "--anyway takes this one"
     )
 
@@ -555,6 +641,29 @@ def replay(manifest: Manifest, order: Order) -> Iterator[AnyStep]:
             return
 
 
+def sheet_steps(manifest: Manifest, order: Order) -> Iterator[SheetStep]:
+    """Make a sheet again, every cell anew: what is kept from before would prove nothing.
+
+    order: see `ordered`.
+    """
+    from phosphene.explain.sheets import sheet
+
+    chosen = {"photo": order.pictures.get("photo"), "top": manifest.top, "keep": False}
+    given = chosen | order.settings.model_dump()
+    return sheet.steps(order.network, order.layers[0], manifest.channels or None, **given)
+
+
+def card_steps(order: Order, folder: Path | None = None) -> Iterator[CardStep]:
+    """Make a unit's card again, every drawing anew.
+
+    order: see `ordered`. folder: that of the pictures, if the recipe has one: see `find_inputs`.
+    """
+    from phosphene.explain.units import unit_card
+
+    given = {"pictures": folder, "keep": False, **order.settings.model_dump()}
+    return unit_card.steps(order.network, order.objectives[0].text, **given)
+
+
 def replay_settings(manifest: Manifest) -> Settings:
     """The settings of a replay: the recipe's precision, and its device if that is here."""
     given = {**manifest.checked_settings().model_dump(), "precision": manifest.machine.precision}
@@ -563,7 +672,7 @@ def replay_settings(manifest: Manifest) -> Settings:
         given["device"] = manifest.machine.device
     except SettingsError:
         given["device"] = "auto"
-    return checked(RECIPES[manifest.recipe].settings, given)
+    return checked(_kind(manifest.recipe).settings, given)
 
 
 def _started(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Tensor]:
@@ -586,7 +695,8 @@ def _started(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Tensor]
 
 def alpha_of(manifest: Manifest, files: Mapping[str, Path]) -> Tensor | None:
     """The transparency that a recipe's result keeps of its photo, at the photo's size."""
-    if "photo" not in files or not RECIPES[manifest.recipe].alpha:
+    kind = RECIPES.get(manifest.recipe)
+    if "photo" not in files or kind is None or not kind.alpha:
         return None
     return images.read_image(files["photo"], size=manifest.inputs["photo"].size).alpha
 
@@ -676,6 +786,8 @@ def _differing(old: Manifest, new: Manifest) -> tuple[str, ...]:
         now = new.inputs.get(role)
         if now and now.sha256 != was.sha256:
             told.append(f"{role} {was.sha256[:12]}… -> {now.sha256[:12]}…")
+    if old.folder and new.folder and old.folder.sha256 != new.folder.sha256:
+        told.append(f"pictures {old.folder.sha256[:12]}… -> {new.folder.sha256[:12]}…")
     before = {"phosphene": old.phosphene, **old.versions, **old.machine.model_dump()}
     after = {"phosphene": new.phosphene, **new.versions, **new.machine.model_dump()}
     for name in dict.fromkeys([*before, *after]):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -79,7 +79,7 @@ def targets(output: Path, telling: Telling, names: Sequence[str] = ()) -> list[T
         check_new(target.path, telling.force)
         images.check_output(target.path, overwrite=telling.force)
         if target.recipe:
-            _check_side_file(target.recipe, target.path, telling.force)
+            check_side_file(target.recipe, target.path, telling.force)
     return found
 
 
@@ -87,7 +87,8 @@ def _filled(path: Path, name: str) -> Path:
     return Path(str(path).replace(EACH, name))
 
 
-def _check_side_file(path: Path, output: Path, force: bool) -> None:
+def check_side_file(path: Path, output: Path, force: bool) -> None:
+    """ImageError or SettingsError unless a recipe can be written there, beside the output."""
     if path.is_dir():
         raise ImageError(f"{str(path)!r} is a folder; a file for the recipe was expected")
     if not path.parent.is_dir():
@@ -196,16 +197,38 @@ def job_of(
     alpha: Tensor | None = None,
     machine: Machine | None = None,
 ) -> Job:
-    """The job of a recipe by its name, for an order.
+    """The job of a recipe by its name, for an order: see `recipe_of`.
 
-    network: its name as it was given. texts: those of the objectives, their pictures by role.
     machine: what it runs on, where its steps do not tell.
+    """
+    from phosphene import manifest as m
+
+    parts: dict[str, Any] = {"start": start, "texts": texts, "inputs": inputs}
+    machine = machine or m.machine(order.network)
+    return Job(order, recipe_of(name, network, order, machine=machine, **parts), alpha)
+
+
+def recipe_of(
+    name: str,
+    network: str,
+    order: Order,
+    *,
+    machine: Machine,
+    start: Start = "noise",
+    texts: Sequence[str] = (),
+    inputs: Mapping[str, Input],
+    **more: Any,
+) -> Manifest:
+    """The manifest of an order, its result still to come.
+
+    network: its name as it was given. texts: those of the objectives, their pictures by role. more:
+    other parts of a manifest.
     """
     from phosphene import __version__
     from phosphene import manifest as m
 
     net = order.network
-    recipe = m.Manifest(
+    return m.Manifest(
         phosphene=__version__,
         recipe=name,
         network=m.NetworkUsed(name=m.network_name(network), fingerprint=net.fingerprint),
@@ -216,9 +239,9 @@ def job_of(
         inputs=dict(inputs),
         result=m.Result(width=1, height=1, sha256="0" * 64),
         versions=m.versions(),
-        machine=machine or m.machine(net),
+        machine=machine,
+        **more,
     )
-    return Job(order, recipe, alpha)
 
 
 # --- running ---------------------------------------------------------------------------------

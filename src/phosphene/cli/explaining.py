@@ -5,32 +5,39 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
 
 from phosphene.cli import DONE, INTERRUPTED, complain
+from phosphene.cli.common import (
+    OUT,
+    Telling,
+    check_side_file,
+    read_picture,
+    recipe_of,
+    undisturbed,
+)
 from phosphene.cli.flags import with_settings
 from phosphene.cli.progress import SHOW_EVERY, Voice, to_stdout
-from phosphene.errors import SettingsError
+from phosphene.errors import ImageError, SettingsError
 from phosphene.explain.sheet_settings import SheetSettings, parse_channels
 from phosphene.explain.unit_settings import UnitSettings
 from phosphene.settings import checked
 
 if TYPE_CHECKING:
     from phosphene.explain.cells import CellStep
-    from phosphene.explain.sheets import Sheet
+    from phosphene.explain.sheets import Sheet, SheetStep
     from phosphene.explain.units import Card, CardStep
+    from phosphene.manifest import Manifest
 
 WHAT = Group("What to draw", sort_key=1)
 HOW = Group("How", sort_key=2)
-OUT = Group("Output", sort_key=3)
 
 Data = Annotated[Path | None, Parameter(group=OUT)]
 Keep = Annotated[bool, Parameter(group=OUT)]
-Flag = Annotated[bool, Parameter(group=OUT, negative=())]
 StepT = TypeVar("StepT")
 
 
@@ -49,9 +56,7 @@ def sheet(
     output: Annotated[Path | None, _output("NETWORK-LAYER.png")] = None,
     data: Data = None,
     keep: Keep = True,
-    force: Flag = False,
-    quiet: Flag = False,
-    verbose: Flag = False,
+    telling: Telling = Telling(),  # noqa: B008
     **settings: Any,
 ) -> int:
     """Draw every channel of a layer on one page.
@@ -72,36 +77,28 @@ def sheet(
         when the network is shown the photo: strong are the greatest, weak the least, and average
         those in the middle of the order.
     output
-        .png, .jpg, .webp, .tif or .svg.
+        .png, .jpg, .webp, .tif or .svg; the recipe lies inside.
     data
-        A JSON file for what is on the page but the pictures.
+        A JSON file for what is on the page but the pictures, with the recipe.
     keep
         Keep drawn cells in the cache folder, and take from there what is kept.
-    force
-        Replace files that are there. Never an input.
-    quiet
-        Say nothing but errors.
-    verbose
-        Say what is done with what.
     """
     chosen = checked(SheetSettings, settings)
     picked = None if channels is None else parse_channels(channels)
     if picked is not None and top is not None:
         raise SettingsError("--channels and --top: either chooses the channels, not both")
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = telling.voice()
     output = output or Path(f"{_plain(network)}-{_plain(layer)}.png")
-    from phosphene import image as images
+    from phosphene import manifest as m
     from phosphene.explain.sheets import sheet as draw
     from phosphene.zoo import load_network
 
-    files = _writable(output, data, force, [top[1]] if top else [])
+    files = _writable(output, data, telling, [top[1]] if top else [])
     with voice.hearing_warnings():
-        photo = None
+        photo, inputs = None, {}
         if top:
-            picture = images.read_image(top[1])
+            picture, inputs["photo"] = read_picture(top[1], voice)
             photo = picture.pixels
-            for note in picture.notes:
-                voice.note(f"{top[1]}: {note}")
         net = load_network(network)
         steps = draw.steps(
             net,
@@ -112,7 +109,7 @@ def sheet(
             keep=keep,
             **chosen.model_dump(),
         )
-        step, finished = _taken(_watched(steps, voice, _cells_told))
+        step, finished = drawn_sheet(steps, voice)
         if not finished:
             return _interrupted(step, keep)
         assert step is not None
@@ -122,7 +119,16 @@ def sheet(
         dead = [c for c, is_dead in zip(result.channels, result.dead, strict=True) if is_dead]
         if dead:
             voice.note(f"dead: {_listed(dead)} of {len(result.channels)} channels")
-        return _written(result, files, voice)
+        recipe = recipe_of(
+            "sheet",
+            network,
+            m.Order(net, result.settings, layers=(result.layer,)),
+            machine=m.machine(step.network),
+            inputs=inputs,
+            channels=result.channels if picked is not None else (),
+            top=top[0] if top else None,
+        )
+        return _written(result, recipe, files, telling, voice)
 
 
 @with_settings(UnitSettings, HOW)
@@ -135,9 +141,7 @@ def unit(
     output: Annotated[Path | None, _output("NETWORK-UNIT.png")] = None,
     data: Data = None,
     keep: Keep = True,
-    force: Flag = False,
-    quiet: Flag = False,
-    verbose: Flag = False,
+    telling: Telling = Telling(),  # noqa: B008
     **settings: Any,
 ) -> int:
     """Draw the card of a unit: what it draws, and which photos excite it most and least.
@@ -154,39 +158,45 @@ def unit(
     pictures
         A folder of photos; it is looked through with all its folders.
     output
-        .png, .jpg, .webp, .tif or .svg; or .json, of all but the pictures.
+        .png, .jpg, .webp, .tif or .svg; or .json, of all but the pictures. The recipe lies inside.
     data
         A JSON file, besides the page.
     keep
         Keep drawings in the cache folder, and take from there what is kept.
-    force
-        Replace files that are there. Never an input.
-    quiet
-        Say nothing but errors.
-    verbose
-        Say what is done with what.
     """
     chosen = checked(UnitSettings, settings)
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = telling.voice()
     output = output or Path(f"{_plain(network)}-{_plain(unit)}.png")
+    from phosphene import manifest as m
     from phosphene.explain.responses import find_pictures
     from phosphene.explain.units import unit_card
     from phosphene.zoo import load_network
 
-    files = _writable(output, data, force, find_pictures(pictures) if pictures else [])
+    files = _writable(output, data, telling, find_pictures(pictures) if pictures else [])
     with voice.hearing_warnings():
         net = load_network(network)
+        folder = m.folder_of(pictures) if pictures else None
         steps = unit_card.steps(net, unit, pictures=pictures, keep=keep, **chosen.model_dump())
-        step, finished = _taken(_watched(_saying(steps, voice), voice, _card_told))
+        step, finished = drawn_card(steps, voice)
         if not finished:
             kept = "; finished drawings are kept" if keep else ""
             complain(f"interrupted, nothing was written{kept}")
             return INTERRUPTED
         assert step is not None
         assert step.card is not None
+        assert step.network is not None
         if any(drawn.dead for drawn in step.card.drawn):
             voice.note(f"{step.card.unit} gave no gradient: where it is dead, nothing is drawn")
-        return _written(step.card, files, voice)
+        recipe = recipe_of(
+            "unit",
+            network,
+            m.Order(net, step.card.settings),
+            machine=m.machine(step.network),
+            texts=[step.card.unit],
+            inputs={},
+            folder=folder,
+        )
+        return _written(step.card, recipe, files, telling, voice)
 
 
 # --- files -----------------------------------------------------------------------------------
@@ -198,9 +208,9 @@ def _plain(name: str) -> str:
 
 
 def _writable(
-    output: Path, data: Path | None, force: bool, inputs: Iterable[Path]
+    output: Path, data: Path | None, telling: Telling, inputs: Sequence[Path]
 ) -> tuple[Path, ...]:
-    """The files to write, seen to be writable before anything is computed."""
+    """The files to write, seen to be writable before anything is computed; then the recipe's."""
     from phosphene.explain.layout import check_page
 
     if data is not None and data.suffix.lower() != ".json":
@@ -208,21 +218,39 @@ def _writable(
     if data is not None and os.path.abspath(data) == os.path.abspath(output):
         raise SettingsError(f"the data and the page are both to be {str(output)!r}")
     files = (output,) if data is None else (output, data)
-    for file in files:
+    for file in files if telling.recipe is None else (*files, telling.recipe):
         for given in inputs:
             if file.exists() and given.exists() and os.path.samefile(file, given):
                 raise SettingsError(f"the output {str(file)!r} is an input, never replaced")
-        check_page(file, overwrite=force)
+    for file in files:
+        check_page(file, overwrite=telling.force)
+        if telling.recipe:
+            check_side_file(telling.recipe, file, telling.force)
     return files
 
 
-def _written(result: Sheet | Card, files: Iterable[Path], voice: Voice) -> int:
-    from phosphene.explain.layout import save_page
+def _written(
+    result: Sheet | Card, recipe: Manifest, files: Sequence[Path], telling: Telling, voice: Voice
+) -> int:
+    from phosphene import image as images
+    from phosphene.explain.layout import pixels, save_page
+    from phosphene.manifest import result_of
 
-    for file in files:
-        save_page(result, file)
-        if not voice.quiet:
-            to_stdout(str(file))
+    text = None
+    try:
+        recipe = recipe.model_copy(update={"result": result_of(pixels(result))})
+        text = recipe.text()
+    except ImageError as error:  # too large as a picture, and it may be none
+        if telling.recipe or any(file.suffix.lower() in images.SUFFIXES for file in files):
+            raise
+        voice.note(f"the recipe is left out: {error}")
+    with undisturbed():
+        for file in files:
+            save_page(result, file, recipe=text)
+            if not voice.quiet:
+                to_stdout(str(file))
+        if telling.recipe:
+            images.write_atomically(telling.recipe, (recipe.text(indent=2) + "\n").encode())
     return DONE
 
 
@@ -243,6 +271,16 @@ def _listed(numbers: list[int]) -> str:
 
 
 # --- progress --------------------------------------------------------------------------------
+
+
+def drawn_sheet(steps: Iterable[SheetStep], voice: Voice) -> tuple[SheetStep | None, bool]:
+    """The last of a sheet's steps, told of as they pass, and whether they were not interrupted."""
+    return _taken(_watched(steps, voice, _cells_told))
+
+
+def drawn_card(steps: Iterable[CardStep], voice: Voice) -> tuple[CardStep | None, bool]:
+    """The last of a card's steps, told of as they pass, and whether they were not interrupted."""
+    return _taken(_watched(_saying(steps, voice), voice, _card_told))
 
 
 def _taken(steps: Iterable[StepT]) -> tuple[StepT | None, bool]:
