@@ -253,6 +253,78 @@ def test_among_others_a_dead_unit_is_grey(say: Any) -> None:
     assert pixels("visualize.png")[:, :24].std() > 1
 
 
+MACO = ("--parameterization", "maco", "--size", 32)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "jpg"])
+def test_a_mask_is_written_where_it_is_asked_for(suffix: str, say: Any) -> None:
+    name = f"masked.{suffix}"
+    done = say("visualize", UNIT, *MACO, "--transparent", "-o", name)
+    assert done.code == 0, done
+    assert Manifest.read(name).transparent
+    assert say("visualize", UNIT, *MACO, "-o", "plain.png").code == 0
+    assert "transparent" not in json.loads(Manifest.read("plain.png").text())
+    assert Manifest.read(name).result == Manifest.read("plain.png").result
+    given: dict[str, Any] = TINY | {"size": 32, "parameterization": "maco"}
+    *_, step = visualize.steps(toy_network.net(), UNIT, **given)
+    mask = step.transparency()
+    assert mask is not None
+    expected = (mask[0, 0] * 255).round().numpy()
+    assert expected.std() > 10
+    written = Image.open(name)
+    if suffix == "jpg":
+        assert written.mode == "RGB"
+        assert "laid over white" in done.err
+        over = pixels("plain.png") * (expected / 255)[..., None] + (255 - expected[..., None])
+        assert abs(pixels(name) - over).mean() < 3
+    else:
+        assert np.array_equal(np.asarray(written.getchannel("A")), expected)
+        assert suffix == "webp" or np.array_equal(pixels(name), pixels("plain.png"))
+    assert say("replay", name).out == f"{name}: the same, pixel for pixel\n"
+    if suffix != "png":
+        return
+    # The mask is looked at, too.
+    expected[5, 6] = abs(expected[5, 6] - 30)
+    text = m.images.read_recipe(name)
+    picture = m.images.load_image(name)
+    alpha = torch.from_numpy(expected)[None, None] / 255
+    m.images.save_image(picture, "edited.png", alpha=alpha, recipe=text)
+    done = say("replay", "edited.png")
+    assert done.code == 3, done
+    assert "the file's own pixels differ by at most 30 of 255 levels" in done.out
+
+
+def test_masks_lie_side_by_side_as_their_pictures_do(say: Any) -> None:
+    dead = "second:0"  # of natural magnitudes, too
+    words = ("visualize", UNIT, dead, *MACO, "--transparent")
+    assert say(*words, "-o", "a.png").code == 0
+    alpha = np.asarray(Image.open("a.png").getchannel("A"))
+    assert alpha.shape == (32, 2 * 32 + GAP)
+    assert (alpha[:, 32 : 32 + GAP] == 0).all()
+    assert (alpha[:, 32 + GAP :] == 255).all()  # grey, and all of it
+    assert say(*words, "-o", "{}.png").out == "second-3.png\nsecond-0.png\n"
+    alone = np.asarray(Image.open("second-3.png").getchannel("A"))
+    assert np.array_equal(alone, alpha[:, :32])
+    assert alone.std() > 10
+    for name in ("a.png", "second-3.png"):
+        assert say("replay", name).out == f"{name}: the same, pixel for pixel\n"
+
+
+def test_only_maco_has_a_mask(say: Any) -> None:
+    done = say("visualize", UNIT, "--transparent")
+    assert (done.code, done.out) == (2, "")
+    assert "--transparent needs --parameterization maco" in done.err
+    # Nor has what a stranger's recipe says.
+    assert say("visualize", UNIT, "-o", "a.png", "--recipe", "a.json").code == 0
+    given = json.loads(Path("a.json").read_text()) | {"transparent": True}
+    Path("a.json").write_text(json.dumps(given))
+    assert say("replay", "a.json", "-o", "b.png").code == 0
+    assert Image.open("b.png").mode == "RGB"
+    Path("a.json").write_text(json.dumps(given | {"recipe": "dream"}))
+    done = say("replay", "a.json")
+    assert (done.code, "a recipe of dream that is transparent" in done.err) == (1, True)
+
+
 # --- what goes wrong -------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -165,6 +166,20 @@ def test_maco_keeps_its_magnitude_and_tells_where_the_network_cared(toy: Network
     assert mask.min() >= 0
     assert mask.max() == 1
     assert mask.std() > 0
+
+
+def test_a_mask_is_of_its_step_whenever_it_is_asked_for(toy: Network) -> None:
+    given = TINY | {"size": 32, "parameterization": "maco"}
+    steps, at_once = [], []
+    for step in visualize.steps(toy, "third:1", **given):
+        steps.append(step)
+        at_once.append(step.transparency())
+    assert all(
+        torch.equal(step.transparency(), mask) for step, mask in zip(steps, at_once, strict=True)
+    )
+    assert not torch.equal(at_once[0], at_once[-1])
+    dead = replace(steps[-1], dead=torch.tensor([True]))
+    assert torch.equal(dead.transparency(), torch.ones(1, 1, 32, 32))
 
 
 def test_penalties_smooth(toy: Network) -> None:

@@ -25,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import (
     AfterValidator,
@@ -243,7 +244,8 @@ class Manifest(_Part):
     pictures of the objective, whose text names them by their role. `part` says that the file holds
     one picture of several, counted from 1; without it, it holds all. `ended` is there if the
     picture is not whole. A sheet's `channels` are all where none are named, or the `top` of those
-    that its photo excites; `folder` is that of the pictures that a unit was shown.
+    that its photo excites; `folder` is that of the pictures that a unit was shown. `transparent`:
+    MaCo's mask is the picture's alpha.
     """
 
     format: int = FORMAT
@@ -260,6 +262,7 @@ class Manifest(_Part):
     inputs: dict[str, Input] = {}
     result: Result
     part: int | None = Field(default=None, ge=1)
+    transparent: bool = False
     versions: dict[str, str]
     machine: Machine
     ended: Ended | None = None
@@ -286,6 +289,8 @@ class Manifest(_Part):
         for name in ("channels", "top", "folder"):
             if name not in own and getattr(self, name):
                 raise ValueError(f"a recipe of {self.recipe} that names a {name}")
+        if self.transparent and self.recipe != "visualize":
+            raise ValueError(f"a recipe of {self.recipe} that is transparent")
         if self.channels and self.top:
             raise ValueError("channels are named, and the top of them")
         if isinstance(kind, Page) and set(self.inputs) != ({"photo"} if self.top else set()):
@@ -301,7 +306,8 @@ class Manifest(_Part):
 
     def text(self, *, indent: int | None = None) -> str:
         """As JSON, the same for the same manifest; `parse` reads it back."""
-        empty = {name for name in ("objective", "layers", "channels") if not getattr(self, name)}
+        left_out = ("objective", "layers", "channels", "transparent")
+        empty = {name for name in left_out if not getattr(self, name)}
         return self.model_dump_json(indent=indent, exclude_none=True, exclude=empty)
 
     @property
@@ -715,10 +721,11 @@ def replayed_objectives(manifest: Manifest, files: Mapping[str, Path]) -> tuple[
     return tuple(found)
 
 
-def arranged(manifest: Manifest, pictures: Tensor) -> Tensor:
-    """What a file holds of a result `(N, 3, H, W)`: its part, or all of it as one picture.
+def arranged(manifest: Manifest, pictures: Tensor, *, blank: float = 1.0) -> Tensor:
+    """What a file holds of a result `(N, C, H, W)`: its part, or all of it as one picture.
 
     A row for each objective or layer with its batch; where there is one of either, near a square.
+    blank: what lies between pictures.
     """
     if not RECIPES[manifest.recipe].several:
         return pictures
@@ -730,7 +737,7 @@ def arranged(manifest: Manifest, pictures: Tensor) -> Tensor:
         return pictures[manifest.part - 1 : manifest.part]
     batch = manifest.settings.get("batch", 1)
     rows = len(pictures) // batch
-    return grid(pictures, columns=batch if rows > 1 and batch > 1 else None)
+    return grid(pictures, columns=batch if rows > 1 and batch > 1 else None, blank=blank)
 
 
 @dataclass(frozen=True)
@@ -762,11 +769,11 @@ def compare(
             copy = images.save_image(
                 picture, Path(folder) / f"again{Path(path).suffix}", alpha=alpha
             )
-            again, there = (
-                images.to_uint8(images.load_image(file)).astype(int) for file in (copy, path)
-            )
+            again, there = _levels(copy), _levels(path)
         if there.shape == again.shape:
             apart = abs(there - again)
+            if not apart[..., 3].any():
+                apart = apart[..., :3]
             most, mean = int(apart.max()), float(apart.mean())
         unchanged = most == 0
     return Comparison(
@@ -776,6 +783,16 @@ def compare(
         mean=mean,
         differing=_differing(old, new),
     )
+
+
+def _levels(path: str | Path) -> np.ndarray:
+    """The colours and the alpha of a file, `(H, W, 4)`, 0 to 255."""
+    pixels, alpha, _ = images.read_image(path)
+    colours = images.to_uint8(pixels)
+    alphas = np.full((*colours.shape[:2], 1), 255, np.uint8)
+    if alpha is not None:
+        alphas = (alpha[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return np.concatenate([colours, alphas], axis=2).astype(np.int16)
 
 
 def _differing(old: Manifest, new: Manifest) -> tuple[str, ...]:

@@ -392,21 +392,26 @@ class MaCo(nn.Module):
         return torch.cat((top, torch.where(self.own, mirrored, bottom)), -2)
 
     def _accumulate(self, gradient: Tensor) -> None:
-        self.accumulated_gradient += gradient.detach().abs()
+        # Not in place: whoever has the sum so far keeps it.
+        self.accumulated_gradient = self.accumulated_gradient + gradient.detach().abs()
 
-    @torch.no_grad()
     def transparency(self, percentile: float = 80.0) -> Tensor:
-        """How opaque each place should be shown, `(N, 1, H, W)` in [0, 1].
+        """How opaque each place should be shown: `opacity` of `accumulated_gradient`."""
+        return opacity(self.accumulated_gradient, percentile)
 
-        The accumulated gradient, mean over channels, relative to its `percentile` in (0, 100];
-        what lies above is 1. Before any backward pass everything is 1.
-        """
-        if not 0 < percentile <= 100:
-            raise SettingsError(f"percentile is {percentile}; it must be above 0 and at most 100")
-        mean = self.accumulated_gradient.mean(1, keepdim=True)
-        flat = mean.flatten(1)
-        rank = max(1, math.ceil(flat.shape[1] * percentile / 100))
-        limit = flat.kthvalue(rank, dim=1).values
-        # Few places may have had any gradient at all.
-        limit = torch.where(limit > 0, limit, flat.amax(1))[:, None, None, None]
-        return torch.where(limit > 0, (mean / limit).clamp(max=1), 1.0)
+
+def opacity(gradient: Tensor, percentile: float = 80.0) -> Tensor:
+    """How opaque each place should be shown where so much gradient came, `(N, 1, H, W)` in [0, 1].
+
+    gradient: accumulated, `(N, 3, H, W)`. Its mean over channels counts, relative to its
+    `percentile` in (0, 100]; what lies above is 1. Where there was no gradient at all all is 1.
+    """
+    if not 0 < percentile <= 100:
+        raise SettingsError(f"percentile is {percentile}; it must be above 0 and at most 100")
+    mean = gradient.mean(1, keepdim=True)
+    flat = mean.flatten(1)
+    rank = max(1, math.ceil(flat.shape[1] * percentile / 100))
+    limit = flat.kthvalue(rank, dim=1).values
+    # Few places may have had any gradient at all.
+    limit = torch.where(limit > 0, limit, flat.amax(1))[:, None, None, None]
+    return torch.where(limit > 0, (mean / limit).clamp(max=1), 1.0)

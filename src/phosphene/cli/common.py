@@ -159,8 +159,8 @@ class Job:
 
     def recorded(
         self, pictures: Tensor, outcome: Outcome, part: int | None = None
-    ) -> tuple[Tensor, Manifest]:
-        """A file's picture `(1, 3, H, W)` of the result `(N, 3, H, W)`, and its recipe."""
+    ) -> tuple[Tensor, Tensor | None, Manifest]:
+        """A file's picture `(1, 3, H, W)` of the result `(N, 3, H, W)`, its alpha, its recipe."""
         from phosphene import manifest as m
         from phosphene.recipes.visualize import VisualizeStep
 
@@ -169,10 +169,14 @@ class Job:
             changes["machine"] = m.machine(outcome.step.network)
         recipe = self.recipe.model_copy(update=changes)
         picture = m.arranged(recipe, pictures)
-        return picture, recipe.model_copy(update={"result": m.result_of(picture)})
+        alpha = self._opacity(picture)
+        if recipe.transparent and isinstance(outcome.step, VisualizeStep):
+            mask = outcome.step.transparency()
+            alpha = None if mask is None else m.arranged(recipe, mask, blank=0.0)
+        return picture, alpha, recipe.model_copy(update={"result": m.result_of(picture)})
 
-    def opacity(self, picture: Tensor) -> Tensor | None:
-        """The alpha of a picture, at its size; of several pictures in one there is none."""
+    def _opacity(self, picture: Tensor) -> Tensor | None:
+        """The photo's alpha, at a picture's size; of several pictures in one there is none."""
         from phosphene import image as images
 
         size = images.size_of(picture)
@@ -196,6 +200,7 @@ def job_of(
     inputs: Mapping[str, Input],
     alpha: Tensor | None = None,
     machine: Machine | None = None,
+    **more: Any,
 ) -> Job:
     """The job of a recipe by its name, for an order: see `recipe_of`.
 
@@ -203,9 +208,9 @@ def job_of(
     """
     from phosphene import manifest as m
 
-    parts: dict[str, Any] = {"start": start, "texts": texts, "inputs": inputs}
+    more = {"start": start, "texts": texts, "inputs": inputs, **more}
     machine = machine or m.machine(order.network)
-    return Job(order, recipe_of(name, network, order, machine=machine, **parts), alpha)
+    return Job(order, recipe_of(name, network, order, machine=machine, **more), alpha)
 
 
 def recipe_of(
@@ -295,13 +300,9 @@ def run(
         voice.note(f"note: {dead} no gradient: dead, and left grey")
     with undisturbed():
         for file in files:
-            picture, record = job.recorded(outcome.picture, outcome, file.part)
+            picture, alpha, record = job.recorded(outcome.picture, outcome, file.part)
             images.save_image(
-                picture,
-                file.path,
-                alpha=job.opacity(picture),
-                recipe=record.text(),
-                overwrite=force,
+                picture, file.path, alpha=alpha, recipe=record.text(), overwrite=force
             )
             if file.recipe:
                 text = record.text(indent=2) + "\n"

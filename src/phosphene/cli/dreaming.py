@@ -251,11 +251,11 @@ def _saving(steps: Iterable[AnyStep], job: Job, folder: Path, output: Path) -> I
         if step.last:
             ended = Ended(why="octave", octave=step.octave + 1, step=step.index + 1)
             whole = step.picture()
-            picture, record = job.recorded(whole, Outcome(whole, step, ended))
+            picture, alpha, record = job.recorded(whole, Outcome(whole, step, ended))
             images.save_image(
                 picture,
                 folder / f"{output.stem}-octave{step.octave + 1}{output.suffix}",
-                alpha=job.opacity(picture),
+                alpha=alpha,
                 recipe=record.text(),
             )
         yield step

@@ -143,8 +143,7 @@ def _picture(
         raise outcome.error
     outcome = replace(outcome, ended=outcome.ended or recipe.ended)
     assert outcome.picture is not None
-    picture, record = job.recorded(outcome.picture, outcome)
-    return _PictureAgain(picture, job.opacity(picture), record)
+    return _PictureAgain(*job.recorded(outcome.picture, outcome))
 
 
 @dataclass(frozen=True)

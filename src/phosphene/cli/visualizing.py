@@ -64,6 +64,7 @@ def visualize(
     output: Annotated[
         Path | None, output_flag("OBJECTIVE.png, or visualize.png of several")
     ] = None,
+    transparent: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
     telling: Telling = Telling(),  # noqa: B008
     **settings: Any,
 ) -> int:
@@ -83,10 +84,14 @@ def visualize(
     output
         .png, .jpg, .webp or .tif; the recipe lies inside. Several pictures lie side by side in it;
         with {} in its name, such as "{}.png", each gets a file, called after its objective.
+    transparent
+        Of --parameterization maco: show only where the network cared.
     """
     chosen = checked(VisualizeSettings, settings)
     if not objective:
         raise SettingsError("nothing to draw: phosphene visualize OBJECTIVE, such as mixed4c:12")
+    if transparent and chosen.parameterization != "maco":
+        raise SettingsError("--transparent needs --parameterization maco, which alone has a mask")
     from phosphene import spec
 
     goals = [-spec.parse(text) if negative else spec.parse(text) for text in objective]
@@ -94,7 +99,7 @@ def visualize(
         output = Path(f"{file_name(goals[0].text)}.png" if len(goals) == 1 else "visualize.png")
     return _drawn(
         "visualize", chosen, network, output, telling, {"photo": start} if start else {},
-        goals=goals,
+        goals=goals, transparent=transparent,
     )  # fmt: skip
 
 
@@ -251,6 +256,7 @@ def _drawn(
     goals: Sequence[Objective] = (),
     layers: Sequence[str] = (),
     painting_size: int | None = None,
+    transparent: bool = False,
 ) -> int:
     """Draw by that recipe and write it: one exit code."""
     from phosphene import image as images
@@ -297,10 +303,11 @@ def _drawn(
             texts=texts,
             inputs=inputs | named,
             alpha=alpha,
+            transparent=transparent,
         )
         for text in [*texts, *layers]:
             voice.detail(f"{recipe} {text}, seed {settings.seed}")
-        if alpha is not None and output.suffix.lower() in (".jpg", ".jpeg"):
+        if (transparent or alpha is not None) and output.suffix.lower() in (".jpg", ".jpeg"):
             voice.note("JPEG has no transparency: the result is laid over white")
         return run(job, files, voice, force=telling.force)
 

@@ -25,7 +25,7 @@ from phosphene.evaluation import leaking_relus, shared
 from phosphene.memory import available_memory, in_words
 from phosphene.network import Network
 from phosphene.objectives import Objective
-from phosphene.parameterization import Fourier, MaCo, Pixels
+from phosphene.parameterization import Fourier, MaCo, Pixels, opacity
 from phosphene.recipes.visualize_settings import VisualizeSettings as VisualizeSettings
 from phosphene.settings import checked
 
@@ -48,11 +48,11 @@ class VisualizeStep(Step):
 
     `dead`, `(N,)` bool: so far no step had a gradient from this picture's unit without help. After
     the last step that unit is dead. `network` is the one that it runs on, device and precision
-    settled.
+    settled; `cared` the gradient that MaCo has accumulated, None of the others.
     """
 
     dead: Tensor
-    alpha: Callable[[], Tensor | None]
+    cared: Tensor | None
     network: Network
 
     def picture(self) -> Tensor:
@@ -60,8 +60,13 @@ class VisualizeStep(Step):
         return _shown(self.image, self.dead)
 
     def transparency(self) -> Tensor | None:
-        """MaCo's mask, `(N, 1, H, W)` in [0, 1], 1 where the network cared; None of the others."""
-        return self.alpha()
+        """MaCo's mask, `(N, 1, H, W)` in [0, 1], 1 where the network cared; None of the others.
+
+        Of a dead unit it is 1 everywhere.
+        """
+        if self.cared is None:
+            return None
+        return opacity(self.cared).where(~self.dead.view(-1, 1, 1, 1), 1.0).float().cpu()
 
 
 class DeadUnitWarning(UserWarning):
@@ -158,15 +163,13 @@ def drawn(
         clamp=s.parameterization == "pixels",
     )
 
-    def alpha() -> Tensor | None:
-        return canvas.transparency().float().cpu() if isinstance(canvas, MaCo) else None
-
     try:
         for step in ascent:
             score = step.score.reshape(count, -1).mean(1)
             if step.last:
                 watch.report(s.steps)
-            more = {"score": score, "dead": ~watch.moved, "alpha": alpha, "network": net}
+            cared = canvas.accumulated_gradient if isinstance(canvas, MaCo) else None
+            more = {"score": score, "dead": ~watch.moved, "cared": cared, "network": net}
             yield VisualizeStep(**{**vars(step), **more})
     except NonFiniteError as error:
         if error.image is not None:
