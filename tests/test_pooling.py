@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -23,8 +24,8 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numba for the smallest maps, and on several cores."""
-    for name in ("ENOUGH", "ENOUGH_THEN", "ENOUGH_EACH"):
+    """Numba for the smallest pictures, and on several cores."""
+    for name in ("ENOUGH", "ENOUGH_EACH"):
         monkeypatch.setattr(pooling, name, 1)
     assert pooling.kernels() is not None
 
@@ -53,7 +54,7 @@ def expected(x: Tensor, slope: Tensor, options: Any) -> tuple[Tensor, Tensor]:
 
 def agrees(x: Tensor, options: Any, *, positive: bool = False) -> None:
     """Maxima exactly; the gradient as float64 has it, rounded."""
-    found, places = pooled(x, options, positive=positive)
+    found, places = pooled(x, options, quick=True, positive=positive)
     assert places.dtype == torch.uint8
     generator = torch.Generator().manual_seed(1)
     slope = laid(torch.randn(found.shape, generator=generator), x.dtype)
@@ -118,7 +119,7 @@ def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype, positive: bool) ->
         torch.randint(0, 3, (2, 40, 17, 18), generator=torch.Generator().manual_seed(0)), dtype
     )
     options = options_of((3, 3), (2, 2), (1, 1))
-    found, places = pooled(x, options, positive=positive)
+    found, places = pooled(x, options, quick=True, positive=positive)
     maxima, positions = torch.ops.aten.max_pool2d_with_indices(x, *options)
     assert torch.equal(found, maxima)
     rows, columns = (torch.arange(side) * 2 - 1 for side in (found.shape[2], found.shape[3]))
@@ -129,11 +130,11 @@ def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype, positive: bool) ->
 def test_bfloat16_below_zero_and_signed_zeros() -> None:
     x = laid(torch.tensor([[-3.0, -1.5], [-0.0, 0.0]]).view(1, 1, 2, 2), torch.bfloat16)
     options = options_of((1, 2), (1, 2))
-    found, places = pooled(x, options)
+    found, places = pooled(x, options, quick=True)
     assert found.flatten().tolist() == [-1.5, 0.0]
     assert places.flatten().tolist() == [1, 0]
     # What is called positive may hold a −0, which is less than 0 to it.
-    found, _ = pooled(x[:, :, 1:], options, positive=True)
+    found, _ = pooled(x[:, :, 1:], options, quick=True, positive=True)
     assert found.item() == 0
 
 
@@ -142,11 +143,13 @@ def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     x = laid(torch.randn(1, 3, 6, 6), dtype)
     x[0, 1, 2, 3] = torch.nan
     options = options_of((3, 3), (3, 3))
-    found, _ = pooled(x, options)
+    found, _ = pooled(x, options, quick=True)
     assert found.isnan().sum() == 1
     assert found[0, 1, 0, 1].isnan()
     x = torch.full_like(x, -torch.inf)
-    assert torch.equal(pooled(x, options)[0], torch.full((1, 3, 2, 2), -torch.inf, dtype=dtype))
+    assert torch.equal(
+        pooled(x, options, quick=True)[0], torch.full((1, 3, 2, 2), -torch.inf, dtype=dtype)
+    )
 
 
 def test_sums_of_bfloat16_are_rounded_once_to_even() -> None:
@@ -154,7 +157,7 @@ def test_sums_of_bfloat16_are_rounded_once_to_even() -> None:
     x = laid(torch.zeros(1, 2, 5, 5), torch.bfloat16)
     x[:, :, 2, 2] = 1
     options = options_of((3, 3), (2, 2))
-    _, places = pooled(x, options)
+    _, places = pooled(x, options, quick=True)
     slope = torch.tensor([[1, 2**-8], [2**-8, 0]]).expand(1, 2, 2, 2)
     found = pooling_gradient(laid(slope, torch.bfloat16), x.shape, places, options)
     assert found[0, :, 2, 2].tolist() == [1 + 2**-7] * 2
@@ -172,7 +175,7 @@ def test_a_slope_that_is_a_part_of_the_channels(dtype: torch.dtype, size: Any) -
     """As a concatenation gives it, without a copy."""
     options = options_of((3, 3), (1, 1), (1, 1))
     x = laid(torch.randn(size), dtype)
-    _, places = pooled(x, options)
+    _, places = pooled(x, options, quick=True)
     n, c, h, w = size
     whole = laid(torch.randn(n, 3 * c, h, w), dtype)
     part = whole[:, c : 2 * c]
@@ -194,7 +197,7 @@ def test_any_number_of_cores_gives_the_same(threads: int) -> None:
     try:
         for count in (1, threads):
             torch.set_num_threads(count)
-            found, places = pooled(x, options)
+            found, places = pooled(x, options, quick=True)
             slope = laid(torch.ones_like(found), torch.float32)
             results.append((found, places, pooling_gradient(slope, x.shape, places, options)))
     finally:
@@ -215,20 +218,31 @@ def test_any_number_of_cores_gives_the_same(threads: int) -> None:
 )
 def test_what_numba_does_not_take_pytorch_does(x: Tensor) -> None:
     options = options_of((3, 3), (2, 2))
-    found, places = pooled(x, options)
+    found, places = pooled(x, options, quick=True)
     assert places.dtype == torch.int64
     assert torch.equal(found, F.max_pool2d(x, *options))
     dilated = ([3, 3], [1, 1], [0, 0], [2, 2], False)
-    _, places = pooled(laid(torch.randn(1, 3, 8, 8), torch.float32), dilated)
+    _, places = pooled(laid(torch.randn(1, 3, 8, 8), torch.float32), dilated, quick=True)
     assert places.dtype == torch.int64
 
 
-def test_small_maps_do_not_wait_for_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = laid(torch.randn(1, 8, 16, 16), torch.float32)
-    monkeypatch.setattr(pooling, "ENOUGH_THEN", x.numel() + 1)
-    assert pooled(x, options_of((3, 3), (1, 1)))[1].dtype == torch.int64
-    monkeypatch.setattr(pooling, "ENOUGH_THEN", x.numel())
-    assert pooled(x, options_of((3, 3), (1, 1)))[1].dtype == torch.uint8
+def test_only_large_pictures_wait_for_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = load_network("dreamnet").prepared("cpu", "fp32")
+    image = torch.rand(2, 3, 32, 48)
+    net.activations(image, ["mixed4c"])
+    seen: list[bool] = []
+
+    def noted(x: Tensor, options: Any, *, quick: bool, **_: Any) -> Any:
+        seen.append(quick)
+        return torch.ops.aten.max_pool2d_with_indices(x, *options)
+
+    monkeypatch.setattr(fused, "pooled", noted)
+    for enough in (image[:, 0].numel(), image[:, 0].numel() + 1):
+        monkeypatch.setattr(pooling, "ENOUGH", enough)
+        net.activations(image.requires_grad_(), ["mixed4c"])
+    half = len(seen) // 2
+    assert half >= 3
+    assert seen == [True] * half + [False] * half
 
 
 def test_without_numba_it_is_said_once_and_goes_on(
@@ -240,7 +254,7 @@ def test_without_numba_it_is_said_once_and_goes_on(
     try:
         for short, kind in ((False, torch.int64), (True, torch.int16)):
             x = laid(torch.randn(1, 3, 8, 8), torch.float32)
-            assert pooled(x, options_of((3, 3), (2, 2)), short=short)[1].dtype == kind
+            assert pooled(x, options_of((3, 3), (2, 2)), quick=True, short=short)[1].dtype == kind
     finally:
         pooling.kernels.cache_clear()
     (line,) = caplog.messages
@@ -258,7 +272,7 @@ def test_a_numba_that_fails_is_no_reason_to_fail(
         "numba.njit = njit\n"
         "from phosphene import pooling\n"
         "x = torch.randn(1, 8, 256, 256).contiguous(memory_format=torch.channels_last)\n"
-        "print(pooling.pooled(x, ([2, 2], [2, 2], [0, 0], [1, 1], False))[1].dtype)\n"
+        "print(pooling.pooled(x, ([2, 2], [2, 2], [0, 0], [1, 1], False), quick=True)[1].dtype)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "torch.int64\n"), done
@@ -319,5 +333,48 @@ def test_a_dream_comes_out_as_without_numba(
     assert 1 - cosine < (1e-9 if precision == "fp32" else 5e-3)
 
 
-def test_the_logger_is_the_packages() -> None:
-    assert pooling.log.parent is logging.getLogger("phosphene")
+def test_what_takes_long_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pooling, "LONG", -1.0)
+    monkeypatch.setattr(pooling, "_RUN", set())
+    monkeypatch.setattr(pooling.kernels(), "was_compiled", lambda name: name == "pool")
+    x = laid(torch.randn(1, 3, 8, 8), torch.float32)
+    for _ in range(2):
+        pooled(x, options_of((3, 3), (2, 2)), quick=True)
+    (record,) = caplog.records
+    assert record.name == "phosphene.pooling"
+    assert "compiled, once on a machine" in record.message
+
+
+FORKS = """
+import os, torch
+from phosphene import pooling
+x = torch.randn(1, 64, 64, 64).contiguous(memory_format=torch.channels_last)
+def run():
+    y, places = pooling.pooled(x, ([2, 2], [2, 2], [0, 0], [1, 1], False), quick=True)
+    assert places.dtype == torch.uint8
+    return y
+torch.set_num_threads(2)
+before = run()
+child = os.fork()
+if not child:
+    torch.set_num_threads(1)
+    os._exit(0 if torch.equal(run(), before) else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks there")
+def test_a_forked_process_goes_on_by_itself() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done
+
+
+def test_several_python_threads_at_once() -> None:
+    x = laid(torch.randn(1, 16, 40, 40), torch.float32)
+    options = options_of((3, 3), (1, 1), (1, 1))
+    expected = F.max_pool2d(x, 3, 1, 1)
+    with ThreadPoolExecutor(4) as threads:
+        jobs = [threads.submit(pooled, x, options, quick=True) for _ in range(64)]
+        assert all(torch.equal(job.result()[0], expected) for job in jobs)

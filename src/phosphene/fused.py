@@ -26,6 +26,7 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 from torch.fx.node import map_arg
 
+from phosphene import pooling
 from phosphene.pooling import LAST, pooled, pooling_gradient
 
 Pair = tuple[int, int]
@@ -34,6 +35,8 @@ FEW_CHANNELS = 4
 
 _stepped_aside: ContextVar[bool] = ContextVar("stepped_aside", default=False)
 _thrifty: ContextVar[bool] = ContextVar("thrifty", default=False)
+# Whether the picture is so large that max-pooling is worth a library of its own.
+_quick: ContextVar[bool] = ContextVar("quick", default=False)
 
 
 class UnfitError(Exception):
@@ -243,8 +246,8 @@ class _MaxPool:
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
-        short = keep and _thrifty.get()
-        output, places = pooled(x, self.options, short=short, positive=self.positive)
+        how = {"quick": _quick.get(), "short": keep and _thrifty.get(), "positive": self.positive}
+        output, places = pooled(x, self.options, **how)
         return output, (x.shape, places)
 
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
@@ -373,6 +376,7 @@ class Program:
     ) -> tuple[Tensor, ...]:
         """Run; what the gradient needs goes to `kept`, by step, and outputs by −1 − value."""
         known: dict[int, Tensor] = {0: values}
+        _quick.set(len(values) * values.shape[-2] * values.shape[-1] >= pooling.ENOUGH)
         for index, step in enumerate(self.steps):
             inputs = [known[number] for number in step.inputs]
             output, more = step.operation.forward(inputs, kept is not None)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,9 +22,13 @@ from torch import Tensor
 LAST = torch.channels_last
 # Places of maxima that are as nothing beside a map.
 PLACES_AT_A_TIME = 2**17
-# Values of a map for which Numba, which takes a third of a second to import, is worth it; once it
-# is there, for fewer; and of which each core should have so many.
-ENOUGH, ENOUGH_THEN, ENOUGH_EACH = 2**18, 2**12, 2**15
+# px of all pictures from which on Numba is worth it: it takes most of a second to be there. It goes
+# by nothing else, so that the same dream comes out the same whatever was dreamt before.
+ENOUGH = 300_000
+# Values of a map of which each core should have so many.
+ENOUGH_EACH = 2**15
+# s; what takes longer is said.
+LONG = 1.0
 
 # Kernel, stride, padding, dilation of both axes, and whether sizes are rounded up.
 Options = Sequence[Any]
@@ -35,13 +37,19 @@ log = logging.getLogger("phosphene.pooling")
 
 
 def pooled(
-    x: Tensor, options: Options, *, short: bool = False, positive: bool = False
+    x: Tensor,
+    options: Options,
+    *,
+    quick: bool = False,
+    short: bool = False,
+    positive: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The maxima of windows of `x` `(N, C, H, W)`, and their places.
 
-    short: keep the places in few bytes, even if that takes longer. positive: no value is below 0.
+    quick: by Numba, if it is here and takes such maps. short: keep the places in few bytes, even if
+    that takes longer. positive: no value is below 0.
     """
-    if _by_numba(x, options):
+    if quick and _by_numba(x, options):
         return _pooled_by_numba(x, options, positive)
     if short:
         return pooled_shortly(x, *options)
@@ -89,10 +97,7 @@ def _by_numba(x: Tensor, options: Options) -> bool:
         and x.is_contiguous(memory_format=LAST)
         and sys.byteorder == "little"
     )
-    if not fits:
-        return False
-    there = "phosphene.pooling_kernels" in sys.modules
-    return x.numel() >= (ENOUGH_THEN if there else ENOUGH) and kernels() is not None
+    return fits and kernels() is not None
 
 
 def _pooled_by_numba(x: Tensor, options: Options, positive: bool) -> tuple[Tensor, Tensor]:
@@ -104,12 +109,12 @@ def _pooled_by_numba(x: Tensor, options: Options, positive: bool) -> tuple[Tenso
     y = torch.empty((n, channels, rows, columns), dtype=x.dtype, memory_format=LAST)
     places = torch.empty((n, channels, rows, columns), dtype=torch.uint8, memory_format=LAST)
     geometry = (*sides, channels), (rows, columns, channels), (*kernel, *stride, *padding)
-    ours = kernels()
     if x.dtype == torch.float32:
-        bits, by = torch.float32, ours.pool
+        bits, name = torch.float32, "pool"
     else:
-        bits, by = (torch.int16, ours.pool) if positive else (torch.uint16, ours.pool_bits)
-    _shared_out(by, n * rows, y.numel(), _flat(x, bits), _flat(y, bits), _flat(places), *geometry)
+        bits, name = (torch.int16, "pool") if positive else (torch.uint16, "pool_bits")
+    given = _flat(x, bits), _flat(y, bits), _flat(places), *geometry
+    _run(name, given, n * rows, y.numel())
     return y, places
 
 
@@ -122,13 +127,10 @@ def _gradient_by_numba(
     given, apart = _spaced(slope)
     gradient = torch.empty(shape, dtype=slope.dtype, memory_format=LAST)
     geometry = (*sides, channels), (rows, columns, channels), (*kernel, *stride, *padding)
-    ours = kernels()
-    if slope.dtype == torch.float32:
-        bits, by = torch.float32, ours.spread
-    else:
-        bits, by = torch.uint16, ours.spread_bits
+    narrow = slope.dtype == torch.bfloat16
+    bits, name = (torch.uint16, "spread_bits") if narrow else (torch.float32, "spread")
     arrays = given.view(bits).numpy(), apart, _flat(places), _flat(gradient, bits)
-    _shared_out(by, n * sides[0], gradient.numel(), *arrays, *geometry)
+    _run(name, (*arrays, *geometry), n * sides[0], gradient.numel())
     return gradient
 
 
@@ -165,27 +167,19 @@ def _spaced(map_: Tensor) -> tuple[Tensor, int]:
     return map_.detach().as_strided((length,), (1,), map_.storage_offset()), apart
 
 
-def _shared_out(by: Callable[..., None], rows: int, work: int, *given: Any) -> None:
-    """Call a kernel on shares of the rows, on as many cores as PyTorch would use."""
-    if not by.signatures:  # pyright: ignore[reportFunctionMemberAccess]
-        begun = time.perf_counter()
-        by(*given, 0, 0)
-        log.debug("max-pooling is compiled: %.1f s", time.perf_counter() - begun)
+def _run(name: str, given: tuple[Any, ...], rows: int, work: int) -> None:
+    """Run a kernel on as many cores as PyTorch would use."""
     shares = max(1, min(torch.get_num_threads(), rows, work // ENOUGH_EACH))
-    ends = [rows * k // shares for k in range(shares + 1)]
-    jobs = [
-        _helpers(os.getpid(), torch.get_num_threads()).submit(by, *given, *ends[k : k + 2])
-        for k in range(shares - 1)
-    ]
-    by(*given, *ends[-2:])
-    for job in jobs:
-        job.result()
+    begun = time.perf_counter()
+    kernels().share_out(name, given, rows, shares)
+    took = time.perf_counter() - begun
+    if (name, given[0].dtype) not in _RUN:
+        _RUN.add((name, given[0].dtype))
+        if took > LONG and kernels().was_compiled(name):
+            log.warning("a part of max-pooling is compiled, once on a machine: %.1f s", took)
 
 
-@functools.lru_cache(maxsize=1)
-def _helpers(process: int, threads: int) -> ThreadPoolExecutor:
-    # A process that was forked has none of its parent's threads.
-    return ThreadPoolExecutor(threads - 1, "phosphene-pooling")
+_RUN: set[tuple[str, Any]] = set()
 
 
 # In two bytes -------------------------------------------------------------------------------------

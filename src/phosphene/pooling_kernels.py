@@ -13,14 +13,20 @@ these and 16 zeros.
 # pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportCallIssue=false
 from __future__ import annotations
 
+import functools
+import importlib
+import os
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, get_num_threads, njit, prange, set_num_threads, types
 from numba.extending import intrinsic
 
 compiled: Any = njit(nogil=True, cache=True, boundscheck=False)
+shared: Any = njit(nogil=True, cache=True, boundscheck=False, parallel=True)
+
+PROCESS = os.getpid()
 
 NOTHING = np.float32(0)
 HALF = np.uint32(16)
@@ -271,3 +277,69 @@ def spread_bits(slope, apart, places, gradient, shape, result, options, first, l
                     j += many
             for c in range(channels):
                 put(gradient, to + c, narrow(get(total, c)) if begun else np.uint16(0))
+
+
+# On several cores: each a share of the rows. Threads of our own would have to wait for a core on
+# which OpenMP still looks out for work; Numba's, by OpenMP as well, begin at once.
+
+
+@shared
+def pool_shared(x, y, places, shape, result, options, rows, shares):
+    for k in prange(shares):
+        first, last = rows * k // shares, rows * (k + 1) // shares
+        pool(x, y, places, shape, result, options, first, last)
+
+
+@shared
+def pool_bits_shared(x, y, places, shape, result, options, rows, shares):
+    for k in prange(shares):
+        first, last = rows * k // shares, rows * (k + 1) // shares
+        pool_bits(x, y, places, shape, result, options, first, last)
+
+
+@shared
+def spread_shared(slope, apart, places, gradient, shape, result, options, rows, shares):
+    for k in prange(shares):
+        first, last = rows * k // shares, rows * (k + 1) // shares
+        spread(slope, apart, places, gradient, shape, result, options, first, last)
+
+
+@shared
+def spread_bits_shared(slope, apart, places, gradient, shape, result, options, rows, shares):
+    for k in prange(shares):
+        first, last = rows * k // shares, rows * (k + 1) // shares
+        spread_bits(slope, apart, places, gradient, shape, result, options, first, last)
+
+
+def share_out(name: str, given: tuple[Any, ...], rows: int, shares: int) -> None:
+    """Run a kernel on all rows, on so many cores, if they can be had here."""
+    if shares == 1 or not _several():
+        globals()[name](*given, 0, rows)
+        return
+    before = get_num_threads()
+    set_num_threads(min(shares, config.NUMBA_NUM_THREADS))  # pyright: ignore
+    try:
+        globals()[f"{name}_shared"](*given, rows, shares)
+    finally:
+        set_num_threads(before)
+
+
+def was_compiled(name: str) -> bool:
+    """Whether a kernel was compiled by this process, and not found from before."""
+    ours = globals()[name], globals()[f"{name}_shared"]
+    return any(kernel.stats.cache_misses for kernel in ours)
+
+
+@functools.cache
+def _openmp() -> bool:
+    # Numba's last resort ends the process if two of its threads ask at once.
+    try:
+        importlib.import_module("numba.np.ufunc.omppool")
+    except ImportError:
+        return False
+    return True
+
+
+def _several() -> bool:
+    # A process that was forked has none of its parent's cores, and OpenMP would end it.
+    return _openmp() and os.getpid() == PROCESS
