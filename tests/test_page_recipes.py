@@ -471,6 +471,17 @@ def test_data_without_a_recipe(say: Say) -> None:
     refused(say(*REPLAY, "deep.json"), "holds no recipe of phosphene")
 
 
+def test_cells_of_other_batches_may_be_why(say: Say) -> None:
+    assert say(*SHEET, "-o", "a.json").code == 0
+    data = json.loads(Path("a.json").read_text())
+    data["recipe"]["result"]["sha256"] = "0" * 64
+    Path("a.json").write_text(json.dumps(data))
+    done = say(*REPLAY, "a.json")
+    assert done.code == 3, done
+    assert done.out.startswith("a.json: different (there is no picture beside the recipe")
+    assert "versions and machine are as they were, but cells that another page had" in done.out
+
+
 def test_a_page_too_large_for_pixels(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "PIXEL_LIMIT", 1000)
     done = say(*SHEET, "-o", "a.svg")

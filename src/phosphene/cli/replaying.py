@@ -259,6 +259,8 @@ def _job(recipe: Manifest, name: str, files: dict[str, Path], voice: Voice) -> J
 
 def told(file: Path, found: Comparison, old: Manifest, new: Manifest) -> str:
     """What a comparison found, in a line."""
+    from phosphene.manifest import PAGES
+
     apart = ""
     if found.most is not None:
         apart = f" by at most {found.most} of 255 levels, {found.mean:.3g} on average"
@@ -285,4 +287,9 @@ def told(file: Path, found: Comparison, old: Manifest, new: Manifest) -> str:
         apart = " (there is no picture beside the recipe to say by how much)"
     why = "; ".join(found.differing)
     because = f"; other than then: {why}" if why else "; versions and machine are as they were"
+    if not why and old.recipe in PAGES:
+        because += (
+            ", but cells that another page had kept may have been drawn in other batches, and so "
+            "rounded otherwise"
+        )
     return f"{file}: different{apart}{because}"
