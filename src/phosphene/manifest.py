@@ -402,7 +402,7 @@ def _told(error: ValidationError) -> str:
 def versions() -> dict[str, str]:
     """The versions that a result may depend on; what is not installed is left out."""
     found = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    for name in ("torchvision", "numpy", "pillow"):
+    for name in ("torchvision", "numpy", "pillow", "numba"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
