@@ -413,8 +413,11 @@ def test_a_full_disk_leaves_nothing_behind(sky: Path, tmp_path: Path) -> None:
 
 def test_too_little_memory_is_told(sky: Path, tmp_path: Path) -> None:
     words = tiny(sky, "--size", "9000", "-o", "out.png")
-    # As much as torch has reserved by now, and half of the 0.6 GB that the picture alone takes.
-    reserved = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    # As much as torch reserves, and half of the 0.6 GB that the picture alone takes; asked of a new
+    # process, since what this one has reserved hangs on the tests before.
+    code = "import torch; print(open('/proc/self/statm').read().split()[0])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    reserved = int(told.stdout) * resource.getpagesize()
     done = run(*words, cwd=tmp_path, limits=[(resource.RLIMIT_AS, reserved + 3 * 10**8)])
     failed(done, "out of memory", "--size")
     assert not list(tmp_path.iterdir())

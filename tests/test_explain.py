@@ -57,6 +57,7 @@ from phosphene.explain.sheets import Sheet, sheet, sheet_page
 from phosphene.explain.units import _ticks, find_unit, unit_card
 from phosphene.network import Network
 from phosphene.recipes.visualize import visualize
+from phosphene.zoo import load_network
 from tests import toy_network
 
 LEVEL = 1 / 255
@@ -212,6 +213,28 @@ def tokens() -> Network:
     for p in module.parameters():
         p.data.normal_(0, 0.3, generator=generator)
     return Network(module, input_size=16, classes=("a", "b", "c"), name="patches")
+
+
+def test_a_real_transformer_is_drawn_and_shown_pictures(tmp_path: Path) -> None:
+    """timm's smallest ViT, with weights of chance: 14 × 14 tokens and one of the class."""
+    pytest.importorskip("timm")
+    net = load_network("timm:vit_tiny_patch16_224:random")
+    assert net.layers["blocks.1"].shape == (197, 192)
+    photo = blocks(tmp_path / "photo.png", {(1, 3): 1.0}, size=(48, 96))
+    with pytest.warns(UserWarning, match="takes pictures of 224×224 px alone"):
+        card = unit_card(
+            net, "blocks.1:5", pictures=tmp_path, steps=1, seeds=1, size=64, keep=False
+        )
+    assert [d.image.shape for d in card.drawn] == [(3, 64, 64)] * 2
+    (shown,) = card.responses
+    assert (shown.path, shown.seen) == (photo, (224, 224))
+    y, x = shown.position or (-1, -1)
+    assert 0 <= y < 14
+    assert 0 <= x < 14
+    with pytest.warns(UserWarning, match="224×224 px alone"):
+        found = sheet(net, "blocks.1", [0, 191], steps=1, size=64, keep=False)
+    assert found.cells.shape == (2, 3, 64, 64)
+    assert float(found.cells.std()) > 0.01
 
 
 def test_tokens_have_places_too(tmp_path: Path) -> None:

@@ -39,10 +39,14 @@ class Voice:
     def hearing_warnings(self) -> Iterator[None]:
         """Warnings, and what the package logs, become notes of one line; plans are details."""
 
+        said: set[str] = set()
+
         def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
             text = f"note: {' '.join(str(message).split())}"
             ours = issubclass(category, UserWarning)
-            (self.note if ours else self.detail)(text)
+            if text not in said:  # a card draws four times over
+                (self.note if ours else self.detail)(text)
+            said.add(text)
 
         logger, handler = logging.getLogger("phosphene"), _Told(self)
         level = logger.level
