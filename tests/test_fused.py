@@ -130,6 +130,46 @@ def test_parallel_convolutions_share_one_gradient() -> None:
     assert max(len(family.steps) for family in program.families.values()) == 2  # a and b, not c
 
 
+class Averaged(nn.Module):
+    """Means as modules and functions, of every option; `ours` of them are their own gradient."""
+
+    ours = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 6, 1)
+        self.means = nn.ModuleList(
+            [
+                nn.AvgPool2d(3, 1, 1),
+                nn.AvgPool2d((5, 1), 1, (2, 0)),
+                nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+                nn.AvgPool2d(3, 1, 1, divisor_override=4),
+                nn.AvgPool2d(2, 1),
+                nn.AvgPool2d(3, 2, 1),
+                nn.AvgPool2d(3, padding=1, ceil_mode=True),
+            ]
+        )
+        self.last = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = F.avg_pool2d(x, 3, 1, 1)
+        x = F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=True)
+        x = F.avg_pool2d(x, 3, stride=(1, 1), padding=(1, 1), ceil_mode=True)
+        x = F.avg_pool2d(torch.cat([x, x], 1), 3, 2, 1)[:, :6]
+        for mean in self.means:
+            x = mean(x)
+        return self.last(x)
+
+
+def test_means_that_keep_the_size_are_their_own_gradient() -> None:
+    program = compared(Averaged(), ("last",), (33, 38))
+    found = [type(step.operation) for step in program.steps]
+    assert found.count(fused._AveragePool) == Averaged.ours
+    compared(Averaged(), ("first", "means.0", "means.1", "last"), (33, 38))
+
+
 def test_the_gradient_of_some_layers_alone() -> None:
     """A sibling whose answer nobody scores leaves no rubbish in the others' gradient."""
     torch.manual_seed(0)

@@ -256,6 +256,22 @@ class _MaxPool:
 
 
 @dataclass(frozen=True, eq=False)
+class _AveragePool:
+    """One of an odd kernel that keeps the size, padding counted: it is its own gradient."""
+
+    kernel: list[int]
+
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        return self._averaged(inputs[0]), None
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        return [Slope(self._averaged(slope.value), True)]
+
+    def _averaged(self, values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, self.kernel, 1, [side // 2 for side in self.kernel])
+
+
+@dataclass(frozen=True, eq=False)
 class _Concatenation:
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         return torch.cat(list(inputs), 1), [x.shape[1] for x in inputs]
@@ -572,7 +588,7 @@ def _linked(
         if all(numbers[node] in positive for node in inputs):
             if isinstance(operation, _MaxPool):
                 operation = replace(operation, positive=True)
-            if isinstance(operation, (_MaxPool, _Concatenation, _Same, _Sum)):
+            if isinstance(operation, (_MaxPool, _AveragePool, _Concatenation, _Same, _Sum)):
                 positive.add(numbers[result])
         if isinstance(operation, _ReLU) or getattr(operation, "relu", False):
             positive.add(numbers[result])
@@ -632,6 +648,8 @@ def _operation(
             return _ReLU(), one
         if (options := _pooling(node, module)) is not None:
             return _MaxPool(options), one
+        if (kernel := _averaging(node, module)) is not None:
+            return _AveragePool(kernel), one
         if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
             return _Same(), one
         if node.target is F.dropout and not node.kwargs.get("training", True):
@@ -684,19 +702,40 @@ def _pooling(node: fx.Node, module: nn.Module | None) -> tuple[Any, ...] | None:
     else:
         return None
 
-    def pair(value: Any) -> list[int]:
-        values = [value] if isinstance(value, int) else list(value)
-        return values * 2 if len(values) == 1 else values
-
-    kernel = pair(given["kernel_size"])
+    kernel = _pair(given["kernel_size"])
     stride = given.get("stride") or kernel
     return (
         kernel,
-        pair(stride),
-        pair(given.get("padding", 0)),
-        pair(given.get("dilation", 1)),
+        _pair(stride),
+        _pair(given.get("padding", 0)),
+        _pair(given.get("dilation", 1)),
         bool(given.get("ceil_mode", False)),
     )
+
+
+def _averaging(node: fx.Node, module: nn.Module | None) -> list[int] | None:
+    """The kernel, if that is all there is to say."""
+    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+    if type(module) is nn.AvgPool2d:
+        given = {name: getattr(module, name) for name in (*names, "divisor_override")}
+    elif node.target is F.avg_pool2d and len(node.args) <= 6:
+        given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
+    else:
+        return None
+    kernel = _pair(given["kernel_size"])
+    same = (
+        _pair(given.get("stride") or kernel) == [1, 1]
+        and all(side % 2 for side in kernel)
+        and _pair(given.get("padding", 0)) == [side // 2 for side in kernel]
+        and given.get("count_include_pad", True)
+        and given.get("divisor_override") is None
+    )
+    return kernel if same else None
+
+
+def _pair(value: Any) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 2 if len(values) == 1 else values
 
 
 def _other(
