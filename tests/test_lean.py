@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -171,6 +173,18 @@ def test_most_held_counts_what_lives_at_the_same_time():
 
     assert most_held(run) == 12000
     assert most_held(lambda: x.view(-1)[:5]) == 0
+
+
+def test_measuring_leaves_the_compiler_alone():
+    # torch._dynamo takes seconds to import, and 150 MiB.
+    code = """
+import sys, torch
+from phosphene.lean import most_held
+assert most_held(lambda: torch.ones(10) + 1) == 80
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bytes_per_pixel_by_hand_and_of_the_whole_batch():

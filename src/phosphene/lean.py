@@ -224,6 +224,11 @@ class _Count(TorchDispatchMode):
         self.held = self.most = 0
         self.seen: dict[int, weakref.ref[Any]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # To skip it PyTorch would import it: seconds, and 150 MiB of the memory that is measured.
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -656,12 +656,14 @@ def fitted(
             return planner.Plan(None, f"{what} whole: no larger than a tile")
         if isinstance(tile, int):
             return planner.Plan(tile, f"{what} in tiles of {tile} px, as asked for")
-        budget, comfort = means(size)
         if small(size):
+            budget, _ = means(size)
             most = planner.in_words(ENOUGH * math.prod(size) * batch)
             free = planner.in_words(budget.free)
             return planner.Plan(None, f"{what} whole: at most {most} of {free} free")
+        # Measuring keeps some memory itself: what is there is asked for after it.
         need = bytes_per_pixel(network, objective) * batch
+        budget, comfort = means(size)
         retained = planner.RETAINED if network.device.type == "cpu" else 0
         return planner.plan(size, need, budget, ways, comfort=comfort, retained=retained)
 
