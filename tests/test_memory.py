@@ -377,6 +377,14 @@ def test_too_little_for_the_smallest_tile_names_the_least_that_works() -> None:
         planned(0, budget=Budget(400 * MIB, 499 * MIB))
 
 
+@pytest.mark.parametrize("used", [3 * MIB, 499 * MIB, 1023 * MIB, 1240 * MIB, 7 * GIB])
+def test_the_least_as_it_is_told_is_enough(used: int) -> None:
+    with pytest.raises(SettingsError) as caught:
+        planned(0, budget=Budget(used, used, given=True))
+    told = str(caught.value).split(" take ")[1].split(" at least")[0]
+    planned(0, budget=Budget(parse_memory(told), used))
+
+
 def test_buffers_and_what_the_allocator_retains_count() -> None:
     free = Budget(math.ceil(10_500_000 / 0.9), 0)
     assert planned(0, budget=free).tile is None
@@ -444,6 +452,8 @@ def test_a_plan_always_fits_or_is_refused(
         (RuntimeError("std::bad_alloc"), True),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
         (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
         (RuntimeError("the sizes of tensors must match"), False),
         (NetworkError("out of memory, it says, but this is no error of the kind"), False),
         (ValueError("can't allocate memory"), False),

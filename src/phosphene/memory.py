@@ -272,7 +272,7 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 _LACK = re.compile(
     r"out of memory|can't allocate memory|not enough memory|std::bad_alloc|ALLOC_FAILED"
-    r"|could not create a memory",
+    r"|could not create a memory|could not create a primitive(?! desc)",
     re.IGNORECASE,
 )
 
@@ -417,7 +417,7 @@ def _sides(longest: int, smallest: int) -> list[int]:
 
 def _too_little(what: str, need: float, budget: Budget) -> str:
     there = "given" if budget.given else "there"
-    return (
-        f"memory: {what} take {in_words(budget.least(need))} at least, "
-        f"{in_words(budget.limit)} are {there}"
-    )
+    least = budget.least(need)
+    if least >= GIB:  # as the words round it, it must still be enough
+        least = math.ceil(least / GIB * 10) / 10 * GIB
+    return f"memory: {what} take {in_words(least)} at least, {in_words(budget.limit)} are {there}"
