@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -93,6 +94,20 @@ def run(
 ) -> Done:
     """Run `phosphene ARGUMENTS` to its end; see `start`."""
     return start(*arguments, cwd=cwd, limits=limits, terminal=terminal).done()
+
+
+def addresses() -> int:
+    """Bytes of addresses that such a process holds as it begins, as `ulimit -v` counts them."""
+    there, here = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_tell_addresses, args=(here,))
+    process.start()
+    pages = there.recv()
+    process.join()
+    return pages * resource.getpagesize()
+
+
+def _tell_addresses(here: Connection) -> None:
+    here.send(int(Path("/proc/self/statm").read_text().split()[0]))
 
 
 def _child(

@@ -28,6 +28,16 @@ def net() -> Network:
     return Network(module, input_size=32, classes=CLASSES, name="toy", mean=(0.5,) * 3)
 
 
+def wide() -> Network:
+    """Maps that take a hundred times the memory of the picture, and little work."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            first=nn.Conv2d(3, 160, 1), relu=nn.ReLU(), second=nn.Conv2d(160, 6, 3, padding=1)
+        )
+    return Network(nn.Sequential(layers), input_size=32, name="wide", mean=(0.5,) * 3)
+
+
 class _Growth(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return torch.exp(100 * (image.mean(1, keepdim=True) - 0.5))
@@ -49,7 +59,7 @@ def of_the_batch() -> Network:
     """What it answers at a place hangs on all of the picture."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers = OrderedDict(
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
             first=nn.Conv2d(3, 6, 3, padding=1), norm=_OfTheBatch(), second=nn.Conv2d(6, 6, 3)
         )
     return Network(nn.Sequential(layers), input_size=32, name="of_the_batch", mean=(0.5,) * 3)

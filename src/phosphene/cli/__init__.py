@@ -206,7 +206,7 @@ def _usage(error: CycloptsError) -> str:
         told = f"{error.unused_tokens[0]!r} is one argument too many"
     else:
         told = " ".join(str(error).split()).replace("|None", "")
-        told = re.sub(r"Literal\[([^\]]*)\]", r"\1", told)
+        told = re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace(", ", "|"), told)
     if text := re.search(r"Unknown option: .?(-[A-Za-z_][\w./]*:\w+)", told):
         told = f'an objective that begins with "-" comes last, after --: -- "{text[1]}"'
     verb = " ".join(error.command_chain or ())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token, convert
 from pydantic.fields import FieldInfo
 
 from phosphene.settings import Settings
@@ -44,7 +44,7 @@ def with_settings(
 
 
 def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
-    bounds = _bounds(field)
+    bounds, plain = _bounds(field), _plain(field.annotation)
     described = (field.description or "").rstrip(".")
     shown = {"True": "yes", "False": "no", "None": "none"}.get(str(field.default))
     shown = shown or str(field.default)
@@ -55,12 +55,13 @@ def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
         negative_none=(),
         allow_leading_hyphen=True,  # so that a negative number is told its bounds
         group=group,
+        converter=_converted if int in (plain, *get_args(plain)) else None,
     )
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[_plain(field.annotation) | None, flag],
+        annotation=Annotated[plain | None, flag],
     )
 
 
@@ -72,6 +73,14 @@ def _plain(annotation: Any) -> Any:
         parts = [_plain(part) for part in get_args(annotation)]
         return Union[tuple(parts)]  # noqa: UP007
     return annotation
+
+
+def _converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """As cyclopts converts, which would take 1.5 for the integer 2."""
+    value = convert(kind, tokens)
+    if type(value) is int and any("." in t.value and float(t.value) != value for t in tokens):
+        raise ValueError(f"{tokens[0].value} is no whole number")
+    return value
 
 
 def _bounds(field: FieldInfo) -> str:
