@@ -64,13 +64,16 @@ def tables(
         rows = []
         for precision, tiled in WAYS:
             score = float(evaluate(dreams[precision, tiled, True].to(device))[0].mean())
-            seams = seam(dreams[precision, tiled, False], dreams[precision, False, False], borders)
+            pair = dreams[precision, tiled, False], dreams[precision, False, False]
+            seams = seam(*pair, borders)
+            chance = [seam(*pair, _moved(borders, px)) for px in range(8, max(tile - 7, 9), 8)]
             rows.append(
                 (
                     f"{precision}, {f'tiles of {tile} px' if tiled else 'whole'}",
                     f"{score:.4g}",
                     f"{score / reference:.3f}",
                     f"{seams:.3f}" if tiled else "",
+                    f"{min(chance):.3f}–{max(chance):.3f}" if tiled else "",
                 )
             )
         objective = preset("phosphene").objective_for(name)
@@ -78,9 +81,10 @@ def tables(
             f"the photograph itself scores {before:.4g}.",
             "seam: gradient energy across the tiles' borders over that elsewhere, the larger of "
             "rows and columns, over the same of the whole picture in this precision; in dreams "
-            "without jitter, where it would show most.",
+            "without jitter, where it would show most. Where no border is: the same with the "
+            "borders moved by 8 px, 16 and so on, which is what chance makes of it.",
         )
-        header = ("run", "score", "of fp32, whole", "largest seam")
+        header = ("run", "score", "of fp32, whole", "largest seam", "where no border is")
         found.append(report.Table(f"{name}, {objective}", header, tuple(rows), notes))
         shown.append([dreams[precision, tiled, True] for precision, tiled in WAYS])
     if picture is not None:
@@ -107,6 +111,11 @@ def _borders(
         [begin for (begin, _), _ in axis.cuts(side, tile)][1:]
         for axis, side in zip(cut.axes, image.size_of(photo), strict=True)
     )
+    return rows, columns
+
+
+def _moved(borders: Borders, px: int) -> Borders:
+    rows, columns = ([line - px for line in lines] for lines in borders)
     return rows, columns
 
 
