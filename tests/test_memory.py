@@ -144,33 +144,33 @@ def test_a_machine_that_tells_nothing_has_a_cautious_guess(tmp_path: Path) -> No
 
 
 def test_a_group_of_version_2_leaves_its_limit_less_what_it_holds(machine: Machine) -> None:
-    machine.write("proc/self/cgroup", "0::/work/job")
-    machine.write("sys/fs/cgroup/work/job/memory.max", 3 * GIB)
-    machine.write("sys/fs/cgroup/work/job/memory.current", 2 * GIB)
+    machine.write("proc/self/cgroup", "0::/outer/job")
+    machine.write("sys/fs/cgroup/outer/job/memory.max", 3 * GIB)
+    machine.write("sys/fs/cgroup/outer/job/memory.current", 2 * GIB)
     assert machine.available() == GIB
     # Files that were read are dropped when memory is needed; those in use are not.
     machine.write(
-        "sys/fs/cgroup/work/job/memory.stat",
+        "sys/fs/cgroup/outer/job/memory.stat",
         f"anon 5\nactive_file {GIB // 8}\ninactive_file {GIB // 2}\ninactive_files 7",
     )
     assert machine.available() == GIB + GIB // 2
-    machine.write("sys/fs/cgroup/work/job/memory.high", 2 * GIB)  # slowed to a crawl above it
+    machine.write("sys/fs/cgroup/outer/job/memory.high", 2 * GIB)  # slowed to a crawl above it
     assert machine.available() == GIB // 2
-    machine.write("sys/fs/cgroup/work/memory.max", GIB)  # a group above it may have less
-    machine.write("sys/fs/cgroup/work/memory.current", GIB - MIB)
+    machine.write("sys/fs/cgroup/outer/memory.max", GIB)  # a group above it may have less
+    machine.write("sys/fs/cgroup/outer/memory.current", GIB - MIB)
     assert machine.available() == MIB
-    machine.write("sys/fs/cgroup/work/memory.current", 2 * GIB)  # over it already
+    machine.write("sys/fs/cgroup/outer/memory.current", 2 * GIB)  # over it already
     assert machine.available() == 0
 
 
 def test_a_group_without_a_limit_is_none(machine: Machine) -> None:
-    machine.write("proc/self/cgroup", "0::/work/job")
+    machine.write("proc/self/cgroup", "0::/outer/job")
     for name in ("memory.max", "memory.high"):
-        machine.write(f"sys/fs/cgroup/work/job/{name}", "max")
-    machine.write("sys/fs/cgroup/work/job/memory.current", 7 * GIB)
+        machine.write(f"sys/fs/cgroup/outer/job/{name}", "max")
+    machine.write("sys/fs/cgroup/outer/job/memory.current", 7 * GIB)
     assert machine.available() == 8 * GIB
-    machine.write("sys/fs/cgroup/work/job/memory.max", GIB)
-    (machine.root / "sys/fs/cgroup/work/job/memory.current").write_text("?")
+    machine.write("sys/fs/cgroup/outer/job/memory.max", GIB)
+    (machine.root / "sys/fs/cgroup/outer/job/memory.current").write_text("?")
     assert machine.available() == 8 * GIB
 
 
@@ -185,9 +185,9 @@ def test_in_a_container_the_groups_root_is_the_containers_own(machine: Machine) 
 
 def test_a_group_of_version_1(machine: Machine) -> None:
     machine.write(
-        "proc/self/cgroup", "12:cpu,cpuacct:/elsewhere\n7:hugetlb,memory:/work/job\n1:name=x:/y:z"
+        "proc/self/cgroup", "12:cpu,cpuacct:/elsewhere\n7:hugetlb,memory:/outer/job\n1:name=x:/y:z"
     )
-    base = "sys/fs/cgroup/memory/work/job"
+    base = "sys/fs/cgroup/memory/outer/job"
     machine.write(f"{base}/memory.limit_in_bytes", 2 * GIB)
     machine.write(f"{base}/memory.usage_in_bytes", GIB)
     assert machine.available() == GIB
