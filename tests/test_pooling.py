@@ -88,12 +88,12 @@ def test_it_is_what_autograd_finds(
 ) -> None:
     options = options_of(kernel, stride, padding, up=up)
     x = laid(torch.randn(size, generator=torch.Generator().manual_seed(0)), dtype)
+    if dtype == torch.float32:
+        agrees(x, options)
+        return
     # bfloat16 has so few numbers that they meet; then which is the first is a rule, tested below.
-    if dtype == torch.bfloat16:
-        order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(2))
-        x = ((order % 251) - 120).view(size).to(dtype).contiguous(memory_format=LAST)
-    agrees(x, options)
-    agrees(laid(x.abs(), dtype), options, positive=True) if dtype == torch.float32 else None
+    order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(2))
+    agrees(laid((order % 251).view(size), dtype), options, positive=True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,14 +112,13 @@ def test_any_shape(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("positive", [False, True])
-def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype, positive: bool) -> None:
+def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype) -> None:
     """As PyTorch does: row by row of a window."""
     x = laid(
         torch.randint(0, 3, (2, 40, 17, 18), generator=torch.Generator().manual_seed(0)), dtype
     )
     options = options_of((3, 3), (2, 2), (1, 1))
-    found, places = pooled(x, options, quick=True, positive=positive)
+    found, places = pooled(x, options, quick=True, positive=True)
     maxima, positions = torch.ops.aten.max_pool2d_with_indices(x, *options)
     assert torch.equal(found, maxima)
     rows, columns = (torch.arange(side) * 2 - 1 for side in (found.shape[2], found.shape[3]))
@@ -127,15 +126,15 @@ def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype, positive: bool) ->
     assert torch.equal(ours, positions)
 
 
-def test_bfloat16_below_zero_and_signed_zeros() -> None:
+def test_bfloat16_below_zero_is_pytorchs_and_zeros_have_signs() -> None:
     x = laid(torch.tensor([[-3.0, -1.5], [-0.0, 0.0]]).view(1, 1, 2, 2), torch.bfloat16)
     options = options_of((1, 2), (1, 2))
     found, places = pooled(x, options, quick=True)
+    assert places.dtype == torch.int64
     assert found.flatten().tolist() == [-1.5, 0.0]
-    assert places.flatten().tolist() == [1, 0]
     # What is called positive may hold a −0, which is less than 0 to it.
-    found, _ = pooled(x[:, :, 1:], options, quick=True, positive=True)
-    assert found.item() == 0
+    found, places = pooled(x[:, :, 1:], options, quick=True, positive=True)
+    assert (found.item(), places.item()) == (0, 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -157,7 +156,8 @@ def test_sums_of_bfloat16_are_rounded_once_to_even() -> None:
     x = laid(torch.zeros(1, 2, 5, 5), torch.bfloat16)
     x[:, :, 2, 2] = 1
     options = options_of((3, 3), (2, 2))
-    _, places = pooled(x, options, quick=True)
+    _, places = pooled(x, options, quick=True, positive=True)
+    assert places.dtype == torch.uint8
     slope = torch.tensor([[1, 2**-8], [2**-8, 0]]).expand(1, 2, 2, 2)
     found = pooling_gradient(laid(slope, torch.bfloat16), x.shape, places, options)
     assert found[0, :, 2, 2].tolist() == [1 + 2**-7] * 2
@@ -174,8 +174,9 @@ def test_sums_of_bfloat16_are_rounded_once_to_even() -> None:
 def test_a_slope_that_is_a_part_of_the_channels(dtype: torch.dtype, size: Any) -> None:
     """As a concatenation gives it, without a copy."""
     options = options_of((3, 3), (1, 1), (1, 1))
-    x = laid(torch.randn(size), dtype)
-    _, places = pooled(x, options, quick=True)
+    x = laid(torch.rand(size), dtype)
+    _, places = pooled(x, options, quick=True, positive=True)
+    assert places.dtype == torch.uint8
     n, c, h, w = size
     whole = laid(torch.randn(n, 3 * c, h, w), dtype)
     part = whole[:, c : 2 * c]

@@ -49,8 +49,9 @@ def pooled(
     quick: by Numba, if it is here and takes such maps. short: keep the places in few bytes, even if
     that takes longer. positive: no value is below 0.
     """
-    if quick and _by_numba(x, options):
-        return _pooled_by_numba(x, options, positive)
+    # The bits of bfloat16 stand in the order of the numbers where none of them is below 0.
+    if quick and (positive or x.dtype != torch.bfloat16) and _by_numba(x, options):
+        return _pooled_by_numba(x, options)
     if short:
         return pooled_shortly(x, *options)
     return torch.ops.aten.max_pool2d_with_indices(x, *options)
@@ -100,7 +101,7 @@ def _by_numba(x: Tensor, options: Options) -> bool:
     return fits and kernels() is not None
 
 
-def _pooled_by_numba(x: Tensor, options: Options, positive: bool) -> tuple[Tensor, Tensor]:
+def _pooled_by_numba(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     kernel, stride, padding, _, up = options
     n, channels, *sides = x.shape
     rows, columns = (
@@ -109,12 +110,9 @@ def _pooled_by_numba(x: Tensor, options: Options, positive: bool) -> tuple[Tenso
     y = torch.empty((n, channels, rows, columns), dtype=x.dtype, memory_format=LAST)
     places = torch.empty((n, channels, rows, columns), dtype=torch.uint8, memory_format=LAST)
     geometry = (*sides, channels), (rows, columns, channels), (*kernel, *stride, *padding)
-    if x.dtype == torch.float32:
-        bits, name = torch.float32, "pool"
-    else:
-        bits, name = (torch.int16, "pool") if positive else (torch.uint16, "pool_bits")
+    bits = torch.float32 if x.dtype == torch.float32 else torch.int16
     given = _flat(x, bits), _flat(y, bits), _flat(places), *geometry
-    _run(name, given, n * rows, y.numel())
+    _run("pool", given, n * rows, y.numel())
     return y, places
 
 
@@ -127,10 +125,9 @@ def _gradient_by_numba(
     given, apart = _spaced(slope)
     gradient = torch.empty(shape, dtype=slope.dtype, memory_format=LAST)
     geometry = (*sides, channels), (rows, columns, channels), (*kernel, *stride, *padding)
-    narrow = slope.dtype == torch.bfloat16
-    bits, name = (torch.uint16, "spread_bits") if narrow else (torch.float32, "spread")
+    bits = torch.float32 if slope.dtype == torch.float32 else torch.uint16
     arrays = given.view(bits).numpy(), apart, _flat(places), _flat(gradient, bits)
-    _run(name, (*arrays, *geometry), n * sides[0], gradient.numel())
+    _run("spread", (*arrays, *geometry), n * sides[0], gradient.numel())
     return gradient
 
 
@@ -199,9 +196,7 @@ def pooled_shortly(x: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
         output, places = forward(x, *options)
         return output, places.int()
     # Places take as much as two maps in full length: some rows of windows at a time.
-    there = height + 2 * padding[0] - reach
-    rows = (-(-there // stride[0]) if up else there // stride[0]) + 1
-    rows -= up and (rows - 1) * stride[0] >= height + padding[0]
+    rows = result_side(height, reach, stride[0], padding[0], up=up)
     of_rows = kernel, stride, [0, padding[1]], dilation
     some = max(1, PLACES_AT_A_TIME // max(x[:, :, :1].numel(), 1))
     found: tuple[Tensor, Tensor] | None = None

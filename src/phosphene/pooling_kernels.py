@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import config, get_num_threads, njit, prange, set_num_threads, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 compiled: Any = njit(nogil=True, cache=True, boundscheck=False)
 shared: Any = njit(nogil=True, cache=True, boundscheck=False, parallel=True)
@@ -75,17 +75,33 @@ def bits_of(_: Any, number: Any) -> Any:
     return types.uint32(types.float32), code
 
 
-@compiled
-def wide(value):
+def number(value):
     """A value as float32; of bfloat16 it is given the bits."""
-    return number_of(np.uint32(value) << HALF)
+    raise NotImplementedError
 
 
-@compiled
-def narrow(value):
-    """The bits of the nearest bfloat16, of two the even one."""
-    bits = bits_of(value)
-    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> HALF) & np.uint32(1))) >> HALF)
+def like(other, value):
+    """A float32 as another value is; as bfloat16 the bits of the nearest, of two the even one."""
+    raise NotImplementedError
+
+
+@overload(number)
+def _number(value):
+    if isinstance(value, types.Float):
+        return lambda value: value
+    return lambda value: number_of(np.uint32(value) << HALF)
+
+
+@overload(like)
+def _like(other, value):
+    if isinstance(other, types.Float):
+        return lambda other, value: value
+
+    def rounded(other, value):
+        bits = bits_of(value)
+        return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> HALF) & np.uint32(1))) >> HALF)
+
+    return rounded
 
 
 @compiled
@@ -127,40 +143,6 @@ def pool(x, y, places, shape, result, options, first, last):
 
 
 @compiled
-def pool_bits(x, y, places, shape, result, options, first, last):
-    """As `pool`, of any bfloat16, as uint16."""
-    height, width, channels = shape
-    rows, columns, _ = result
-    down, right, step_down, step_right, above, before = options
-    best = np.empty(channels, np.float32)
-    for row in range(first, last):
-        picture = row // rows
-        i = row - picture * rows
-        top = i * step_down - above
-        for j in range(columns):
-            left = j * step_right - before
-            to = (row * columns + j) * channels
-            begun = False
-            for a in range(max(0, -top), min(down, height - top)):
-                for b in range(max(0, -left), min(right, width - left)):
-                    at = ((picture * height + top + a) * width + left + b) * channels
-                    tap = np.uint8(a * right + b)
-                    if begun:
-                        for c in range(channels):
-                            value, best_yet = wide(get(x, at + c)), get(best, c)
-                            more = (value > best_yet) | (value != value)
-                            put(best, c, value if more else best_yet)
-                            put(places, to + c, tap if more else get(places, to + c))
-                    else:
-                        begun = True
-                        for c in range(channels):
-                            put(best, c, wide(get(x, at + c)))
-                            put(places, to + c, tap)
-            for c in range(channels):
-                put(y, to + c, np.uint16(bits_of(get(best, c)) >> HALF))
-
-
-@compiled
 def ends(width, columns, kernel, step, before):
     """Of each px of a row of the map the first window that it is in, and that after the last."""
     nears, fars = np.empty(width, np.int64), np.empty(width, np.int64)
@@ -171,69 +153,18 @@ def ends(width, columns, kernel, step, before):
 
 
 @compiled
-def spread(slope, apart, places, gradient, shape, result, options, first, last):
-    """Rows `first` to `last` of the map's gradient, from that of the windows, in float32.
-
-    apart: from a window's first channel in `slope` to the next one's.
-    """
-    height, width, channels = shape
-    rows, columns, _ = result
-    down, right, step_down, step_right, above, before = options
-    nears, fars = ends(width, columns, right, step_right, before)
-    for row in range(first, last):
-        picture = row // height
-        y = row - picture * height + above
-        up, low = max(0, (y - down + step_down) // step_down), min(rows, y // step_down + 1)
-        for x in range(width):
-            to = (row * width + x) * channels
-            begun = False
-            for i in range(up, low):
-                j = nears[x]
-                while j < fars[x]:
-                    # As many windows of a row as there are at once, up to three.
-                    many = min(3, fars[x] - j)
-                    window = (picture * rows + i) * columns + j
-                    tap = (y - i * step_down) * right + x + before - j * step_right
-                    g0, p0, t0 = window * apart, window * channels, np.uint8(tap)
-                    g1, p1, t1 = g0 + apart, p0 + channels, np.uint8(tap - step_right)
-                    g2, p2, t2 = g1 + apart, p1 + channels, np.uint8(tap - 2 * step_right)
-                    if many == 1:
-                        for c in range(channels):
-                            one = get(slope, g0 + c) if get(places, p0 + c) == t0 else NOTHING
-                            put(
-                                gradient,
-                                to + c,
-                                one + (get(gradient, to + c) if begun else NOTHING),
-                            )
-                    elif many == 2:
-                        for c in range(channels):
-                            one = get(slope, g0 + c) if get(places, p0 + c) == t0 else NOTHING
-                            two = get(slope, g1 + c) if get(places, p1 + c) == t1 else NOTHING
-                            put(
-                                gradient,
-                                to + c,
-                                one + two + (get(gradient, to + c) if begun else NOTHING),
-                            )
-                    else:
-                        for c in range(channels):
-                            one = get(slope, g0 + c) if get(places, p0 + c) == t0 else NOTHING
-                            two = get(slope, g1 + c) if get(places, p1 + c) == t1 else NOTHING
-                            three = get(slope, g2 + c) if get(places, p2 + c) == t2 else NOTHING
-                            put(
-                                gradient,
-                                to + c,
-                                one + two + three + (get(gradient, to + c) if begun else NOTHING),
-                            )
-                    begun = True
-                    j += many
-            if not begun:
-                for c in range(channels):
-                    put(gradient, to + c, NOTHING)
+def won(slope, places, at, place, tap):
+    """A channel's share of a window's gradient: all, if its maximum is that tap, or none."""
+    return number(get(slope, at)) if get(places, place) == tap else NOTHING
 
 
 @compiled
-def spread_bits(slope, apart, places, gradient, shape, result, options, first, last):
-    """As `spread`, of bfloat16, as uint16: summed in float32 and rounded once, to even."""
+def spread(slope, apart, places, gradient, shape, result, options, first, last):
+    """Rows `first` to `last` of the map's gradient, from that of the windows.
+
+    slope, gradient: float32, or uint16, the bits of bfloat16. Sums are float32, rounded once.
+    apart: from a window's first channel in `slope` to the next one's.
+    """
     height, width, channels = shape
     rows, columns, _ = result
     down, right, step_down, step_right, above, before = options
@@ -258,25 +189,27 @@ def spread_bits(slope, apart, places, gradient, shape, result, options, first, l
                     g2, p2, t2 = g1 + apart, p1 + channels, np.uint8(tap - 2 * step_right)
                     if many == 1:
                         for c in range(channels):
-                            one = wide(get(slope, g0 + c)) if get(places, p0 + c) == t0 else NOTHING
+                            one = won(slope, places, g0 + c, p0 + c, t0)
                             put(total, c, one + (get(total, c) if begun else NOTHING))
                     elif many == 2:
                         for c in range(channels):
-                            one = wide(get(slope, g0 + c)) if get(places, p0 + c) == t0 else NOTHING
-                            two = wide(get(slope, g1 + c)) if get(places, p1 + c) == t1 else NOTHING
+                            one = won(slope, places, g0 + c, p0 + c, t0)
+                            two = won(slope, places, g1 + c, p1 + c, t1)
                             put(total, c, one + two + (get(total, c) if begun else NOTHING))
                     else:
                         for c in range(channels):
-                            one = wide(get(slope, g0 + c)) if get(places, p0 + c) == t0 else NOTHING
-                            two = wide(get(slope, g1 + c)) if get(places, p1 + c) == t1 else NOTHING
-                            three = (
-                                wide(get(slope, g2 + c)) if get(places, p2 + c) == t2 else NOTHING
-                            )
+                            one = won(slope, places, g0 + c, p0 + c, t0)
+                            two = won(slope, places, g1 + c, p1 + c, t1)
+                            three = won(slope, places, g2 + c, p2 + c, t2)
                             put(total, c, one + two + three + (get(total, c) if begun else NOTHING))
                     begun = True
                     j += many
             for c in range(channels):
-                put(gradient, to + c, narrow(get(total, c)) if begun else np.uint16(0))
+                put(
+                    gradient,
+                    to + c,
+                    like(get(gradient, to + c), get(total, c) if begun else NOTHING),
+                )
 
 
 # On several cores: each a share of the rows. Threads of our own would have to wait for a core on
@@ -291,24 +224,10 @@ def pool_shared(x, y, places, shape, result, options, rows, shares):
 
 
 @shared
-def pool_bits_shared(x, y, places, shape, result, options, rows, shares):
-    for k in prange(shares):
-        first, last = rows * k // shares, rows * (k + 1) // shares
-        pool_bits(x, y, places, shape, result, options, first, last)
-
-
-@shared
 def spread_shared(slope, apart, places, gradient, shape, result, options, rows, shares):
     for k in prange(shares):
         first, last = rows * k // shares, rows * (k + 1) // shares
         spread(slope, apart, places, gradient, shape, result, options, first, last)
-
-
-@shared
-def spread_bits_shared(slope, apart, places, gradient, shape, result, options, rows, shares):
-    for k in prange(shares):
-        first, last = rows * k // shares, rows * (k + 1) // shares
-        spread_bits(slope, apart, places, gradient, shape, result, options, first, last)
 
 
 def share_out(name: str, given: tuple[Any, ...], rows: int, shares: int) -> None:
