@@ -301,11 +301,80 @@ def test_what_lies_behind_the_target_is_never_reached(traceable: bool) -> None:
         assert later.calls > 0
 
 
+class Prepared(nn.Module):
+    """Something done to the picture before a convolution looks at it."""
+
+    def __init__(self, prepare: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.prepare(x))
+
+
+def by_channel(x: Tensor) -> Tensor:
+    return torch.cat([x[:, i : i + 1] * (i + 2) - 0.5 * i for i in range(3)], 1)
+
+
+FOLDED: list[tuple[Callable[[Tensor], Tensor], bool]] = [
+    (by_channel, True),
+    (lambda x: 2 * (x / 255 - 0.5), True),
+    (lambda x: (x * 2).clamp(-100, 100), False),
+    (lambda x: (x + 1).relu(), False),
+    (lambda x: (x * 2).flip(1), False),
+    (lambda x: (x * 2).roll(1, 3), False),
+    (lambda x: x - x.mean((2, 3), keepdim=True), False),
+    (lambda x: 2 * x[..., 1:] - 1, False),
+    (lambda x: x * 2, False),  # one operation, which stays
+]
+
+
+@pytest.mark.parametrize(("prepare", "folded"), FOLDED)
+def test_what_is_done_to_channels_beforehand_is_one_operation(
+    prepare: Callable[[Tensor], Tensor], folded: bool
+) -> None:
+    network = small(Prepared(prepare))
+    assert network._traced is not None
+    cut = network._traced.cut(["conv"])
+    assert hasattr(cut, "preprocessing") is folded
+    if folded:
+        assert [node.op for node in cut.graph.nodes] == [
+            "placeholder",
+            *["call_module"] * 2,
+            "output",
+        ]
+    x = picture()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        leaf = x.contiguous(memory_format=layout).requires_grad_()
+        found = cut(leaf)["conv"]
+        close(found, network.module(x))
+        (slope,) = torch.autograd.grad(found.square().sum(), leaf)
+        (expected,) = torch.autograd.grad(network.module(leaf).square().sum(), leaf)
+        close(slope, expected)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_something_else_sees_beforehand_is_not_folded(before: bool) -> None:
+    class Skipping(Prepared):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.prepare(x)
+            return self.conv(y) + (x if before else y)[:, :1, 1:-1, 1:-1]
+
+    network = small(Then(Skipping(by_channel), nn.ReLU()))
+    assert network._traced is not None
+    cut = network._traced.cut(["b"])
+    assert hasattr(cut, "preprocessing") is not before
+    close(cut(picture())["b"], network.module(picture()))
+
+
 def test_the_graph_holds_no_more_than_the_target_needs(googlenet: Network) -> None:
     assert googlenet._traced is not None
     cut = googlenet._traced.cut(["inception3a"])
     left = {name.split(".")[0] for name, _ in cut.named_modules() if name}
-    assert left == {"conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a"}
+    # Of the two normalisations the second is folded into one operation.
+    looks = {"conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a"}
+    assert left == {"preprocessing", *looks}
     # Its BatchNorms are folded away.
     assert not [m for m in cut.modules() if isinstance(m, nn.BatchNorm2d)]
 

@@ -7,7 +7,7 @@ flow that depends on values, say); `Network` then runs the module itself under h
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
@@ -60,6 +60,7 @@ class Traced:
         cut.recompile()
         cut = fuse(cut)  # copies the weights, so what follows may change modules
         assert isinstance(cut, fx.GraphModule)
+        _fold_preprocessing(cut)
         _settle_in_place(cut)
         cut.delete_all_unused_submodules()
         cut.recompile()
@@ -97,6 +98,88 @@ def trace(module: nn.Module) -> Traced:
         if node.op == "output":
             graph.erase_node(node)
     return Traced(module, graph, tracer.outputs)
+
+
+class Affine(nn.Module):
+    """x -> scale * x + shift, a number a channel each `(C,)`; x is `(N, C, H, W)`."""
+
+    def __init__(self, scale: torch.Tensor, shift: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
+        width = x.shape[3]
+        if x.is_contiguous(memory_format=torch.channels_last):
+            # A row at a time: a few channels are too few for vectors.
+            rows = x.permute(0, 2, 3, 1).flatten(2)
+            done = torch.addcmul(shift.repeat(width), rows, scale.repeat(width))
+            return done.unflatten(2, (width, -1)).permute(0, 3, 1, 2)
+        return torch.addcmul(shift.view(-1, 1, 1), x, scale.view(-1, 1, 1))
+
+
+# (H, W) of pictures to try on, and how strong they are: something that cuts off shows in one.
+_TRIED = ((5, 7), (11, 6))
+_STRENGTHS = (1e-2, 1e2, 1e6)
+
+
+def _fold_preprocessing(cut: fx.GraphModule) -> None:
+    """One operation for all that a network does to a picture's channels before it looks at them.
+
+    torchvision's GoogLeNet and Inception-v3 take twelve to get from one normalisation to another.
+    """
+    modules = dict(cut.named_modules())
+    nodes = list(cut.graph.nodes)
+    (picture,) = (node for node in nodes if node.op == "placeholder")
+    looks = (n for n in nodes if n.op == "call_module" and type(modules[n.target]) is nn.Conv2d)
+    first = next(looks, None)
+    if first is None or not isinstance(last := first.args[0], fx.Node):
+        return
+    before, more = {last}, [last]
+    while more:
+        new = {*more.pop().all_input_nodes} - before
+        before |= new
+        more += new
+    used_inside = all({*node.users} <= before for node in before - {last})
+    captured = any(node.op == "output" for node in last.users)
+    if picture not in before or len(before) < 3 or not used_inside or captured:
+        return
+    channels: int = modules[first.target].in_channels  # pyright: ignore
+    affine = _affine(cut, [node for node in nodes if node in before], channels)
+    if affine is not None:
+        kind = next((p.dtype for p in cut.parameters()), torch.float32)
+        cut.add_module("preprocessing", affine.to(kind))
+        with cut.graph.inserting_after(last):
+            last.replace_all_uses_with(cut.graph.call_module("preprocessing", (picture,)))
+        cut.graph.eliminate_dead_code()
+
+
+@torch.no_grad()
+def _affine(cut: fx.GraphModule, nodes: Sequence[fx.Node], channels: int) -> Affine | None:
+    """What nodes do to a picture of so many channels, if that is all they do; tried on noise."""
+    noise = torch.Generator().manual_seed(0)
+    known: Affine | None = None
+    for size in _TRIED:
+        blank = torch.zeros(1, channels, *size, dtype=torch.float64)
+        strong = [s * torch.randn(blank.shape, generator=noise).double() for s in _STRENGTHS]
+        probe = torch.cat([blank, blank + 1, *strong])
+        run = fx.Interpreter(cut)
+        run.args_iter = iter([probe])
+        try:
+            for node in nodes:
+                run.env[node] = run.run_node(node)
+        except Exception:  # a module's own: it may want numbers of its own type
+            return None
+        found = run.env[nodes[-1]]
+        if not isinstance(found, torch.Tensor) or found.shape != probe.shape:
+            return None
+        if known is None:
+            shift = found[0, :, 0, 0]
+            known = Affine(found[1, :, 0, 0] - shift, shift)
+        if not torch.allclose(found, known(probe), rtol=1e-9, atol=1e-9):
+            return None
+    return known
 
 
 _IN_PLACE = {
