@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from phosphene import Network, fused, graph, load_network
+from phosphene import Network, fused, graph, load_network, pooling
 from phosphene import objectives as obj
 from phosphene.evaluation import leaking_relus, whole
 
@@ -168,6 +169,58 @@ def test_means_that_keep_the_size_are_their_own_gradient() -> None:
     found = [type(step.operation) for step in program.steps]
     assert found.count(fused._AveragePool) == Averaged.ours
     compared(Averaged(), ("first", "means.0", "means.1", "last"), (33, 38))
+
+
+class Gated(nn.Module):
+    """ReLUs, mostly off, behind which stand poolings and concatenations, or more than that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.to_pool = nn.Conv2d(3, 8, 3, padding=1)
+        self.one = nn.Conv2d(8, 5, 1)
+        self.two = nn.Conv2d(8, 6, 3, padding=1)
+        self.three = nn.Conv2d(8, 4, 1)
+        self.linear = nn.Conv2d(15, 4, 1)
+        self.shared = nn.Conv2d(15, 4, 1)
+        self.last = nn.Conv2d(23, 3, 1)
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.first_relu, self.second_relu = nn.ReLU(), nn.ReLU()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.bias.data -= 0.4  # pyright: ignore[reportOptionalMemberAccess]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.first_relu(self.to_pool(x)))  # the pooling sees to it
+        same = F.max_pool2d(x, 3, 1, 1)
+        parts = [self.one(x).relu(), self.second_relu(self.two(x)), self.three(same).relu()]
+        x = F.max_pool2d(torch.cat(parts, 1), 2)  # and here of what the concatenation would
+        shared = self.shared(x).relu()
+        mixed = torch.cat([self.linear(x), shared, x], 1)  # a part of it is no ReLU's
+        return self.last(torch.cat([mixed.relu() - 0.1, shared - 0.1], 1)[:, :23])
+
+
+@pytest.mark.parametrize("way", ["plain", "thrift", "numba"])
+@pytest.mark.parametrize(
+    ("layers", "gated"),
+    [
+        (("last",), ["_MaxPool", "_MaxPool", "_Convolution", "_ReLU"]),
+        (("first_relu", "last"), ["_Convolution", "_MaxPool", "_Convolution", "_ReLU"]),
+        (
+            ("pool", "second_relu", "last"),
+            ["_MaxPool", "_Convolution", "_MaxPool", "_Convolution", "_ReLU"],
+        ),
+    ],
+)
+def test_relus_leave_their_part_to_what_alone_sees_them(
+    layers: tuple[str, ...], gated: list[str], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "numba":
+        monkeypatch.setattr(pooling, "ENOUGH", 1)
+    with fused.thrift() if way == "thrift" else nullcontext():
+        program = compared(Gated(), layers, (21, 26))
+    found = [s.operation for s in program.steps if getattr(s.operation, "gated", False)]
+    assert [type(operation).__name__ for operation in found] == gated
 
 
 def test_the_gradient_of_some_layers_alone() -> None:

@@ -126,6 +126,30 @@ def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype) -> None:
     assert torch.equal(ours, positions)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("kernel", "stride", "padding", "up"), SHAPES)
+def test_gated_no_gradient_goes_where_nothing_is_above_zero(
+    dtype: torch.dtype, kernel: Any, stride: Any, padding: Any, up: bool
+) -> None:
+    options = options_of(kernel, stride, padding, up=up)
+    generator = torch.Generator().manual_seed(0)
+    x = laid((torch.randn(2, 40, 13, 14, generator=generator) - 1.5).relu(), dtype)
+    x[0, :, 3, 4] = -0.0
+    found, places = pooled(x, options, quick=True, positive=True, gated=True)
+    plain, free = pooled(x, options, quick=True, positive=True)
+    assert torch.equal(found, plain)
+    assert 0.05 < float((found == 0).float().mean()) < 1
+    assert torch.equal(places == 255, found == 0)
+    assert torch.equal(places[found > 0], free[found > 0])
+    slope = laid(torch.randn(found.shape, generator=generator), dtype)
+    got = pooling_gradient(slope, x.shape, places, options)
+    expected = pooling_gradient(slope * (found > 0), x.shape, free, options)
+    assert torch.equal(got, expected)
+    x[0, 0, 0, 0] = torch.nan  # is no number below 0 either
+    found, places = pooled(x.float(), options, quick=True, positive=True, gated=True)
+    assert int((places[found.isnan()] == 255).sum()) == 0
+
+
 def test_bfloat16_below_zero_is_pytorchs_and_zeros_have_signs() -> None:
     x = laid(torch.tensor([[-3.0, -1.5], [-0.0, 0.0]]).view(1, 1, 2, 2), torch.bfloat16)
     options = options_of((1, 2), (1, 2))

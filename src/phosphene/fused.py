@@ -78,6 +78,8 @@ class Slope(NamedTuple):
 class _Operation(Protocol):
     """One operation: `backward` gives a gradient for each input of `forward`."""
 
+    # gated: bool, of some: the gradient stops where the output is not above 0.
+
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]: ...
 
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]: ...
@@ -96,7 +98,8 @@ class _Convolution:
     padding: Pair
     dilation: Pair
     groups: int
-    relu: bool
+    relu: bool = False
+    gated: bool = False
 
     @property
     def key(self) -> object:
@@ -124,17 +127,8 @@ class _Convolution:
         )
         return output, x.shape
 
-    def passed(self, slope: Slope, output: Tensor | None, into: Tensor | None = None) -> Tensor:
-        """The gradient before the ReLU, written to `into` if it is given."""
-        if self.relu:
-            assert output is not None
-            return _where_positive(slope, output, into)
-        if into is None:
-            return slope.value
-        return into.copy_(slope.value)
-
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
-        passed = self.passed(slope, output)
+        passed = _gated(slope, output).value
         if self.stride[0] > 1 and self._of_a_picture:
             return [Slope(self._spread(passed, kept), True)]
         values, _, _ = torch.ops.aten.convolution_backward(
@@ -231,27 +225,36 @@ class _Siblings:
 
 @dataclass(frozen=True, eq=False)
 class _ReLU:
+    gated: bool = False
+
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         return inputs[0].relu(), None
 
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
-        assert output is not None
-        return [Slope(_where_positive(slope, output, None), True)]
+        return [_gated(slope, output)]
 
 
 @dataclass(frozen=True, eq=False)
 class _MaxPool:
     options: tuple[Any, ...]
     positive: bool = False  # what it is given is nowhere below 0
+    gated: bool = False
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
-        how = {"quick": _quick.get(), "short": keep and _thrifty.get(), "positive": self.positive}
-        output, places = pooled(x, self.options, **how)
+        output, places = pooled(
+            x,
+            self.options,
+            quick=_quick.get(),
+            short=keep and _thrifty.get(),
+            positive=self.positive,
+            gated=self.gated,
+        )
         return output, (x.shape, places)
 
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
         shape, places = kept
+        slope = _gated(slope, output)
         return [Slope(pooling_gradient(slope.value, shape, places, self.options), True)]
 
 
@@ -273,10 +276,13 @@ class _AveragePool:
 
 @dataclass(frozen=True, eq=False)
 class _Concatenation:
+    gated: bool = False
+
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         return torch.cat(list(inputs), 1), [x.shape[1] for x in inputs]
 
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        slope = _gated(slope, output)
         return [Slope(part, slope.ours) for part in slope.value.split(kept, 1)]
 
 
@@ -332,14 +338,23 @@ class _Other:
         return output
 
 
-def _where_positive(slope: Slope, output: Tensor, into: Tensor | None) -> Tensor:
-    """Write `slope` to `into` where a ReLU's output, or the mask of it, is not 0."""
-    if into is None:
-        into = slope.value if slope.ours else torch.empty_like(slope.value, memory_format=LAST)
-    if output.dtype == torch.bool:
+def _gated(slope: Slope, gate: Tensor | None) -> Slope:
+    """A slope, made 0 where the output of a ReLU, or the mask of it, is 0."""
+    if gate is None:
+        return slope
+    into = slope.value if slope.ours else torch.empty_like(slope.value, memory_format=LAST)
+    if gate.dtype == torch.bool:
         # Several times as fast as torch.where, and as a product of floats and bools.
-        return torch.mul(slope.value, output.view(torch.uint8), out=into)
-    return torch.ops.aten.threshold_backward.grad_input(slope.value, output, 0, grad_input=into)
+        return Slope(torch.mul(slope.value, gate.view(torch.uint8), out=into), True)
+    torch.ops.aten.threshold_backward.grad_input(slope.value, gate, 0, grad_input=into)
+    return Slope(into, True)
+
+
+def _asks_output(operation: object, kept: Any) -> bool:
+    """Whether the gradient asks where the output is above 0; places of one byte tell it."""
+    if isinstance(operation, _MaxPool) and kept[1].dtype == torch.uint8:
+        return False
+    return getattr(operation, "gated", False)
 
 
 # Programs -----------------------------------------------------------------------------------------
@@ -376,7 +391,6 @@ class Program:
     steps: tuple[_Step, ...]
     outputs: dict[str, int]
     families: dict[int, _Family]  # by step
-    whole: dict[int, tuple[int, int]]  # value -> the concatenation that alone uses it, its place
 
     def __call__(self, values: Tensor) -> dict[str, Tensor]:
         numbers = list(dict.fromkeys(self.outputs.values()))
@@ -399,30 +413,12 @@ class Program:
             known[step.output] = output
             if kept is not None:
                 kept[index] = more
-                if isinstance(step.operation, _ReLU) or getattr(step.operation, "relu", False):
+                if _asks_output(step.operation, more):
                     mask = _thrifty.get() and step.output not in numbers
                     kept[-1 - step.output] = output.bool() if mask else output
-                elif isinstance(step.operation, _Concatenation):
-                    self._let_go(step, output, kept)
             for number in step.last_uses:
                 del known[number]
         return tuple(known[number] for number in numbers)
-
-    def _let_go(self, step: _Step, output: Tensor, kept: dict[int, Any]) -> None:
-        """Parts that are kept for the sign of their values need not lie there twice."""
-        start, output = (
-            0,
-            output.detach(),
-        )  # or a layer's output and its graph would hold each other
-        for number, width in zip(step.inputs, kept[self._index(step)], strict=True):
-            own = kept.get(-1 - number)
-            masked = own is None or own.dtype == torch.bool
-            if self.whole.get(number) == (step.output, start) and not masked:
-                kept[-1 - number] = output[:, start : start + width]
-            start += width
-
-    def _index(self, step: _Step) -> int:
-        return step.output - 1
 
     def backward(
         self, slopes: dict[int, Slope], kept: dict[int, Any], outputs: dict[int, Tensor]
@@ -434,7 +430,7 @@ class Program:
             slope = slopes.pop(step.output, None)
             more = kept.pop(index)
             output = kept.pop(-1 - step.output, None)
-            if output is None:
+            if output is None and _asks_output(step.operation, more):
                 output = outputs.get(step.output)
             family = self.families.get(index)
             if family is not None:
@@ -459,10 +455,11 @@ class Program:
     ) -> None:
         """Note one sibling's gradient; at the first in order, which comes last, use them all."""
         first, place = family.steps[0], family.steps.index(index)
-        member = family.siblings.members[place]
         if slope is not None:
+            # In one piece, since both take long on a part of the channels, of which it may become.
+            passed = _gated(slope, output).value
             if len(family.steps) == 1:
-                gathered[first] = member.passed(slope, output)
+                gathered[first] = passed
             else:
                 if first not in gathered:
                     total = (shape[0], family.channels, *slope.value.shape[2:])
@@ -471,9 +468,7 @@ class Program:
                     )
                     if any(self.steps[i].output not in slopes for i in family.steps if i < index):
                         gathered[first].zero_()
-                start = family.starts[place]
-                into = gathered[first][:, start : start + len(member.weight)]
-                member.passed(slope, output, into)
+                gathered[first].narrow(1, family.starts[place], passed.shape[1]).copy_(passed)
         if index == first and first in gathered:
             number = self.steps[index].inputs[0]
             slopes[number] = family.siblings.backward(gathered.pop(first), slopes.get(number))
@@ -582,30 +577,14 @@ def _linked(
         for node in inputs:
             uses.setdefault(numbers[node], []).append(index)
     wanted = set(outputs.values())
-    positive: set[int] = set()
-    steps, whole = [], {}
-    for index, (operation, inputs, result) in enumerate(made):
-        if all(numbers[node] in positive for node in inputs):
-            if isinstance(operation, _MaxPool):
-                operation = replace(operation, positive=True)
-            if isinstance(operation, (_MaxPool, _AveragePool, _Concatenation, _Same, _Sum)):
-                positive.add(numbers[result])
-        if isinstance(operation, _ReLU) or getattr(operation, "relu", False):
-            positive.add(numbers[result])
+    steps = []
+    for index, operation in enumerate(_settled(made, numbers, uses, wanted)):
+        _, inputs, result = made[index]
         mine = tuple(numbers[node] for node in inputs)
         over = tuple(n for n in dict.fromkeys(mine) if uses[n][-1] == index and n not in wanted)
         if numbers[result] not in uses and numbers[result] not in wanted:
             raise UnfitError("a step that nothing uses")
         steps.append(_Step(operation, mine, numbers[result], over))
-        if isinstance(operation, _Concatenation):
-            start = 0
-            for number in mine:
-                before = made[number - 1][0] if number else None
-                if not isinstance(before, _Convolution):
-                    break  # how wide it is, only a run tells
-                if uses[number] == [index] and number not in wanted:
-                    whole[number] = (numbers[result], start)
-                start += len(before.weight)
     groups: dict[object, list[int]] = {}
     for index, step in enumerate(steps):
         if isinstance(step.operation, _Convolution) and (key := step.operation.key) is not None:
@@ -619,7 +598,43 @@ def _linked(
             channels += len(member.weight)
         family = _Family(_Siblings(members), tuple(group), tuple(starts))
         families.update(dict.fromkeys(group, family))
-    return Program(tuple(steps), outputs, families, whole)
+    return Program(tuple(steps), outputs, families)
+
+
+def _settled(
+    made: Sequence[tuple[_Operation, tuple[fx.Node, ...], fx.Node]],
+    numbers: dict[fx.Node, int],
+    uses: dict[int, list[int]],
+    wanted: set[int],
+) -> list[Any]:
+    """The operations, told what they are given, and which of them see to the gradients of ReLUs.
+
+    What is nowhere below 0 comes of ReLUs, and where it is 0 none of them lets a gradient pass. So
+    a ReLU that only a concatenation or a max-pooling sees leaves its part to that, which does it
+    for all in one go, or for as many values as windows.
+    """
+    operations: list[Any] = []
+    positive: set[int] = set()
+    for index, (found, inputs, result) in enumerate(made):
+        operation: Any = found
+        given = [numbers[node] for node in inputs]
+        if isinstance(operation, _ReLU) or getattr(operation, "relu", False):
+            operation = replace(operation, gated=True)
+            positive.add(numbers[result])
+        elif positive.issuperset(given):
+            if isinstance(operation, _MaxPool):
+                operation = replace(operation, positive=True)
+            if isinstance(operation, (_MaxPool, _Concatenation)):
+                for number in given:
+                    before = operations[number - 1]
+                    alone = uses[number] == [index] and number not in wanted
+                    if alone and getattr(before, "gated", False):
+                        operations[number - 1] = replace(before, gated=False)
+                        operation = replace(operation, gated=True)
+            if isinstance(operation, (_MaxPool, _AveragePool, _Concatenation, _Same, _Sum)):
+                positive.add(numbers[result])
+        operations.append(operation)
+    return operations
 
 
 def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
@@ -683,7 +698,6 @@ def _convolution(module: nn.Conv2d) -> _Convolution:
         pair(module.padding),
         pair(module.dilation),
         module.groups,
-        False,
     )
 
 

@@ -43,15 +43,17 @@ def pooled(
     quick: bool = False,
     short: bool = False,
     positive: bool = False,
+    gated: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The maxima of windows of `x` `(N, C, H, W)`, and their places.
 
     quick: by Numba, if it is here and takes such maps. short: keep the places in few bytes, even if
-    that takes longer. positive: no value is below 0.
+    that takes longer. positive: no value is below 0. gated: no gradient is to pass where a maximum
+    is not above 0; only places of type uint8 note that, for others it is the caller's to do.
     """
     # The bits of bfloat16 stand in the order of the numbers where none of them is below 0.
     if quick and (positive or x.dtype != torch.bfloat16) and _by_numba(x, options):
-        return _pooled_by_numba(x, options)
+        return _pooled_by_numba(x, options, gated)
     if short:
         return pooled_shortly(x, *options)
     return torch.ops.aten.max_pool2d_with_indices(x, *options)
@@ -101,7 +103,7 @@ def _by_numba(x: Tensor, options: Options) -> bool:
     return fits and kernels() is not None
 
 
-def _pooled_by_numba(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+def _pooled_by_numba(x: Tensor, options: Options, gated: bool) -> tuple[Tensor, Tensor]:
     kernel, stride, padding, _, up = options
     n, channels, *sides = x.shape
     rows, columns = (
@@ -111,7 +113,7 @@ def _pooled_by_numba(x: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     places = torch.empty((n, channels, rows, columns), dtype=torch.uint8, memory_format=LAST)
     geometry = (*sides, channels), (rows, columns, channels), (*kernel, *stride, *padding)
     bits = torch.float32 if x.dtype == torch.float32 else torch.int16
-    given = _flat(x, bits), _flat(y, bits), _flat(places), *geometry
+    given = _flat(x, bits), _flat(y, bits), _flat(places), *geometry, gated
     _run("pool", given, n * rows, y.numel())
     return y, places
 

@@ -29,6 +29,7 @@ shared: Any = njit(nogil=True, cache=True, boundscheck=False, parallel=True)
 PROCESS = os.getpid()
 
 NOTHING = np.float32(0)
+NOWHERE = np.uint8(255)
 HALF = np.uint32(16)
 
 
@@ -105,14 +106,15 @@ def _like(other, value):
 
 
 @compiled
-def pool(x, y, places, shape, result, options, first, last):
+def pool(x, y, places, shape, result, options, gated, first, last):
     """Rows `first` to `last` of windows, of all pictures, one after the other.
 
     x, y: the map and what comes of it, floats, or int16, the bits of bfloat16 that is nowhere
         negative: they stand in the order of the numbers. Of equal ones the first is taken, and a
         float that is no number.
     places: the tap of each maximum, row by row of the window. shape, result: (H, W, C) of a
-    picture. options: kernel, stride, padding, of each axis.
+    picture. options: kernel, stride, padding, of each axis. gated: a maximum that is not above 0
+    has no place.
     """
     height, width, channels = shape
     rows, columns, _ = result
@@ -140,6 +142,10 @@ def pool(x, y, places, shape, result, options, first, last):
                         for c in range(channels):
                             put(y, to + c, get(x, at + c))
                             put(places, to + c, tap)
+            if gated:
+                for c in range(channels):
+                    off = get(y, to + c) <= 0
+                    put(places, to + c, NOWHERE if off else get(places, to + c))
 
 
 @compiled
@@ -217,10 +223,10 @@ def spread(slope, apart, places, gradient, shape, result, options, first, last):
 
 
 @shared
-def pool_shared(x, y, places, shape, result, options, rows, shares):
+def pool_shared(x, y, places, shape, result, options, gated, rows, shares):
     for k in prange(shares):
         first, last = rows * k // shares, rows * (k + 1) // shares
-        pool(x, y, places, shape, result, options, first, last)
+        pool(x, y, places, shape, result, options, gated, first, last)
 
 
 @shared
