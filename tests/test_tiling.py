@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from phosphene import fused, lean, tiling
+from phosphene import memory as planner
 from phosphene import objectives as obj
-from phosphene import tiling
 from phosphene.dreamnet import DreamNet
 from phosphene.errors import InputTooSmallError, NetworkError, SettingsError
 from phosphene.evaluation import whole
@@ -524,6 +526,59 @@ def test_little_memory_means_tiles_and_the_plan_is_logged(monkeypatch, caplog):
         lambda _: never("whole"), PADDED, style, [size], memory=little, tile="approximate"
     )
     assert blend(image)[1].shape == image.shape
+
+
+def test_what_fits_easily_is_measured_and_nothing_of_it_is_saved(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "phosphene")
+    goal = obj.layer("eight").bound(PADDED)
+    saved: list[bool] = []
+
+    class Noted(tiling.lean):
+        def __enter__(self):
+            saved.append(True)
+            return super().__enter__()
+
+    monkeypatch.setattr(tiling, "lean", Noted)
+    monkeypatch.setattr(tiling, "ENOUGH", 2**40)  # so that it is measured
+    size = (96, 128)
+    taken = math.ceil(lean.bytes_per_pixel(PADDED, goal, saving=False) * math.prod(size))
+
+    def run(limit: int, **more: Any) -> list[bool]:
+        saved.clear()
+        limited = planner.Budget(math.ceil(limit / (1 - planner.SPARE)), 0)
+        monkeypatch.setattr(tiling.planner, "budget_of", lambda *_, **__: limited)
+        image = picture(*size)
+        fitted(whole(PADDED, goal), PADDED, goal, [size], **more)(image)
+        return list(saved)
+
+    assert run(2 * taken + 2) == []
+    assert f"128×96 px whole: at most {planner.in_words(taken)} of" in caplog.text
+    assert run(2 * taken - 2) == [True]
+    assert run(2 * taken + 2, memory="4G") == [True]  # a limit is for saving
+    monkeypatch.setattr(tiling.planner, "COMFORT", taken - 1)
+    assert run(10 * taken) == [True]
+
+
+def test_all_sizes_of_a_dream_pool_alike(monkeypatch):
+    goal = obj.layer("eight").bound(PADDED)
+    quick: list[bool] = []
+
+    def noted(image: Tensor) -> tuple[Tensor, Tensor]:
+        quick.append(fused.is_quick())
+        return whole(PADDED, goal)(image)
+
+    small, large = (64, 64), (80, 90)
+    monkeypatch.setattr(tiling.pooling, "ENOUGH", 2 * math.prod(large))
+    for sizes, batch, expected in (
+        ([small, large], 2, True),
+        ([small, large], 1, False),
+        ([small], 2, False),
+        ([], 1, False),
+    ):
+        quick.clear()
+        fitted(noted, PADDED, goal, sizes, batch=batch)(picture(*small))
+        assert quick == [expected]
+    assert not fused.is_quick()
 
 
 # Dreams

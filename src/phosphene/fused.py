@@ -35,7 +35,7 @@ FEW_CHANNELS = 4
 
 _stepped_aside: ContextVar[bool] = ContextVar("stepped_aside", default=False)
 _thrifty: ContextVar[bool] = ContextVar("thrifty", default=False)
-# Whether the picture is so large that max-pooling is worth a library of its own.
+# Whether there is so much to do that max-pooling is worth a library of its own.
 _quick: ContextVar[bool] = ContextVar("quick", default=False)
 
 
@@ -66,6 +66,24 @@ def thrift() -> Iterator[None]:
         yield
     finally:
         _thrifty.reset(token)
+
+
+@contextmanager
+def quick(wanted: bool = True) -> Iterator[None]:
+    """Inside, max-pooling is Numba's if it is `wanted`, as it is otherwise of large pictures only.
+
+    So that all pictures of one dream, of which only some are large, are treated alike.
+    """
+    token = _quick.set(_quick.get() or wanted)
+    try:
+        yield
+    finally:
+        _quick.reset(token)
+
+
+def is_quick() -> bool:
+    """Whether we are inside `quick`."""
+    return _quick.get()
 
 
 class Slope(NamedTuple):
@@ -405,8 +423,13 @@ class Program:
         self, values: Tensor, numbers: Sequence[int], kept: dict[int, Any] | None
     ) -> tuple[Tensor, ...]:
         """Run; what the gradient needs goes to `kept`, by step, and outputs by −1 − value."""
+        with quick(len(values) * values.shape[-2] * values.shape[-1] >= pooling.ENOUGH):
+            return self._forward(values, numbers, kept)
+
+    def _forward(
+        self, values: Tensor, numbers: Sequence[int], kept: dict[int, Any] | None
+    ) -> tuple[Tensor, ...]:
         known: dict[int, Tensor] = {0: values}
-        _quick.set(len(values) * values.shape[-2] * values.shape[-1] >= pooling.ENOUGH)
         for index, step in enumerate(self.steps):
             inputs = [known[number] for number in step.inputs]
             output, more = step.operation.forward(inputs, kept is not None)
@@ -414,7 +437,8 @@ class Program:
             if kept is not None:
                 kept[index] = more
                 if _asks_output(step.operation, more):
-                    mask = _thrifty.get() and step.output not in numbers
+                    # Of bfloat16 a mask saves half, but takes a tenth of the time.
+                    mask = _thrifty.get() and step.output not in numbers and output.itemsize > 2
                     kept[-1 - step.output] = output.bool() if mask else output
             for number in step.last_uses:
                 del known[number]

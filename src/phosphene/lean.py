@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from phosphene.fused import thrift
+from phosphene.fused import is_quick, thrift
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.pooling import pooled, pooling_gradient
@@ -181,14 +182,14 @@ class _MaxPool(torch.autograd.Function):
 _KNOWN: weakref.WeakKeyDictionary[Network, dict[Any, float]] = weakref.WeakKeyDictionary()
 
 
-def bytes_per_pixel(network: Network, objective: Objective) -> float:
+def bytes_per_pixel(network: Network, objective: Objective, *, saving: bool = True) -> float:
     """Bytes that the gradient of a bound objective takes at most, a px of the picture.
 
     Measured once, on noise of 256 px a side or what the network needs: every tensor that lives at
-    the same time as others, weights and the picture aside.
+    the same time as others, weights and the picture aside. saving: within `lean()`.
     """
     known = _KNOWN.setdefault(network, {})
-    key = (objective.layers, objective.text)
+    key = (objective.layers, objective.text, saving, is_quick())
     if key not in known:
         least = network.least_size(objective.layers)
         # Many times the least, or what convolutions without padding cut off would count.
@@ -205,7 +206,7 @@ def bytes_per_pixel(network: Network, objective: Objective) -> float:
             if score.requires_grad:
                 torch.autograd.grad(score.sum(), seen)
 
-        with lean():
+        with lean() if saving else nullcontext():
             gradient(least)  # builds what stays
             known[key] = most_held(lambda: gradient(side)) / (side * side)
     return known[key]

@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 
 from phosphene import memory as planner
+from phosphene import pooling
 from phosphene.errors import NetworkError, SettingsError
-from phosphene.fused import aside
+from phosphene.fused import aside, quick
 from phosphene.lean import bytes_per_pixel, lean
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, Activations, Objective, cells
@@ -642,11 +643,20 @@ def fitted(
         return budget, planner.COMFORT if network.device.type == "cpu" else None
 
     @functools.cache
-    def small(size: Size) -> bool:
-        """Whether a picture takes so little that it need not be measured, nor saved."""
+    def easily(size: Size) -> str | None:
+        """How little a whole picture takes, if that is so little that nothing need be saved."""
+        if memory is not None:
+            return None
         budget, comfort = means(size)
         most = min(budget.free, comfort or budget.free)
-        return memory is None and ENOUGH * size[0] * size[1] * batch <= most
+        taken = ENOUGH * math.prod(size) * batch
+        if taken > most:
+            # Not by a margin that holds for anything: measured, with room for as much again.
+            need = bytes_per_pixel(network, objective, saving=False)
+            taken, most = math.ceil(need * math.prod(size) * batch), min(most, budget.free // 2)
+        if taken > most:
+            return None
+        return f"at most {planner.in_words(taken)} of {planner.in_words(budget.free)} free"
 
     def chosen(size: Size) -> planner.Plan:
         what = f"{size[1]}×{size[0]} px"
@@ -656,11 +666,8 @@ def fitted(
             return planner.Plan(None, f"{what} whole: no larger than a tile")
         if isinstance(tile, int):
             return planner.Plan(tile, f"{what} in tiles of {tile} px, as asked for")
-        if small(size):
-            budget, _ = means(size)
-            most = planner.in_words(ENOUGH * math.prod(size) * batch)
-            free = planner.in_words(budget.free)
-            return planner.Plan(None, f"{what} whole: at most {most} of {free} free")
+        if told := easily(size):
+            return planner.Plan(None, f"{what} whole: {told}")
         # Measuring keeps some memory itself: what is there is asked for after it.
         need = bytes_per_pixel(network, objective) * batch
         budget, comfort = means(size)
@@ -687,8 +694,11 @@ def fitted(
             return blended(network, objective, side)
         return tiled(network, objective, side)
 
-    for size in sorted(sizes, key=math.prod, reverse=True):
-        way(planned(size))
+    # All alike: a library that is there for one size costs the others nothing.
+    large = batch * max(map(math.prod, sizes), default=0) >= pooling.ENOUGH
+    with quick(large):
+        for size in sorted(sizes, key=math.prod, reverse=True):
+            way(planned(size))
 
     def evaluate(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])
@@ -697,7 +707,8 @@ def fitted(
             known = [side for other, side in halved.items() if math.prod(other) <= math.prod(size)]
             side = min([*known, planned(size) or max(size)]) if known else planned(size)
             try:
-                with nullcontext() if small(size) else lean():
+                saving = size in halved or not easily(size)
+                with lean() if saving else nullcontext(), quick(large):
                     return way(side)(image, shift)
             except (RuntimeError, MemoryError, NetworkError) as error:
                 if not planner.out_of_memory(error):
