@@ -96,11 +96,10 @@ def most_held() -> int:
 
 def _child(job: dict[str, Any]) -> dict[str, Any]:
     from phosphene import load_network
-    from phosphene.cli.common import MODEST
-    from phosphene.memory import keep_freed, return_freed
+    from phosphene.memory import keep_freed
     from phosphene.recipes.dream import dream
 
-    (keep_freed if job["side"] ** 2 <= MODEST else return_freed)()  # as the command line does
+    keep_freed()  # as the command line does
     network = load_network(job["network"])
     photo = report.sky(job["side"])
     before, times, last = most_held(), [], None

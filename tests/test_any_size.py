@@ -123,6 +123,20 @@ def test_what_goes_wrong_and_is_made_good_is_noted_once(
     assert told == "phosphene: memory ran out at 140×90 px, whole; tile=auto cuts it (MemoryError)"
 
 
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize("large", [False, True])
+def test_large_pictures_under_an_ulimit_give_back_what_is_freed(
+    large: bool, limited: bool, sky: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[str] = []
+    for name in ("keep_freed", "return_freed"):
+        monkeypatch.setattr(f"phosphene.cli.common.{name}", lambda name=name: settled.append(name))
+    monkeypatch.setattr("phosphene.cli.common.addresses_limited", lambda: limited)
+    monkeypatch.setattr("phosphene.cli.common.MODEST", 90 * 140 - large)
+    assert here("dream", sky, *TOY, *SMALL).code == 0
+    assert settled == ["return_freed" if large and limited else "keep_freed"]
+
+
 def test_a_replay_tells_its_plan_too(sky: Path, here: Here, tmp_path: Path) -> None:
     here("dream", sky, *TOY, *SMALL, "--tile", "32")
     (tmp_path / "out.png").rename(tmp_path / "first.png")

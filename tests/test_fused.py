@@ -271,6 +271,19 @@ def test_thrift_changes_nothing_but_memory() -> None:
     assert torch.equal(*slopes)
 
 
+def test_before_each_step_there_is_a_chance_to_give_memory_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = fused.program(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
+    chances: list[int] = []
+    monkeypatch.setattr(fused, "relieve", lambda: chances.append(1))
+    image = torch.rand(1, 3, 64, 64).requires_grad_()
+    answer = program(image)["mixed4a"].sum()
+    assert len(chances) == len(program.steps)
+    answer.backward()
+    assert len(chances) == 2 * len(program.steps)
+
+
 def test_the_bundled_network_uses_one_and_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     network = load_network().prepared("cpu", "fp32")
     goal = obj.layer("mixed4a").bound(network)

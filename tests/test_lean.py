@@ -217,3 +217,17 @@ def test_a_program_keeps_no_more_than_the_operations_one_by_one():
     program, plain = held(nullcontext), held(fused.aside)
     assert program <= 1.25 * plain
     assert program < 340 * 256**2
+
+
+def test_each_operation_is_a_chance_to_give_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For networks that no program can be made of."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).requires_grad_(False)
+    chances: list[int] = []
+    monkeypatch.setattr("phosphene.lean.relieve", lambda: chances.append(1))
+    image = torch.rand(1, 3, 16, 16).requires_grad_()
+    with lean():
+        answer = module(image).sum()
+        before = len(chances)
+        answer.backward()
+    assert before >= 3
+    assert len(chances) >= before + 2

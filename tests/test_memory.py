@@ -534,11 +534,88 @@ def test_where_there_is_no_glibc_nothing_happens(
     memory.keep_freed()
 
 
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A process that keeps what it frees and holds 500 MiB; the calls to give it back."""
+    trimmed: list[int] = []
+
+    class Library:
+        def mallopt(self, what: int, amount: int) -> int:
+            return 1
+
+        def malloc_trim(self, pad: int) -> int:
+            trimmed.append(pad)
+            return 1
+
+    monkeypatch.setattr(memory, "_keeps", False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    monkeypatch.setattr(memory, "used_memory", lambda device: 500 * MIB)
+    memory.keep_freed()
+    return trimmed
+
+
+def test_more_than_a_process_is_held_to_is_given_back(kept: list[int]) -> None:
+    memory.relieve()
+    assert not kept
+    with memory.held_to(500 * MIB):
+        memory.relieve()
+        assert not kept
+        with memory.held_to(500 * MIB - 1):
+            memory.relieve()
+            assert kept == [0]
+            with memory.held_to(None):
+                memory.relieve()
+        memory.relieve()
+        assert kept == [0]
+
+
+def test_a_process_that_keeps_nothing_has_nothing_to_give_back(kept: list[int]) -> None:
+    memory.return_freed()
+    with memory.held_to(1):
+        memory.relieve()
+        assert not kept
+        memory.keep_freed()
+        memory.relieve()
+    assert kept == [0]
+
+
+def test_without_glibc_there_is_nothing_to_give_back(
+    kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with memory.held_to(1):
+        memory.relieve()
+    assert not kept
+
+
+def test_large_pages_are_asked_for_unless_the_user_has_said_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    memory.large_pages()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    memory.large_pages()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_a_limit_to_addresses_is_seen(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    limits = {getattr(resource, name): unlimited for name in ("RLIMIT_AS", "RLIMIT_DATA")}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[which])
+    assert not memory.addresses_limited()
+    limits[getattr(resource, limit)] = (8 * GIB, resource.RLIM_INFINITY)
+    assert memory.addresses_limited()
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's alone")
 def test_what_is_freed_really_stays_or_goes() -> None:
     code = """
 import ctypes, sys
-from phosphene.memory import MIB, keep_freed, return_freed, used_memory
+from phosphene.memory import MIB, held_to, keep_freed, relieve, return_freed, used_memory
 if sys.argv[1] == "keep":
     keep_freed()
     keep_freed()
@@ -554,14 +631,19 @@ for size in (30 * MIB, 8 * MIB):  # glibc begins to keep what is smaller than wh
         ctypes.memset(block, 1, size)
     for block in blocks[:-1]:  # the last one, at the end, holds them there
         libc.free(block)
+if sys.argv[1] == "hold":
+    keep_freed()
+    with held_to(before + 60 * MIB):
+        relieve()
 print((used_memory() - before) // MIB)
 """
     kept: dict[str, int] = {}
-    for word in ("keep", "leave", "return"):
+    for word in ("keep", "leave", "return", "hold"):
         done = subprocess.run(
             [sys.executable, "-c", code, word], capture_output=True, text=True, check=True
         )
         kept[word] = int(done.stdout)
     assert 36 <= kept["return"] < 50  # what is held still
+    assert 36 <= kept["hold"] < 50
     assert kept["leave"] > 90
     assert kept["keep"] > 250

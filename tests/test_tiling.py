@@ -559,6 +559,42 @@ def test_what_fits_easily_is_measured_and_nothing_of_it_is_saved(monkeypatch, ca
     assert run(10 * taken) == [True]
 
 
+@pytest.mark.parametrize(
+    ("given", "pixels"),
+    [({"tile": "off"}, 300 * 411), ({"tile": 96}, None), ({"memory": "1G"}, 300 * 411), ({}, 0)],
+)
+def test_what_is_saved_is_held_to_what_was_planned(given, pixels, monkeypatch):
+    """Bytes: what was there, the caller's pictures, the gradient's maps of the largest tile."""
+    goal = obj.layer("eight").bound(PADDED)
+    size = (300, 411)
+    if pixels is None:
+        pixels, _ = cut_of(PADDED, goal).pixels(size, 96)
+    held: list[int | None] = []
+    real = planner.held_to
+    monkeypatch.setattr(tiling.planner, "held_to", lambda most: held.append(most) or real(most))
+    monkeypatch.setattr(tiling.planner, "used_memory", lambda _: 700_000_000)
+    monkeypatch.setattr(tiling.planner, "available_memory", lambda *_: 2**34)
+    if given:
+        monkeypatch.setattr(tiling, "ENOUGH", 2**40)
+        monkeypatch.setattr(tiling.planner, "COMFORT", 2**20)
+    if "memory" not in given:
+        given = {**given, "buffers": 3}
+    fitted(whole(PADDED, goal), PADDED, goal, [size], **given)(picture(*size))
+    reserved = given.get("buffers", 0) * 3 * 8 * math.prod(size)
+    need = math.ceil(lean.bytes_per_pixel(PADDED, goal) * pixels)
+    expected = 700_000_000 + reserved + need
+    if "memory" in given:
+        expected = int(2**30 * (1 - planner.SPARE))  # given to be used
+        assert expected > 700_000_000 + need
+    assert held == [expected if pixels else None]
+    # The caller's pictures are so large that nothing may be left behind.
+    if reserved:
+        held.clear()
+        monkeypatch.setattr(tiling.planner, "RETAINED", reserved - 1)
+        fitted(whole(PADDED, goal), PADDED, goal, [size], **given)(picture(*size))
+        assert held == ([expected, 0] if pixels else [None])
+
+
 def test_all_sizes_of_a_dream_pool_alike(monkeypatch):
     goal = obj.layer("eight").bound(PADDED)
     quick: list[bool] = []

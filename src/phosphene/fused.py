@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.fx.node import map_arg
 
 from phosphene import pooling
+from phosphene.memory import relieve
 from phosphene.pooling import LAST, pooled, pooling_gradient
 
 Pair = tuple[int, int]
@@ -431,6 +432,7 @@ class Program:
     ) -> tuple[Tensor, ...]:
         known: dict[int, Tensor] = {0: values}
         for index, step in enumerate(self.steps):
+            relieve()
             inputs = [known[number] for number in step.inputs]
             output, more = step.operation.forward(inputs, kept is not None)
             known[step.output] = output
@@ -450,6 +452,7 @@ class Program:
         """The gradient with respect to the picture, from those with respect to outputs."""
         gathered: dict[int, Tensor] = {}  # by a family's first step
         for index in range(len(self.steps) - 1, -1, -1):
+            relieve()
             step = self.steps[index]
             slope = slopes.pop(step.output, None)
             more = kept.pop(index)

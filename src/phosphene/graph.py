@@ -155,7 +155,7 @@ def _fold_preprocessing(cut: fx.GraphModule) -> None:
         cut.graph.eliminate_dead_code()
 
 
-@torch.no_grad()
+@torch.enable_grad()
 def _affine(cut: fx.GraphModule, nodes: Sequence[fx.Node], channels: int) -> Affine | None:
     """What nodes do to a picture of so many channels, if that is all they do; tried on noise."""
     noise = torch.Generator().manual_seed(0)
@@ -163,7 +163,7 @@ def _affine(cut: fx.GraphModule, nodes: Sequence[fx.Node], channels: int) -> Aff
     for size in _TRIED:
         blank = torch.zeros(1, channels, *size, dtype=torch.float64)
         strong = [s * torch.randn(blank.shape, generator=noise).double() for s in _STRENGTHS]
-        probe = torch.cat([blank, blank + 1, *strong])
+        probe = torch.cat([blank, blank + 1, *strong]).requires_grad_()
         run = fx.Interpreter(cut)
         run.args_iter = iter([probe])
         try:
@@ -175,9 +175,14 @@ def _affine(cut: fx.GraphModule, nodes: Sequence[fx.Node], channels: int) -> Aff
         if not isinstance(found, torch.Tensor) or found.shape != probe.shape:
             return None
         if known is None:
-            shift = found[0, :, 0, 0]
-            known = Affine(found[1, :, 0, 0] - shift, shift)
-        if not torch.allclose(found, known(probe), rtol=1e-9, atol=1e-9):
+            shift = found[0, :, 0, 0].detach()
+            known = Affine(found[1, :, 0, 0].detach() - shift, shift)
+        expected = known(probe)
+        # And it lets the gradient pass.
+        if not found.requires_grad or not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
+            return None
+        slopes = [torch.autograd.grad(y.sum(), probe)[0] for y in (found, expected)]
+        if not torch.allclose(*slopes, rtol=1e-9, atol=1e-9):
             return None
     return known
 

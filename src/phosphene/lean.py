@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from phosphene.fused import is_quick, thrift
+from phosphene.memory import relieve
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.pooling import pooled, pooling_gradient
@@ -48,6 +49,7 @@ class lean(TorchFunctionMode):  # noqa: N801 - reads as the function that it is 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        relieve()
         if (ours := _OURS.get(func)) and torch.is_grad_enabled():
             return ours(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -126,6 +128,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        relieve()
         (weight,) = ctx.saved_tensors
         (shape, like), (stride, padding, dilation, groups) = ctx.like, ctx.options
         (slope, _, _) = torch.ops.aten.convolution_backward(

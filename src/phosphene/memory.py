@@ -11,10 +11,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from phosphene.errors import SettingsError
 
@@ -35,34 +36,81 @@ SPARE = 0.1
 RETAINED = 192 * MIB
 
 
+# What a program settles for its own process. A library leaves such things alone, and its users have
+# MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ and THP_MEM_ALLOC_ENABLE.
+
+
+def large_pages() -> None:
+    """Have PyTorch ask for pages of 2 MiB, if it has not allocated anything yet (Linux).
+
+    Memory that is handed out blank then takes a fraction of the time.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def keep_freed() -> None:
     """Have this process keep what it frees for what it needs next, where that can be had (glibc).
 
     Otherwise every step gives its maps back to the system and is handed blank pages anew, which
-    takes up to a tenth of its time. For programs, which own their process; a library leaves such
-    things alone, and its users have MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_.
+    takes up to a half of its time. Between maps of many sizes, glibc keeps more than twice as much
+    as was ever needed at once; `held_to` sets a limit to that.
     """
+    global _keeps
+    _keeps = True
     _mallopt({_MMAP_THRESHOLD: GIB, _TRIM_THRESHOLD: 2**31 - 1})
 
 
 def return_freed() -> None:
     """Have this process give what it frees back at once, where that can be had (glibc).
 
-    Otherwise, between maps of many sizes, nearly a GiB stays that nobody uses. For programs, too.
+    Its addresses, too, so that a limit to these is for what is used. It is slow.
     """
+    global _keeps
+    _keeps = False
     _mallopt({_MMAP_THRESHOLD: MIB})
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_keeps = False
 
 
 def _mallopt(options: dict[int, int]) -> None:
-    if not sys.platform.startswith("linux"):
-        return
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
+    libc = _glibc()
+    with suppress(AttributeError):
         for option, value in options.items():
             libc.mallopt(option, value)
+
+
+def _glibc() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    with suppress(OSError, AttributeError):
+        return ctypes.CDLL("libc.so.6")
+    return None
+
+
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
+
+
+@contextmanager
+def held_to(limit: int | None) -> Iterator[None]:
+    """Inside, `relieve` sees to it that this process holds about `limit` bytes, not more."""
+    token = _limit.set(limit)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def relieve() -> None:
+    """Give back what was freed, if this process keeps that and holds more than it is held to.
+
+    To be called often where maps come and go.
+    """
+    limit = _limit.get()
+    if limit is not None and _keeps and used_memory("cpu") > limit:
+        with suppress(AttributeError):
+            _glibc().malloc_trim(0)
 
 
 # What is there ------------------------------------------------------------------------------------
@@ -216,6 +264,11 @@ def _limits(root: Path) -> Iterator[int]:
         soft, _ = resource.getrlimit(limit)
         if soft != resource.RLIM_INFINITY:
             yield soft - held * page
+
+
+def addresses_limited() -> bool:
+    """Whether there is a `ulimit -v` or `-d`, for which what is kept counts as what is used."""
+    return any(True for _ in _limits(Path("/")))
 
 
 def _windows_available() -> int:

@@ -680,6 +680,23 @@ def fitted(
         logger.info("%s", plan.reason)
         return plan.tile
 
+    @functools.cache
+    def held(size: Size) -> tuple[int | None, int]:
+        """Bytes that this process is to hold at most, if that is a question; the caller's share."""
+        if network.device.type != "cpu" or easily(size):
+            return None, 0
+        side, how = planned(size), ways()
+        pixels = math.prod(size)
+        if side is not None and not isinstance(how, str):
+            pixels, _ = how.pixels(size, side)
+        tensors = bytes_per_pixel(network, objective) * batch * pixels
+        budget, _ = means(size)
+        # What the allocator retains, in the plan, is left for a map on top of what is held.
+        most = budget.used + budget.reserved + math.ceil(tensors)
+        # A limit that was given is there to be used.
+        given = int(budget.limit * (1 - planner.SPARE)) if budget.given else 0
+        return max(most, given), budget.reserved
+
     def rolled(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         if shift == (0, 0):
             return whole(image)
@@ -699,6 +716,7 @@ def fitted(
     with quick(large):
         for size in sorted(sizes, key=math.prod, reverse=True):
             way(planned(size))
+            held(size)  # before there is more than what stays
 
     def evaluate(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])
@@ -708,8 +726,18 @@ def fitted(
             side = min([*known, planned(size) or max(size)]) if known else planned(size)
             try:
                 saving = size in halved or not easily(size)
-                with lean() if saving else nullcontext(), quick(large):
-                    return way(side)(image, shift)
+                most, reserved = held(size)
+                with (
+                    lean() if saving else nullcontext(),
+                    planner.held_to(most),
+                    quick(large),
+                ):
+                    found = way(side)(image, shift)
+                if most is not None and reserved > planner.RETAINED:
+                    # The caller's pictures are so large that what maps left behind would add up.
+                    with planner.held_to(0):
+                        planner.relieve()
+                return found
             except (RuntimeError, MemoryError, NetworkError) as error:
                 if not planner.out_of_memory(error):
                     raise

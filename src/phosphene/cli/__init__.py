@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from phosphene import __version__
 from phosphene.errors import PhospheneError, SettingsError
-from phosphene.memory import out_of_memory
+from phosphene.memory import large_pages, out_of_memory
 
 DONE, FAILED, MISUSED, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -157,6 +157,7 @@ _verb("objectives", "listing:objectives", "What an objective's text may say.", "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the process's arguments by default. Returns the exit code."""
+    large_pages()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]

@@ -16,7 +16,7 @@ from cyclopts import Group, Parameter
 from phosphene.cli import DONE, FAILED, INTERRUPTED, complain, explained
 from phosphene.cli.progress import Voice, to_stdout, watched
 from phosphene.errors import ImageError, NonFiniteError, SettingsError
-from phosphene.memory import keep_freed, out_of_memory, return_freed
+from phosphene.memory import addresses_limited, keep_freed, out_of_memory, return_freed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -277,10 +277,11 @@ def run(
     """Make, write, tell. Returns the exit code. `tapped` may look at the steps as they pass."""
     from phosphene import image as images
 
-    if all(p.shape[-2] * p.shape[-1] <= MODEST for p in job.order.pictures.values()):
-        keep_freed()
-    else:
+    large = any(p.shape[-2] * p.shape[-1] > MODEST for p in job.order.pictures.values())
+    if large and addresses_limited():
         return_freed()
+    else:
+        keep_freed()
 
     outcome = consumed(tapped(watched_job(job, voice)))
     error, ended = outcome.error, outcome.ended
