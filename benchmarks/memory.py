@@ -31,7 +31,7 @@ def tables(
     """A table: each run a process of its own, one octave of a few steps, and its picture."""
     runs = [(side, how) for side in sizes for how in ({"tile": "off"}, {"tile": "auto"})]
     if huge:
-        runs.append((HUGE, {"tile": "auto", "memory": MEMORY}))
+        runs += [(HUGE, {"tile": "auto"}), (HUGE, {"tile": "auto", "memory": MEMORY})]
     rows = []
     for side, how in runs:
         for precision in precisions:

@@ -16,6 +16,7 @@ from phosphene.network import Network
 from phosphene.recipes.dream import dream
 from phosphene.recipes.presets import preset
 from phosphene.tiling import cut_of
+from phosphene.tiling import tiled as tiles_of
 
 # (precision, in tiles)
 WAYS = (("fp32", False), ("bf16", False), ("fp32", True), ("bf16", True))
@@ -67,6 +68,11 @@ def tables(
             pair = dreams[precision, tiled, False], dreams[precision, False, False]
             seams = seam(*pair, borders)
             chance = [seam(*pair, _moved(borders, px)) for px in range(8, max(tile - 7, 9), 8)]
+            prepared = network.prepared(device, precision)
+            slopes = [
+                way(photo.to(device))[1].cpu()
+                for way in (tiles_of(prepared, goal, tile), whole(prepared, goal))
+            ]
             rows.append(
                 (
                     f"{precision}, {f'tiles of {tile} px' if tiled else 'whole'}",
@@ -74,6 +80,7 @@ def tables(
                     f"{score / reference:.3f}",
                     f"{seams:.3f}" if tiled else "",
                     f"{min(chance):.3f}–{max(chance):.3f}" if tiled else "",
+                    f"{seam(slopes[0], slopes[1], borders):.4f}" if tiled else "",
                 )
             )
         objective = preset("phosphene").objective_for(name)
@@ -82,9 +89,17 @@ def tables(
             "seam: gradient energy across the tiles' borders over that elsewhere, the larger of "
             "rows and columns, over the same of the whole picture in this precision; in dreams "
             "without jitter, where it would show most. Where no border is: the same with the "
-            "borders moved by 8 px, 16 and so on, which is what chance makes of it.",
+            "borders moved by 8 px, 16 and so on, which is what chance makes of it. In one "
+            "gradient: of the photograph, before rounding has grown into other details.",
         )
-        header = ("run", "score", "of fp32, whole", "largest seam", "where no border is")
+        header = (
+            "run",
+            "score",
+            "of fp32, whole",
+            "largest seam",
+            "where no border is",
+            "in one gradient",
+        )
         found.append(report.Table(f"{name}, {objective}", header, tuple(rows), notes))
         shown.append([dreams[precision, tiled, True] for precision, tiled in WAYS])
     if picture is not None:
