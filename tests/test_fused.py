@@ -271,6 +271,35 @@ def test_thrift_changes_nothing_but_memory() -> None:
     assert torch.equal(*slopes)
 
 
+def test_weights_are_laid_out_once_a_size_comes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order sizes come in, answers and gradients are those of fresh weights."""
+    cut = load_network()._traced.cut(("mixed4a",))  # pyright: ignore[reportOptionalMemberAccess]
+    program = fused.program(cut)
+    laid: list[int] = []
+    real = fused._LaidOut.for_map
+
+    def noted(self: fused._LaidOut, size: torch.Size) -> Tensor:
+        weight = real(self, size)
+        laid.append(weight is not self.weight)
+        return weight
+
+    monkeypatch.setattr(fused._LaidOut, "for_map", noted)
+    expected = []
+    for number, side in enumerate((64, 64, 64, 48, 64, 48, 48, 48)):
+        image = torch.rand(1, 3, side, 64, generator=torch.Generator().manual_seed(side))
+        slopes = []
+        for run in (program, fused.program(cut)):
+            laid.clear()
+            leaf = image.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(run(leaf)["mixed4a"].square().sum(), leaf)
+            slopes.append(slope)
+            expected.append((number, run is program, bool(laid) and all(laid), any(laid)))
+        assert float((slopes[0] - slopes[1]).norm() / slopes[1].norm()) < 1e-5
+    again = {number for number, ours, every, _ in expected if ours and every}
+    assert again == {1, 2, 6, 7}
+    assert {number for number, ours, _, some in expected if some} == again
+
+
 def test_before_each_step_there_is_a_chance_to_give_memory_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -570,6 +570,20 @@ def test_more_than_a_process_is_held_to_is_given_back(kept: list[int]) -> None:
         assert kept == [0]
 
 
+def test_what_is_in_use_is_not_asked_for_again_and_again(
+    kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where more is needed than was planned, the limit follows it, and returns for the next one."""
+    for _ in range(2):
+        monkeypatch.setattr(memory, "used_memory", lambda device: 500 * MIB)
+        with memory.held_to(100 * MIB):
+            for used, calls in ((500, 1), (596, 1), (597, 2), (600, 2)):
+                monkeypatch.setattr(memory, "used_memory", lambda device, n=used: n * MIB)
+                memory.relieve()
+                assert len(kept) == calls
+        kept.clear()
+
+
 def test_a_process_that_keeps_nothing_has_nothing_to_give_back(kept: list[int]) -> None:
     memory.return_freed()
     with memory.held_to(1):

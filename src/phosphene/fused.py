@@ -5,8 +5,8 @@ one call, the gradient of a convolution is a convolution with the weights turned
 convolutions of one map give theirs in one call, and nothing is kept that only a weight's gradient
 would need. What has no form of its own here goes through autograd, operation by operation.
 
-Weights are not laid out for the processor beforehand: the layout that it wants changes with the
-size of the picture, and a wrong one costs it more than laying them out by the way.
+Weights are laid out as the processor wants them once a size comes a second time: the layout changes
+with the size of the picture, and a wrong one costs more than laying them out by the way.
 """
 
 from __future__ import annotations
@@ -107,6 +107,24 @@ class _Operation(Protocol):
 # Operations ---------------------------------------------------------------------------------------
 
 
+class _LaidOut:
+    """A convolution's weight as oneDNN wants it for the size of map that came twice in a row."""
+
+    def __init__(self, weight: Tensor, *options: Any) -> None:
+        self.weight, self.options = weight, options
+        self.known: tuple[torch.Size | None, Tensor] = (None, weight)
+
+    def for_map(self, size: torch.Size) -> Tensor:
+        known, laid = self.known
+        if size != known:
+            self.known = (size, self.weight)
+        elif laid is self.weight and self.weight.is_contiguous(memory_format=LAST):
+            reorder: Any = torch.ops.mkldnn._reorder_convolution_weight
+            laid = reorder(self.weight, *self.options, list(size))
+            self.known = (size, laid)
+        return laid if size == known else self.weight
+
+
 @dataclass(frozen=True, eq=False)
 class _Convolution:
     """A convolution, with the ReLU after it if nothing else sees what is between them."""
@@ -134,7 +152,7 @@ class _Convolution:
         (x,) = inputs
         output = torch.ops.mkldnn._convolution_pointwise(
             x,
-            self.weight,
+            self.laid_out.for_map(x.shape),
             self.bias,
             self.padding,
             self.stride,
@@ -145,6 +163,11 @@ class _Convolution:
             "",
         )
         return output, x.shape
+
+    @functools.cached_property
+    def laid_out(self) -> _LaidOut:
+        options = self.padding, self.stride, self.dilation, self.groups
+        return _LaidOut(self.weight, *options)
 
     def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
         passed = _gated(slope, output).value
@@ -229,12 +252,19 @@ class _Siblings:
         weight = torch.cat([member.weight for member in self.members])
         return weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=LAST)
 
+    @functools.cached_property
+    def padding(self) -> list[int]:
+        first = self.members[0]
+        return [k - 1 - p for k, p in zip(first.weight.shape[2:], first.padding, strict=True)]
+
+    @functools.cached_property
+    def laid_out(self) -> _LaidOut:
+        return _LaidOut(self.turned, self.padding, [1, 1], [1, 1], 1)
+
     def backward(self, slopes: Tensor, onto: Slope | None) -> Slope:
         """slopes: those before the ReLUs, one after the other along the channels."""
-        first = self.members[0]
-        kernel = first.weight.shape[2:]
-        padding = [k - 1 - p for k, p in zip(kernel, first.padding, strict=True)]
-        given = slopes, self.turned, None, padding, [1, 1], [1, 1], 1
+        weight = self.laid_out.for_map(slopes.shape)
+        given = slopes, weight, None, self.padding, [1, 1], [1, 1], 1
         if onto is not None and onto.ours and onto.value.is_contiguous(memory_format=LAST):
             add: Any = torch.ops.mkldnn._convolution_pointwise_.binary
             return Slope(add(onto.value, *given, "add", 1.0, None, [], None), True)
@@ -545,7 +575,11 @@ def available() -> bool:
     """Whether this build of PyTorch has what programs are made of."""
     return torch.backends.mkldnn.is_available() and all(
         hasattr(torch.ops.mkldnn, name)
-        for name in ("_convolution_pointwise", "_convolution_pointwise_")
+        for name in (
+            "_convolution_pointwise",
+            "_convolution_pointwise_",
+            "_reorder_convolution_weight",
+        )
     )
 
 

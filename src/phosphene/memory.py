@@ -89,13 +89,18 @@ def _glibc() -> Any:
     return None
 
 
-_limit: ContextVar[int | None] = ContextVar("limit", default=None)
+@dataclass
+class _Limit:
+    bytes: int
+
+
+_limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
 
 
 @contextmanager
 def held_to(limit: int | None) -> Iterator[None]:
     """Inside, `relieve` sees to it that this process holds about `limit` bytes, not more."""
-    token = _limit.set(limit)
+    token = _limit.set(None if limit is None else _Limit(limit))
     try:
         yield
     finally:
@@ -108,9 +113,14 @@ def relieve() -> None:
     To be called often where maps come and go.
     """
     limit = _limit.get()
-    if limit is not None and _keeps and used_memory("cpu") > limit:
-        with suppress(AttributeError):
-            _glibc().malloc_trim(0)
+    if limit is None or not _keeps or used_memory("cpu") <= limit.bytes:
+        return
+    with suppress(AttributeError):
+        _glibc().malloc_trim(0)
+    # What is left is in use, so if it is more than was thought, it is no use to try again at once.
+    left = used_memory("cpu")
+    if left > limit.bytes:
+        limit.bytes = left + RETAINED // 2
 
 
 # What is there ------------------------------------------------------------------------------------
