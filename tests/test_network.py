@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from phosphene import zoo
+from phosphene import graph, zoo
 from phosphene.errors import InputTooSmallError, NetworkError, SettingsError, UnknownLayerError
 from phosphene.evaluation import whole
 from phosphene.network import Layer, Network
@@ -355,6 +355,13 @@ def test_what_is_done_to_channels_beforehand_is_one_operation(
             (slope,) = torch.autograd.grad(found.square().sum(), leaf)
             (expected,) = torch.autograd.grad(network.module(leaf).square().sum(), leaf)
             close(slope, expected)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_what_is_folded_lies_where_the_weights_lie(kind: torch.dtype) -> None:
+    module = Prepared(by_channel).to("meta", kind)
+    folded = graph.trace(module).cut(["conv"]).get_submodule("preprocessing")
+    assert {(b.device.type, b.dtype) for b in folded.buffers()} == {("meta", kind)}
 
 
 @pytest.mark.parametrize("before", [False, True])

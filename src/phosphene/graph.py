@@ -148,8 +148,8 @@ def _fold_preprocessing(cut: fx.GraphModule) -> None:
     channels: int = modules[first.target].in_channels  # pyright: ignore
     affine = _affine(cut, [node for node in nodes if node in before], channels)
     if affine is not None:
-        kind = next((p.dtype for p in cut.parameters()), torch.float32)
-        cut.add_module("preprocessing", affine.to(kind))
+        weight: torch.Tensor = modules[first.target].weight  # pyright: ignore
+        cut.add_module("preprocessing", affine.to(weight.device, weight.dtype))
         with cut.graph.inserting_after(last):
             last.replace_all_uses_with(cut.graph.call_module("preprocessing", (picture,)))
         cut.graph.eliminate_dead_code()
