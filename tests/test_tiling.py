@@ -589,10 +589,13 @@ def test_what_is_saved_is_held_to_what_was_planned(given, pixels, monkeypatch):
     assert held == [expected if pixels else None]
     # The caller's pictures are so large that nothing may be left behind.
     if reserved:
-        held.clear()
-        monkeypatch.setattr(tiling.planner, "RETAINED", reserved - 1)
-        fitted(whole(PADDED, goal), PADDED, goal, [size], **given)(picture(*size))
-        assert held == ([expected, 0] if pixels else [None])
+        given_back: list[bool] = []
+        monkeypatch.setattr(tiling.planner, "give_back", lambda: given_back.append(True))
+        for retained in (reserved, reserved - 1):
+            assert not given_back
+            monkeypatch.setattr(tiling.planner, "RETAINED", retained)
+            fitted(whole(PADDED, goal), PADDED, goal, [size], **given)(picture(*size))
+        assert given_back == ([True] if held[0] else [])
 
 
 def test_all_sizes_of_a_dream_pool_alike(monkeypatch):

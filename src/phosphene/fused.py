@@ -112,17 +112,19 @@ class _LaidOut:
 
     def __init__(self, weight: Tensor, *options: Any) -> None:
         self.weight, self.options = weight, options
-        self.known: tuple[torch.Size | None, Tensor] = (None, weight)
+        # In one piece, as threads may share it: the size, and the weight once it came again.
+        self.known: tuple[torch.Size | None, Tensor | None] = (None, None)
 
     def for_map(self, size: torch.Size) -> Tensor:
         known, laid = self.known
         if size != known:
-            self.known = (size, self.weight)
-        elif laid is self.weight and self.weight.is_contiguous(memory_format=LAST):
+            self.known = (size, None)
+            return self.weight
+        if laid is None:
             reorder: Any = torch.ops.mkldnn._reorder_convolution_weight
             laid = reorder(self.weight, *self.options, list(size))
             self.known = (size, laid)
-        return laid if size == known else self.weight
+        return laid
 
 
 @dataclass(frozen=True, eq=False)

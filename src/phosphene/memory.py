@@ -107,6 +107,13 @@ def held_to(limit: int | None) -> Iterator[None]:
         _limit.reset(token)
 
 
+def give_back() -> None:
+    """Give back what was freed, if this process keeps that, where that can be had (glibc)."""
+    if _keeps:
+        with suppress(AttributeError):
+            _glibc().malloc_trim(0)
+
+
 def relieve() -> None:
     """Give back what was freed, if this process keeps that and holds more than it is held to.
 
@@ -115,8 +122,7 @@ def relieve() -> None:
     limit = _limit.get()
     if limit is None or not _keeps or used_memory("cpu") <= limit.bytes:
         return
-    with suppress(AttributeError):
-        _glibc().malloc_trim(0)
+    give_back()
     # What is left is in use, so if it is more than was thought, it is no use to try again at once.
     left = used_memory("cpu")
     if left > limit.bytes:

@@ -735,8 +735,7 @@ def fitted(
                     found = way(side)(image, shift)
                 if most is not None and reserved > planner.RETAINED:
                     # The caller's pictures are so large that what maps left behind would add up.
-                    with planner.held_to(0):
-                        planner.relieve()
+                    planner.give_back()
                 return found
             except (RuntimeError, MemoryError, NetworkError) as error:
                 if not planner.out_of_memory(error):
