@@ -603,6 +603,26 @@ def test_without_glibc_there_is_nothing_to_give_back(
     assert not kept
 
 
+def test_what_runs_first_and_pictures_lie_apart_from_the_heap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[int] = []
+    monkeypatch.setattr(memory, "_mallopt", lambda options: said.extend(options.values()))
+    monkeypatch.setattr(memory, "_keeps", False)
+    with memory.held_to(1), memory.maps_in_heap():
+        assert not said  # a library leaves its process alone
+    monkeypatch.setattr(memory, "_keeps", True)
+    for limit, settled, thresholds in (
+        (1, False, [MIB, MIB]),
+        (1, True, [GIB, MIB]),
+        (None, True, [GIB]),  # a small dream after a large one has the heap again
+    ):
+        with memory.held_to(limit, settled=settled), memory.maps_in_heap():
+            assert said == thresholds[:1]
+        assert said == thresholds
+        said.clear()
+
+
 def test_large_pages_are_asked_for_unless_the_user_has_said_something(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -262,6 +262,7 @@ def test_only_large_pictures_wait_for_numba(monkeypatch: pytest.MonkeyPatch) -> 
         return torch.ops.aten.max_pool2d_with_indices(x, *options)
 
     monkeypatch.setattr(fused, "pooled", noted)
+    monkeypatch.setattr(pooling, "by_numba", lambda *_: False)
     for enough in (image[:, 0].numel(), image[:, 0].numel() + 1):
         monkeypatch.setattr(pooling, "ENOUGH", enough)
         net.activations(image.requires_grad_(), ["mixed4c"])
@@ -304,14 +305,76 @@ def test_a_numba_that_fails_is_no_reason_to_fail(
     assert "cannot cache: no place for it" in done.stderr
 
 
+# Some rows at a time
+
+
+@given(
+    size=st.tuples(st.integers(3, 17), st.integers(3, 9)),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    some=st.integers(1, 6),
+    dtype=st.sampled_from(DTYPES),
+    onto=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_are_those_of_the_whole(
+    size: tuple[int, int], kernel: int, stride: int, some: int, dtype: torch.dtype, onto: bool
+) -> None:
+    least = min(stride, kernel)
+    options = options_of((kernel, kernel), (least, least), (kernel // 2, kernel // 2))
+    generator = torch.Generator().manual_seed(size[0])
+    x = laid(torch.rand(1, 5, *size, generator=generator), dtype)
+    whole, marks = pooled(x, options, quick=True, positive=True)
+    places = pooling.empty_places(x, options)
+    bands = [(k, min(k + some, whole.shape[2])) for k in range(0, whole.shape[2], some)]
+    parts = [pooling.pool_rows(x, places, options, rows) for rows in bands]
+    assert torch.equal(torch.cat(parts, 2), whole)
+    assert torch.equal(places, marks)
+
+    slope = laid(torch.randn(whole.shape, generator=generator), dtype)
+    before = laid(torch.randn(x.shape, generator=generator), dtype)
+    gradient = before.clone(memory_format=LAST)
+    for first in range(0, size[0], some):
+        rows = first, min(first + some, size[0])
+        begin, end = pooling.windows_over(rows, whole.shape[2], options)
+        part = slope[:, :, begin:end]
+        pooling.spread_rows(part, places, gradient, options, rows, onto=onto)
+    found = pooling_gradient(slope, x.shape, marks, options)
+    wanted = found.float() + before.float() if onto else found.float()
+    close = 1e-6 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(gradient.float(), wanted, atol=close, rtol=close)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_pooling_that_only_a_convolution_sees_goes_by_rows(
+    count: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load_network("dreamnet").prepared("cpu", precision)
+    image = torch.rand(count, 3, 67, 59, generator=torch.Generator().manual_seed(0))
+    slopes, rows = [], []
+    real = pooling.spread_rows
+    monkeypatch.setattr(pooling, "spread_rows", lambda *a, **k: rows.append(a[4]) or real(*a, **k))
+    for most in (2**30, 2000):
+        monkeypatch.setattr(fused, "AT_ONCE", most)
+        leaf = image.clone().requires_grad_()
+        rows.clear()
+        answer = network.activations(leaf, ["mixed4a"])["mixed4a"].float()
+        slopes.append(torch.autograd.grad(answer.square().sum(), leaf)[0])
+    assert len(set(rows)) > 8  # of 17 rows and of 9
+    close = 1e-5 if precision == "fp32" else 0.02
+    assert (slopes[1] - slopes[0]).norm() < close * slopes[0].norm()
+
+
 # In programs
 
 
 def pools(network: Network, layer: str) -> list[fused._MaxPool]:
     traced = graph.trace(network.module)
     assert traced is not None
-    steps = fused.program(traced.cut([layer])).steps
-    return [s.operation for s in steps if isinstance(s.operation, fused._MaxPool)]
+    found = [step.operation for step in fused.program(traced.cut([layer])).steps]
+    found = [o.pool if isinstance(o, fused._PooledConvolution) else o for o in found]
+    return [operation for operation in found if isinstance(operation, fused._MaxPool)]
 
 
 def test_a_program_knows_what_is_nowhere_below_zero() -> None:

@@ -571,7 +571,9 @@ def test_what_is_saved_is_held_to_what_was_planned(given, pixels, monkeypatch):
         pixels, _ = cut_of(PADDED, goal).pixels(size, 96)
     held: list[int | None] = []
     real = planner.held_to
-    monkeypatch.setattr(tiling.planner, "held_to", lambda most: held.append(most) or real(most))
+    monkeypatch.setattr(
+        tiling.planner, "held_to", lambda most, **k: held.append(most) or real(most, **k)
+    )
     monkeypatch.setattr(tiling.planner, "used_memory", lambda _: 700_000_000)
     monkeypatch.setattr(tiling.planner, "available_memory", lambda *_: 2**34)
     if given:

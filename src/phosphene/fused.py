@@ -33,6 +33,8 @@ from phosphene.pooling import LAST, pooled, pooling_gradient
 Pair = tuple[int, int]
 # A strided convolution of so few channels has a slow gradient of its own: that of the picture.
 FEW_CHANNELS = 4
+# Bytes of a map above which it is pooled some rows at a time; fewer at a time take longer.
+AT_ONCE = 64 * 2**20
 
 _stepped_aside: ContextVar[bool] = ContextVar("stepped_aside", default=False)
 _thrifty: ContextVar[bool] = ContextVar("thrifty", default=False)
@@ -310,6 +312,89 @@ class _MaxPool:
 
 
 @dataclass(frozen=True, eq=False)
+class _PooledConvolution:
+    """A max-pooling that only a 1×1 convolution sees, where maps are large some rows at a time.
+
+    Then neither what is pooled nor its gradient, each as large as the input, is there as a whole.
+    """
+
+    pool: _MaxPool
+    convolution: _Convolution
+    gated: bool = False
+
+    @property
+    def relu(self) -> bool:
+        return self.convolution.relu
+
+    def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
+        (x,) = inputs
+        if not self._by_rows(x):
+            between, kept = self.pool.forward(inputs, keep)
+            output, _ = self.convolution.forward([between], keep)
+            return output, kept
+        places = pooling.empty_places(x, self.pool.options)
+        output: Tensor | None = None
+        for n, rows in self._bands(places):
+            between = pooling.pool_rows(x[n], places[n], self.pool.options, rows)
+            part, _ = self.convolution.forward([between], keep)
+            if len(part) == len(x) and part.shape[2:] == places.shape[2:]:
+                return part, (x.shape, places)
+            if output is None:
+                shape = (len(x), part.shape[1], *places.shape[2:])
+                output = torch.empty(shape, dtype=x.dtype, memory_format=LAST)
+            output[n, :, slice(*rows)] = part
+        assert output is not None
+        return output, (x.shape, places)
+
+    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
+        return [self.backward_onto(slope, output, kept, None)]
+
+    def backward_onto(
+        self, slope: Slope, output: Tensor | None, kept: Any, onto: Slope | None
+    ) -> Slope:
+        """The gradient, with that which its siblings have given already."""
+        slope = _gated(slope, output)
+        shape, places = kept
+        if places.dtype != torch.uint8:
+            between = self._turned.backward(slope.value, None)
+            (found,) = self.pool.backward(between, None, kept)
+            return found if onto is None else _sum(onto, found)
+        if onto is None:
+            gradient = torch.empty(shape, dtype=slope.value.dtype, memory_format=LAST)
+        else:
+            gradient = onto.value.contiguous(memory_format=LAST)
+            if gradient is onto.value and not onto.ours:
+                gradient = gradient.clone(memory_format=LAST)
+        for n, rows in self._bands(gradient):
+            first, last = pooling.windows_over(rows, places.shape[2], self.pool.options)
+            between = self._turned.backward(slope.value[n, :, first:last], None).value
+            pooling.spread_rows(
+                between, places[n], gradient[n], self.pool.options, rows, onto=onto is not None
+            )
+        return Slope(gradient, True)
+
+    @functools.cached_property
+    def _turned(self) -> _Siblings:
+        return _Siblings((self.convolution,))
+
+    def _by_rows(self, x: Tensor) -> bool:
+        positive = self.pool.positive or x.dtype != torch.bfloat16
+        return _quick.get() and positive and pooling.by_numba(x, self.pool.options)
+
+    def _bands(self, map_: Tensor) -> Iterator[tuple[slice, tuple[int, int]]]:
+        """Pictures, and rows of each, of a map of this size; all at once if that is little."""
+        count, channels, height, width = map_.shape
+        row = channels * width * self.convolution.weight.itemsize
+        if row * height * count <= AT_ONCE:
+            yield slice(None), (0, height)
+            return
+        some = max(AT_ONCE // row, 1)
+        for n in range(count):
+            for first in range(0, height, some):
+                yield slice(n, n + 1), (first, min(first + some, height))
+
+
+@dataclass(frozen=True, eq=False)
 class _AveragePool:
     """One of an odd kernel that keeps the size, padding counted: it is its own gradient."""
 
@@ -399,6 +484,14 @@ def _gated(slope: Slope, gate: Tensor | None) -> Slope:
         return Slope(torch.mul(slope.value, gate.view(torch.uint8), out=into), True)
     torch.ops.aten.threshold_backward.grad_input(slope.value, gate, 0, grad_input=into)
     return Slope(into, True)
+
+
+def _sum(one: Slope, other: Slope) -> Slope:
+    if one.ours:
+        return Slope(one.value.add_(other.value), True)
+    if other.ours:
+        return Slope(other.value.add_(one.value), True)
+    return Slope(one.value + other.value, True)
 
 
 def _asks_output(operation: object, kept: Any) -> bool:
@@ -494,9 +587,24 @@ class Program:
             family = self.families.get(index)
             if family is not None:
                 self._gather(family, index, slope, output, more, slopes, gathered)
+                del slope, output
+                if index == family.steps[0] and index in gathered:
+                    (number,) = step.inputs
+                    found = family.siblings.backward(gathered.pop(index), slopes.get(number))
+                    slopes[number] = found
+            elif slope is not None and isinstance(step.operation, _PooledConvolution):
+                (number,) = step.inputs
+                onto = slopes.pop(number, None)
+                slopes[number] = step.operation.backward_onto(slope, output, more, onto)
+                del slope, onto
             elif slope is not None:
                 found = step.operation.backward(slope, output, more)
                 del slope
+                if isinstance(step.operation, _Concatenation):
+                    # What comes first waits longest: a copy, so that the rest can go before it.
+                    wait = step.inputs.index(min(step.inputs))
+                    apart = found[wait].value.clone(memory_format=LAST)
+                    found = [*found[:wait], Slope(apart, True), *found[wait + 1 :]]
                 for number, part in zip(step.inputs, found, strict=True):
                     _add(slopes, number, part)
         result = slopes.pop(0, None)
@@ -512,7 +620,7 @@ class Program:
         slopes: dict[int, Slope],
         gathered: dict[int, Tensor],
     ) -> None:
-        """Note one sibling's gradient; at the first in order, which comes last, use them all."""
+        """Note one sibling's gradient before its ReLU beside those of the others."""
         first, place = family.steps[0], family.steps.index(index)
         if slope is not None:
             # In one piece, since both take long on a part of the channels, of which it may become.
@@ -528,9 +636,6 @@ class Program:
                     if any(self.steps[i].output not in slopes for i in family.steps if i < index):
                         gathered[first].zero_()
                 gathered[first].narrow(1, family.starts[place], passed.shape[1]).copy_(passed)
-        if index == first and first in gathered:
-            number = self.steps[index].inputs[0]
-            slopes[number] = family.siblings.backward(gathered.pop(first), slopes.get(number))
 
 
 class _Run(torch.autograd.Function):
@@ -560,14 +665,7 @@ class _Run(torch.autograd.Function):
 
 def _add(slopes: dict[int, Slope], number: int, part: Slope) -> None:
     before = slopes.get(number)
-    if before is None:
-        slopes[number] = part
-    elif before.ours:
-        slopes[number] = Slope(before.value.add_(part.value), True)
-    elif part.ours:
-        slopes[number] = Slope(part.value.add_(before.value), True)
-    else:
-        slopes[number] = Slope(before.value + part.value, True)
+    slopes[number] = part if before is None else _sum(before, part)
 
 
 # From a graph -------------------------------------------------------------------------------------
@@ -598,14 +696,14 @@ def program(cut: fx.GraphModule) -> Program:
     outputs: dict[str, fx.Node] = end.args[0]
     captured = set(outputs.values())
     constants: dict[fx.Node, Any] = {}
-    numbers: dict[fx.Node, int] = {}
+    there: list[fx.Node] = []  # the picture and all results
     made: list[tuple[_Operation, tuple[fx.Node, ...], fx.Node]] = []
     fused: dict[fx.Node, fx.Node] = {}  # a ReLU -> the convolution that does it
     for node in nodes:
         if node.op == "output":
             continue
         if node.op == "placeholder":
-            numbers[node] = 0
+            there.append(node)
         elif node.op == "get_attr":
             constants[node] = operator.attrgetter(str(node.target))(cut)
         elif node in fused:
@@ -618,16 +716,48 @@ def program(cut: fx.GraphModule) -> Program:
                 operation = replace(operation, relu=True)
                 fused[after] = node
                 result = after
-            if any(i not in numbers for i in inputs):
+            if any(i not in there for i in inputs):
                 raise UnfitError(f"{node} works on something besides the picture")
-            numbers[result] = len(made) + 1
-            made.append((operation, inputs, result))
+            place = len(made)
+            if made and _joins(made[-1], operation, inputs, captured):
+                pool: Any
+                pool, inputs, _ = made.pop()
+                there.pop()
+                operation = _PooledConvolution(pool, operation)
+                # First of its siblings, so that its gradient can be added to theirs.
+                place = there.index(inputs[0])
+            made.insert(place, (operation, inputs, result))
+            there.insert(place + 1, result)
     for operation, *_ in made:
-        if isinstance(operation, _Convolution) and not operation.weight.isfinite().all():
+        last = operation.convolution if isinstance(operation, _PooledConvolution) else operation
+        if isinstance(last, _Convolution) and not last.weight.isfinite().all():
             raise UnfitError("weights that are not finite, of which oneDNN's ReLU would make 0")
+    numbers = {node: number for number, node in enumerate(there)}
     if not made or any(node not in numbers for node in captured):
         raise UnfitError("a layer that does not depend on the picture")
     return _linked(made, numbers, {layer: numbers[node] for layer, node in outputs.items()})
+
+
+def _joins(
+    before: tuple[_Operation, tuple[fx.Node, ...], fx.Node],
+    operation: _Operation,
+    inputs: tuple[fx.Node, ...],
+    captured: set[fx.Node],
+) -> bool:
+    """Whether an operation and the one before it are a `_PooledConvolution`."""
+    pool, _, between = before
+    return (
+        isinstance(pool, _MaxPool)
+        and isinstance(operation, _Convolution)
+        and inputs == (between,)
+        and len(between.users) == 1
+        and between not in captured
+        and pool.options[1] == [1, 1]
+        and operation.weight.shape[2:] == (1, 1)
+        and operation.stride == (1, 1)
+        and operation.padding == (0, 0)
+        and operation.groups == 1
+    )
 
 
 def _linked(
@@ -681,6 +811,8 @@ def _settled(
     for index, (found, inputs, result) in enumerate(made):
         operation: Any = found
         given = [numbers[node] for node in inputs]
+        if isinstance(operation, _PooledConvolution) and positive.issuperset(given):
+            operation = replace(operation, pool=replace(operation.pool, positive=True))
         if isinstance(operation, _ReLU) or getattr(operation, "relu", False):
             operation = replace(operation, gated=True)
             positive.add(numbers[result])

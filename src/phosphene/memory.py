@@ -92,19 +92,45 @@ def _glibc() -> Any:
 @dataclass
 class _Limit:
     bytes: int
+    settled: bool
 
 
 _limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
 
 
 @contextmanager
-def held_to(limit: int | None) -> Iterator[None]:
-    """Inside, `relieve` sees to it that this process holds about `limit` bytes, not more."""
-    token = _limit.set(None if limit is None else _Limit(limit))
+def held_to(limit: int | None, *, settled: bool = True) -> Iterator[None]:
+    """Inside, `relieve` sees to it that this process holds about `limit` bytes, not more.
+
+    settled: what runs inside has run before, and leaves nothing behind that it did not leave then.
+    """
+    token = _limit.set(None if limit is None else _Limit(limit, settled))
     try:
         yield
     finally:
         _limit.reset(token)
+
+
+@contextmanager
+def maps_in_heap() -> Iterator[None]:
+    """Inside, maps share the heap; afterwards, if the process is held to something, what is large
+    lies apart from it.
+
+    The heap is then for the maps of a network alone, which come and go alike with every step.
+    Between these lie neither pictures nor the thousands of small things that a first run leaves
+    behind, such as a library's notes on each convolution, since maps are apart as well as long as
+    what runs here is not settled. Otherwise the heap would become twice as large.
+    """
+    if not _keeps:
+        yield
+        return
+    limit = _limit.get()
+    _mallopt({_MMAP_THRESHOLD: GIB if limit is None or limit.settled else MIB})
+    try:
+        yield
+    finally:
+        if limit is not None:
+            _mallopt({_MMAP_THRESHOLD: MIB})
 
 
 def give_back() -> None:

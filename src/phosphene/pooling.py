@@ -32,6 +32,7 @@ LONG = 1.0
 
 # Kernel, stride, padding, dilation of both axes, and whether sizes are rounded up.
 Options = Sequence[Any]
+Span = tuple[int, int]
 
 log = logging.getLogger("phosphene.pooling")
 
@@ -52,7 +53,7 @@ def pooled(
     is not above 0; only places of type uint8 note that, for others it is the caller's to do.
     """
     # The bits of bfloat16 stand in the order of the numbers where none of them is below 0.
-    if quick and (positive or x.dtype != torch.bfloat16) and _by_numba(x, options):
+    if quick and (positive or x.dtype != torch.bfloat16) and by_numba(x, options):
         return _pooled_by_numba(x, options, gated)
     if short:
         return pooled_shortly(x, *options)
@@ -89,7 +90,8 @@ def kernels() -> Any:
     return None
 
 
-def _by_numba(x: Tensor, options: Options) -> bool:
+def by_numba(x: Tensor, options: Options) -> bool:
+    """Whether Numba is here and takes such maps."""
     kernel, _, _, dilation, _ = options
     fits = (
         x.device.type == "cpu"
@@ -104,33 +106,87 @@ def _by_numba(x: Tensor, options: Options) -> bool:
 
 
 def _pooled_by_numba(x: Tensor, options: Options, gated: bool) -> tuple[Tensor, Tensor]:
-    kernel, stride, padding, _, up = options
-    n, channels, *sides = x.shape
-    rows, columns = (
-        result_side(*given, up=up) for given in zip(sides, kernel, stride, padding, strict=True)
-    )
-    y = torch.empty((n, channels, rows, columns), dtype=x.dtype, memory_format=LAST)
-    places = torch.empty((n, channels, rows, columns), dtype=torch.uint8, memory_format=LAST)
-    geometry = (*sides, channels), (rows, columns, channels), (*kernel, *stride, *padding)
-    bits = torch.float32 if x.dtype == torch.float32 else torch.int16
-    given = _flat(x, bits), _flat(y, bits), _flat(places), *geometry, gated
-    _run("pool", given, n * rows, y.numel())
-    return y, places
+    places = empty_places(x, options)
+    return pool_rows(x, places, options, (0, places.shape[2]), gated=gated), places
 
 
 def _gradient_by_numba(
     slope: Tensor, shape: torch.Size, places: Tensor, options: Options
 ) -> Tensor:
-    kernel, stride, padding, *_ = options
-    n, channels, *sides = shape
-    rows, columns = slope.shape[2:]
-    given, apart = _spaced(slope)
     gradient = torch.empty(shape, dtype=slope.dtype, memory_format=LAST)
-    geometry = (*sides, channels), (rows, columns, channels), (*kernel, *stride, *padding)
+    spread_rows(slope, places, gradient, options, (0, shape[2]))
+    return gradient
+
+
+# Some rows at a time, of one picture or all rows of many; where `by_numba` says so.
+
+
+def empty_places(x: Tensor, options: Options) -> Tensor:
+    """Where the places of the maxima of `x` go, uint8."""
+    kernel, stride, padding, _, up = options
+    rows, columns = (
+        result_side(*given, up=up)
+        for given in zip(x.shape[2:], kernel, stride, padding, strict=True)
+    )
+    return torch.empty((*x.shape[:2], rows, columns), dtype=torch.uint8, memory_format=LAST)
+
+
+def pool_rows(
+    x: Tensor, places: Tensor, options: Options, rows: Span, *, gated: bool = False
+) -> Tensor:
+    """The maxima of rows (first, last + 1) of windows; their places go there in `places`."""
+    kernel, stride, padding, *_ = options
+    first, last = rows
+    top = first * stride[0] - padding[0]
+    begin, end = max(0, top), min(x.shape[2], (last - 1) * stride[0] - padding[0] + kernel[0])
+    x, places = x[:, :, begin:end], places[:, :, first:last]
+    y = torch.empty(places.shape, dtype=x.dtype, memory_format=LAST)
+    edges = begin - top, padding[1]
+    bits = torch.float32 if x.dtype == torch.float32 else torch.int16
+    given = _flat(x, bits), _flat(y, bits), _flat(places)
+    geometry = _sides(x), _sides(y), (*kernel, *stride, *edges)
+    _run("pool", (*given, *geometry, gated), len(y) * y.shape[2], y.numel())
+    return y
+
+
+def windows_over(rows: Span, count: int, options: Options) -> Span:
+    """The rows of windows, of `count`, which reach into rows (first, last + 1) of the map."""
+    (kernel, _), (stride, _), (padding, _), *_ = options
+    first, last = rows
+    return (
+        max(0, (first + padding - kernel + stride) // stride),
+        min(count, (last - 1 + padding) // stride + 1),
+    )
+
+
+def spread_rows(
+    slope: Tensor,
+    places: Tensor,
+    gradient: Tensor,
+    options: Options,
+    rows: Span,
+    *,
+    onto: bool = False,
+) -> None:
+    """Rows (first, last + 1) of a map's gradient, from that of the `windows_over` them.
+
+    onto: they are added to what is there.
+    """
+    kernel, stride, padding, *_ = options
+    first, last = rows
+    begin, end = windows_over(rows, places.shape[2], options)
+    places, gradient = places[:, :, begin:end], gradient[:, :, first:last]
+    edges = first + padding[0] - begin * stride[0], padding[1]
+    given, apart = _spaced(slope)
     bits = torch.float32 if slope.dtype == torch.float32 else torch.uint16
     arrays = given.view(bits).numpy(), apart, _flat(places), _flat(gradient, bits)
-    _run("spread", (*arrays, *geometry), n * sides[0], gradient.numel())
-    return gradient
+    geometry = _sides(gradient), _sides(places), (*kernel, *stride, *edges)
+    _run("spread", (*arrays, *geometry, onto), len(gradient) * gradient.shape[2], gradient.numel())
+
+
+def _sides(map_: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = map_.shape
+    return height, width, channels
 
 
 def result_side(side: int, kernel: int, stride: int, padding: int, *, up: bool) -> int:

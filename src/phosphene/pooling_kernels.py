@@ -165,11 +165,12 @@ def won(slope, places, at, place, tap):
 
 
 @compiled
-def spread(slope, apart, places, gradient, shape, result, options, first, last):
+def spread(slope, apart, places, gradient, shape, result, options, onto, first, last):
     """Rows `first` to `last` of the map's gradient, from that of the windows.
 
     slope, gradient: float32, or uint16, the bits of bfloat16. Sums are float32, rounded once.
-    apart: from a window's first channel in `slope` to the next one's.
+    apart: from a window's first channel in `slope` to the next one's. onto: sums begin with what is
+    in `gradient`.
     """
     height, width, channels = shape
     rows, columns, _ = result
@@ -182,7 +183,10 @@ def spread(slope, apart, places, gradient, shape, result, options, first, last):
         up, low = max(0, (y - down + step_down) // step_down), min(rows, y // step_down + 1)
         for x in range(width):
             to = (row * width + x) * channels
-            begun = False
+            begun = onto
+            if onto:
+                for c in range(channels):
+                    put(total, c, number(get(gradient, to + c)))
             for i in range(up, low):
                 j = nears[x]
                 while j < fars[x]:
@@ -230,10 +234,10 @@ def pool_shared(x, y, places, shape, result, options, gated, rows, shares):
 
 
 @shared
-def spread_shared(slope, apart, places, gradient, shape, result, options, rows, shares):
+def spread_shared(slope, apart, places, gradient, shape, result, options, onto, rows, shares):
     for k in prange(shares):
         first, last = rows * k // shares, rows * (k + 1) // shares
-        spread(slope, apart, places, gradient, shape, result, options, first, last)
+        spread(slope, apart, places, gradient, shape, result, options, onto, first, last)
 
 
 def share_out(name: str, given: tuple[Any, ...], rows: int, shares: int) -> None:

@@ -19,6 +19,7 @@ import gc
 import logging
 import math
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -400,7 +401,7 @@ def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> R
         # The slope of a root hangs on the whole sum, which takes a pass of its own.
         roots: dict[int, Tensor] = {}
         if any(term.total and term.total.root for _, term in _terms(objective)):
-            with torch.no_grad():
+            with torch.no_grad(), planner.maps_in_heap():
                 for box in boxes:
                     seen = _taken(image, _place(box), shift)
                     for index, (part, value) in enumerate(sums(seen, box)):
@@ -410,23 +411,24 @@ def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> R
 
         gradient = torch.zeros_like(image)
         for number, box in enumerate(boxes):
-            seen = _taken(image, _place(box), shift).detach().requires_grad_()
-            gain = image.new_zeros(len(image))
-            with torch.enable_grad():
-                for index, (part, value) in enumerate(sums(seen, box)):
-                    if part.root:
-                        root = roots[index]
-                        # As torch.linalg.vector_norm has it, 0 at 0.
-                        slope = torch.where(root > 0, 1 / (2 * root), 0)
-                        gain = gain + part.weight * slope * value
-                        score += part.weight * root if number == 0 else 0
-                    else:
-                        rows, columns = counts[part.layer]
-                        value = part.weight * value / (rows * columns if part.mean else 1)
-                        gain = gain + value
-                        score += value.detach()
-            _needs_gradient(gain, network, objective)
-            (slope,) = torch.autograd.grad(gain.sum(), seen)
+            with planner.maps_in_heap():
+                seen = _taken(image, _place(box), shift).detach().requires_grad_()
+                gain = image.new_zeros(len(image))
+                with torch.enable_grad():
+                    for index, (part, value) in enumerate(sums(seen, box)):
+                        if part.root:
+                            root = roots[index]
+                            # As torch.linalg.vector_norm has it, 0 at 0.
+                            slope = torch.where(root > 0, 1 / (2 * root), 0)
+                            gain = gain + part.weight * slope * value
+                            score += part.weight * root if number == 0 else 0
+                        else:
+                            rows, columns = counts[part.layer]
+                            value = part.weight * value / (rows * columns if part.mean else 1)
+                            gain = gain + value
+                            score += value.detach()
+                _needs_gradient(gain, network, objective)
+                (slope,) = torch.autograd.grad(gain.sum(), seen)
             _add(gradient, slope, _place(box), shift)
         return score, gradient
 
@@ -565,11 +567,12 @@ def blended(network: Network, objective: Objective, tile: int) -> Rolled:
         score = image.new_zeros(len(image))
         for row, vertical in zip(rows, down, strict=True):
             for column, horizontal in zip(columns, right, strict=True):
-                seen = _taken(image, (row, column), shift).detach().requires_grad_()
-                with torch.enable_grad():
-                    value = objective.score(network.activations(seen, objective.layers))
-                _needs_gradient(value, network, objective)
-                (slope,) = torch.autograd.grad(value.sum(), seen)
+                with planner.maps_in_heap():
+                    seen = _taken(image, (row, column), shift).detach().requires_grad_()
+                    with torch.enable_grad():
+                        value = objective.score(network.activations(seen, objective.layers))
+                    _needs_gradient(value, network, objective)
+                    (slope,) = torch.autograd.grad(value.sum(), seen)
                 # A tile's mean is over fewer positions than the whole's.
                 slope *= vertical[:, None] * horizontal * (slope[0, 0].numel() / (height * width))
                 _add(gradient, slope, (row, column), shift)
@@ -626,6 +629,7 @@ def fitted(
     memory that works where it is too little.
     """
     halved: dict[Size, int] = {}  # px of tiles, at sizes where memory ran out
+    done: Counter[Size] = Counter()  # evaluations
 
     @functools.cache
     def ways() -> Cut | Blend | str:
@@ -698,9 +702,10 @@ def fitted(
         return max(most, given), budget.reserved
 
     def rolled(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
-        if shift == (0, 0):
-            return whole(image)
-        score, slope = whole(image.roll(shift, (-2, -1)))
+        with planner.maps_in_heap():
+            if shift == (0, 0):
+                return whole(image)
+            score, slope = whole(image.roll(shift, (-2, -1)))
         return score, slope.roll((-shift[0], -shift[1]), (-2, -1))
 
     @functools.cache
@@ -727,12 +732,15 @@ def fitted(
             try:
                 saving = size in halved or not easily(size)
                 most, reserved = held(size)
+                # The second time weights are laid out; tiles are many already.
+                settled = done[size] >= (2 if side is None else 1)
                 with (
                     lean() if saving else nullcontext(),
-                    planner.held_to(most),
+                    planner.held_to(most, settled=settled),
                     quick(large),
                 ):
                     found = way(side)(image, shift)
+                done[size] += 1
                 if most is not None and reserved > planner.RETAINED:
                     # The caller's pictures are so large that what maps left behind would add up.
                     planner.give_back()
