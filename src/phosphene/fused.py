@@ -600,12 +600,11 @@ class Program:
             elif slope is not None:
                 found = step.operation.backward(slope, output, more)
                 del slope
-                if isinstance(step.operation, _Concatenation):
-                    # What comes first waits longest: a copy, so that the rest can go before it.
-                    wait = step.inputs.index(min(step.inputs))
-                    apart = found[wait].value.clone(memory_format=LAST)
-                    found = [*found[:wait], Slope(apart, True), *found[wait + 1 :]]
                 for number, part in zip(step.inputs, found, strict=True):
+                    before = self.steps[number - 1].operation if number else None
+                    if len(found) > 1 and isinstance(before, _PooledConvolution):
+                        # Its turn comes last of its siblings': a copy, so that the rest can go.
+                        part = Slope(part.value.clone(memory_format=LAST), True)
                     _add(slopes, number, part)
         result = slopes.pop(0, None)
         return None if result is None else result.value
