@@ -346,32 +346,29 @@ class _PooledConvolution:
         assert output is not None
         return output, (x.shape, places)
 
-    def backward(self, slope: Slope, output: Tensor | None, kept: Any) -> Sequence[Slope]:
-        return [self.backward_onto(slope, output, kept, None)]
-
-    def backward_onto(
-        self, slope: Slope, output: Tensor | None, kept: Any, onto: Slope | None
-    ) -> Slope:
-        """The gradient, with that which its siblings have given already."""
+    def backward(
+        self, slope: Slope, output: Tensor | None, kept: Any, onto: Slope | None = None
+    ) -> Sequence[Slope]:
+        """onto: the gradient that its siblings have given already, to which this one is added."""
         slope = _gated(slope, output)
         shape, places = kept
         if places.dtype != torch.uint8:
             between = self._turned.backward(slope.value, None)
             (found,) = self.pool.backward(between, None, kept)
-            return found if onto is None else _sum(onto, found)
+            return [found if onto is None else _sum(onto, found)]
         if onto is None:
             gradient = torch.empty(shape, dtype=slope.value.dtype, memory_format=LAST)
         else:
-            gradient = onto.value.contiguous(memory_format=LAST)
-            if gradient is onto.value and not onto.ours:
-                gradient = gradient.clone(memory_format=LAST)
+            laid = onto.value.contiguous(memory_format=LAST)
+            shared = laid is onto.value and not onto.ours
+            gradient = laid.clone(memory_format=LAST) if shared else laid
         for n, rows in self._bands(gradient):
             first, last = pooling.windows_over(rows, places.shape[2], self.pool.options)
             between = self._turned.backward(slope.value[n, :, first:last], None).value
             pooling.spread_rows(
                 between, places[n], gradient[n], self.pool.options, rows, onto=onto is not None
             )
-        return Slope(gradient, True)
+        return [Slope(gradient, True)]
 
     @functools.cached_property
     def _turned(self) -> _Siblings:
@@ -576,38 +573,50 @@ class Program:
     ) -> Tensor | None:
         """The gradient with respect to the picture, from those with respect to outputs."""
         gathered: dict[int, Tensor] = {}  # by a family's first step
-        for index in range(len(self.steps) - 1, -1, -1):
+        for index in reversed(range(len(self.steps))):
             relieve()
-            step = self.steps[index]
-            slope = slopes.pop(step.output, None)
-            more = kept.pop(index)
-            output = kept.pop(-1 - step.output, None)
-            if output is None and _asks_output(step.operation, more):
-                output = outputs.get(step.output)
-            family = self.families.get(index)
-            if family is not None:
-                self._gather(family, index, slope, output, more, slopes, gathered)
-                del slope, output
-                if index == family.steps[0] and index in gathered:
-                    (number,) = step.inputs
-                    found = family.siblings.backward(gathered.pop(index), slopes.get(number))
-                    slopes[number] = found
-            elif slope is not None and isinstance(step.operation, _PooledConvolution):
-                (number,) = step.inputs
-                onto = slopes.pop(number, None)
-                slopes[number] = step.operation.backward_onto(slope, output, more, onto)
-                del slope, onto
-            elif slope is not None:
-                found = step.operation.backward(slope, output, more)
-                del slope
-                for number, part in zip(step.inputs, found, strict=True):
-                    before = self.steps[number - 1].operation if number else None
-                    if len(found) > 1 and isinstance(before, _PooledConvolution):
-                        # Its turn comes last of its siblings': a copy, so that the rest can go.
-                        part = Slope(part.value.clone(memory_format=LAST), True)
-                    _add(slopes, number, part)
+            self._step_back(index, slopes, kept, outputs, gathered)
         result = slopes.pop(0, None)
         return None if result is None else result.value
+
+    def _step_back(
+        self,
+        index: int,
+        slopes: dict[int, Slope],
+        kept: dict[int, Any],
+        outputs: dict[int, Tensor],
+        gathered: dict[int, Tensor],
+    ) -> None:
+        """From the gradient of one step's output to those of its inputs."""
+        # A function of its own, so that no name holds on to a map for longer.
+        step, family = self.steps[index], self.families.get(index)
+        more = kept.pop(index)
+        output = kept.pop(-1 - step.output, None)
+        if output is None and _asks_output(step.operation, more):
+            output = outputs.get(step.output)
+        if family is not None:
+            self._gather(
+                family, index, slopes.pop(step.output, None), output, more, slopes, gathered
+            )
+            if index == family.steps[0] and index in gathered:
+                (number,) = step.inputs
+                onto = slopes.get(number)
+                slopes[number] = family.siblings.backward(gathered.pop(index), onto)
+            return
+        slope = slopes.pop(step.output, None)
+        if slope is None:
+            return
+        if isinstance(step.operation, _PooledConvolution):
+            onto = slopes.pop(step.inputs[0], None)
+            found = step.operation.backward(slope, output, more, onto)
+        else:
+            found = step.operation.backward(slope, output, more)
+        for number, part in zip(step.inputs, found, strict=True):
+            before = self.steps[number - 1].operation if number else None
+            if len(found) > 1 and isinstance(before, _PooledConvolution):
+                # Its turn comes last of its siblings': a copy, so that the rest can go.
+                part = Slope(part.value.clone(memory_format=LAST), True)
+            _add(slopes, number, part)
 
     def _gather(
         self,

@@ -120,6 +120,9 @@ def maps_in_heap() -> Iterator[None]:
     Between these lie neither pictures nor the thousands of small things that a first run leaves
     behind, such as a library's notes on each convolution, since maps are apart as well as long as
     what runs here is not settled. Otherwise the heap would become twice as large.
+
+    The process stays so: what is large and comes from elsewhere has the heap again after
+    `keep_freed`.
     """
     if not _keeps:
         yield

@@ -138,7 +138,9 @@ def pool_rows(
     kernel, stride, padding, *_ = options
     first, last = rows
     top = first * stride[0] - padding[0]
-    begin, end = max(0, top), min(x.shape[2], (last - 1) * stride[0] - padding[0] + kernel[0])
+    begin, end = max(0, top), (last - 1) * stride[0] - padding[0] + kernel[0]
+    if last == places.shape[2]:
+        end = x.shape[2]  # many pictures stay in one piece
     x, places = x[:, :, begin:end], places[:, :, first:last]
     y = torch.empty(places.shape, dtype=x.dtype, memory_format=LAST)
     edges = begin - top, padding[1]

@@ -409,27 +409,31 @@ def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> R
                             roots[index] = roots.get(index, 0) + value
             roots = {index: total.sqrt() for index, total in roots.items()}
 
+        # A function of its own, so that no name holds on to a tile's maps beyond it.
+        @planner.maps_in_heap()
+        def slope_of(box: tuple[Box, Box], *, first: bool) -> Tensor:
+            seen = _taken(image, _place(box), shift).detach().requires_grad_()
+            gain = image.new_zeros(len(image))
+            with torch.enable_grad():
+                for index, (part, value) in enumerate(sums(seen, box)):
+                    if part.root:
+                        root = roots[index]
+                        # As torch.linalg.vector_norm has it, 0 at 0.
+                        rise = torch.where(root > 0, 1 / (2 * root), 0)
+                        gain = gain + part.weight * rise * value
+                        score.add_(part.weight * root if first else 0)
+                    else:
+                        rows, columns = counts[part.layer]
+                        value = part.weight * value / (rows * columns if part.mean else 1)
+                        gain = gain + value
+                        score.add_(value.detach())
+            _needs_gradient(gain, network, objective)
+            (slope,) = torch.autograd.grad(gain.sum(), seen)
+            return slope
+
         gradient = torch.zeros_like(image)
         for number, box in enumerate(boxes):
-            with planner.maps_in_heap():
-                seen = _taken(image, _place(box), shift).detach().requires_grad_()
-                gain = image.new_zeros(len(image))
-                with torch.enable_grad():
-                    for index, (part, value) in enumerate(sums(seen, box)):
-                        if part.root:
-                            root = roots[index]
-                            # As torch.linalg.vector_norm has it, 0 at 0.
-                            slope = torch.where(root > 0, 1 / (2 * root), 0)
-                            gain = gain + part.weight * slope * value
-                            score += part.weight * root if number == 0 else 0
-                        else:
-                            rows, columns = counts[part.layer]
-                            value = part.weight * value / (rows * columns if part.mean else 1)
-                            gain = gain + value
-                            score += value.detach()
-                _needs_gradient(gain, network, objective)
-                (slope,) = torch.autograd.grad(gain.sum(), seen)
-            _add(gradient, slope, _place(box), shift)
+            _add(gradient, slope_of(box, first=number == 0), _place(box), shift)
         return score, gradient
 
     return evaluate
@@ -702,10 +706,11 @@ def fitted(
         return max(most, given), budget.reserved
 
     def rolled(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
+        moved = image.roll(shift, (-2, -1)) if any(shift) else image
         with planner.maps_in_heap():
-            if shift == (0, 0):
-                return whole(image)
-            score, slope = whole(image.roll(shift, (-2, -1)))
+            score, slope = whole(moved)
+        if not any(shift):
+            return score, slope
         return score, slope.roll((-shift[0], -shift[1]), (-2, -1))
 
     @functools.cache
