@@ -89,6 +89,11 @@ def is_quick() -> bool:
     return _quick.get()
 
 
+def is_thrifty() -> bool:
+    """Whether we are inside `thrift`."""
+    return _thrifty.get()
+
+
 class Slope(NamedTuple):
     """A gradient on its way, and whether it is ours to write over."""
 
@@ -96,10 +101,26 @@ class Slope(NamedTuple):
     ours: bool
 
 
+class Window(NamedTuple):
+    """What a position of a result sees of each input along a side, and how they lie there.
+
+    extent: positions from the first to the last; up: whether the number of windows is rounded up.
+    """
+
+    extent: int = 1
+    stride: int = 1
+    padding: int = 0
+    up: bool = False
+
+
 class _Operation(Protocol):
     """One operation: `backward` gives a gradient for each input of `forward`."""
 
     # gated: bool, of some: the gradient stops where the output is not above 0.
+
+    def window(self, axis: int) -> Window | None:
+        """Along the rows (0) or columns (1); None where a result is no map of such windows."""
+        ...
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]: ...
 
@@ -151,6 +172,10 @@ class _Convolution:
         if any(p >= k for p, k in zip(self.padding, kernel, strict=True)):
             return None
         return kernel, self.padding
+
+    def window(self, axis: int) -> Window:
+        extent = self.dilation[axis] * (self.weight.shape[2 + axis] - 1) + 1
+        return Window(extent, self.stride[axis], self.padding[axis])
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
@@ -280,6 +305,9 @@ class _Siblings:
 class _ReLU:
     gated: bool = False
 
+    def window(self, axis: int) -> Window:
+        return Window()
+
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         return inputs[0].relu(), None
 
@@ -292,6 +320,10 @@ class _MaxPool:
     options: tuple[Any, ...]
     positive: bool = False  # what it is given is nowhere below 0
     gated: bool = False
+
+    def window(self, axis: int) -> Window:
+        kernel, stride, padding, dilation, up = self.options
+        return Window(dilation[axis] * (kernel[axis] - 1) + 1, stride[axis], padding[axis], up)
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
@@ -325,6 +357,9 @@ class _PooledConvolution:
     @property
     def relu(self) -> bool:
         return self.convolution.relu
+
+    def window(self, axis: int) -> Window:
+        return self.pool.window(axis)
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
@@ -397,6 +432,9 @@ class _AveragePool:
 
     kernel: list[int]
 
+    def window(self, axis: int) -> Window:
+        return Window(self.kernel[axis], 1, self.kernel[axis] // 2)
+
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         return self._averaged(inputs[0]), None
 
@@ -411,6 +449,9 @@ class _AveragePool:
 class _Concatenation:
     gated: bool = False
 
+    def window(self, axis: int) -> Window:
+        return Window()
+
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         return torch.cat(list(inputs), 1), [x.shape[1] for x in inputs]
 
@@ -421,6 +462,9 @@ class _Concatenation:
 
 @dataclass(frozen=True, eq=False)
 class _Sum:
+    def window(self, axis: int) -> None:
+        return None  # one of the two may be spread over the other
+
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         return inputs[0] + inputs[1], [x.shape for x in inputs]
 
@@ -432,6 +476,9 @@ class _Sum:
 @dataclass(frozen=True, eq=False)
 class _Same:
     """What does nothing in evaluation mode."""
+
+    def window(self, axis: int) -> Window:
+        return Window()
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         return inputs[0], None
@@ -445,6 +492,10 @@ class _Other:
     """Any operation of tensors that gives one tensor, by way of autograd."""
 
     call: Callable[[Sequence[Tensor]], Any]
+    pointwise: bool = False  # each position by itself
+
+    def window(self, axis: int) -> Window | None:
+        return Window() if self.pointwise else None
 
     def forward(self, inputs: Sequence[Tensor], keep: bool) -> tuple[Tensor, Any]:
         if not keep:
@@ -491,7 +542,7 @@ def _sum(one: Slope, other: Slope) -> Slope:
     return Slope(one.value + other.value, True)
 
 
-def _asks_output(operation: object, kept: Any) -> bool:
+def asks_output(operation: object, kept: Any) -> bool:
     """Whether the gradient asks where the output is above 0; places of one byte tell it."""
     if isinstance(operation, _MaxPool) and kept[1].dtype == torch.uint8:
         return False
@@ -502,7 +553,7 @@ def _asks_output(operation: object, kept: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     operation: _Operation | _Convolution
     inputs: tuple[int, ...]
     output: int
@@ -529,30 +580,27 @@ class Program:
     Values are numbered; the picture is 0.
     """
 
-    steps: tuple[_Step, ...]
+    steps: tuple[Step, ...]
     outputs: dict[str, int]
     families: dict[int, _Family]  # by step
 
     def __call__(self, values: Tensor) -> dict[str, Tensor]:
-        numbers = list(dict.fromkeys(self.outputs.values()))
-        if torch.is_grad_enabled() and values.requires_grad:
-            found: Any = _Run.apply(values, self, numbers)
-        else:
-            found = self.forward(values, numbers, None)
-        named = dict(zip(numbers, found, strict=True))
-        return {layer: named[number] for layer, number in self.outputs.items()}
+        return run(self, self.outputs, values)
 
     def forward(
         self, values: Tensor, numbers: Sequence[int], kept: dict[int, Any] | None
     ) -> tuple[Tensor, ...]:
-        """Run; what the gradient needs goes to `kept`, by step, and outputs by −1 − value."""
-        with quick(len(values) * values.shape[-2] * values.shape[-1] >= pooling.ENOUGH):
-            return self._forward(values, numbers, kept)
+        """Run; what the gradient needs goes to `kept`, by step, and outputs by −1 − value.
 
-    def _forward(
-        self, values: Tensor, numbers: Sequence[int], kept: dict[int, Any] | None
+        Not those that `numbers` asks for, which `backward` is to be given.
+        """
+        with quick(len(values) * values.shape[-2] * values.shape[-1] >= pooling.ENOUGH):
+            return self.advance({0: values}, numbers, kept)
+
+    def advance(
+        self, known: dict[int, Tensor], numbers: Sequence[int], kept: dict[int, Any] | None
     ) -> tuple[Tensor, ...]:
-        known: dict[int, Tensor] = {0: values}
+        """`forward`, from {0: picture}; what is in there goes as soon as no step wants it."""
         for index, step in enumerate(self.steps):
             relieve()
             inputs = [known[number] for number in step.inputs]
@@ -560,9 +608,10 @@ class Program:
             known[step.output] = output
             if kept is not None:
                 kept[index] = more
-                if _asks_output(step.operation, more):
+                # Those of `numbers` are the caller's: output and graph would hold one another.
+                if asks_output(step.operation, more) and step.output not in numbers:
                     # Of bfloat16 a mask saves half, but takes a tenth of the time.
-                    mask = _thrifty.get() and step.output not in numbers and output.itemsize > 2
+                    mask = _thrifty.get() and output.itemsize > 2
                     kept[-1 - step.output] = output.bool() if mask else output
             for number in step.last_uses:
                 del known[number]
@@ -592,7 +641,7 @@ class Program:
         step, family = self.steps[index], self.families.get(index)
         more = kept.pop(index)
         output = kept.pop(-1 - step.output, None)
-        if output is None and _asks_output(step.operation, more):
+        if output is None and asks_output(step.operation, more):
             output = outputs.get(step.output)
         if family is not None:
             self._gather(
@@ -646,13 +695,34 @@ class Program:
                 gathered[first].narrow(1, family.starts[place], passed.shape[1]).copy_(passed)
 
 
+class Runs(Protocol):
+    """What `run` can run: `Program`, or something that is made of them."""
+
+    def forward(
+        self, values: Tensor, numbers: Sequence[int], kept: dict[int, Any] | None
+    ) -> tuple[Tensor, ...]: ...
+
+    def backward(
+        self, slopes: dict[int, Slope], kept: dict[int, Any], outputs: dict[int, Tensor]
+    ) -> Tensor | None: ...
+
+
+def run(program: Runs, outputs: dict[str, int], values: Tensor) -> dict[str, Tensor]:
+    """The outputs of a program by layer, from their numbers; differentiable."""
+    numbers = list(dict.fromkeys(outputs.values()))
+    if torch.is_grad_enabled() and values.requires_grad:
+        found: Any = _Run.apply(values, program, numbers)
+    else:
+        found = program.forward(values, numbers, None)
+    named = dict(zip(numbers, found, strict=True))
+    return {layer: named[number] for layer, number in outputs.items()}
+
+
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, program: Program, numbers: list[int]) -> Any:
+    def forward(ctx: Any, values: Tensor, program: Runs, numbers: list[int]) -> Any:
         kept: dict[int, Any] = {}
         found = program.forward(values, numbers, kept)
-        for number in numbers:
-            kept.pop(-1 - number, None)  # or output and graph would hold one another for ever
         ctx.program, ctx.numbers, ctx.kept = program, numbers, kept
         ctx.once = _thrifty.get()
         ctx.save_for_backward(*found)
@@ -785,7 +855,7 @@ def _linked(
         over = tuple(n for n in dict.fromkeys(mine) if uses[n][-1] == index and n not in wanted)
         if numbers[result] not in uses and numbers[result] not in wanted:
             raise UnfitError("a step that nothing uses")
-        steps.append(_Step(operation, mine, numbers[result], over))
+        steps.append(Step(operation, mine, numbers[result], over))
     groups: dict[object, list[int]] = {}
     for index, step in enumerate(steps):
         if isinstance(step.operation, _Convolution) and (key := step.operation.key) is not None:
@@ -976,4 +1046,4 @@ def _other(
             return getattr(args[0], target)(*args[1:], **kwargs)
         return target(*args, **kwargs)
 
-    return _Other(call), inputs
+    return _Other(call, getattr(module, "pointwise", False)), inputs

@@ -103,6 +103,8 @@ def trace(module: nn.Module) -> Traced:
 class Affine(nn.Module):
     """x -> scale * x + shift, a number a channel each `(C,)`; x is `(N, C, H, W)`."""
 
+    pointwise = True  # each position by itself
+
     def __init__(self, scale: torch.Tensor, shift: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("scale", scale)

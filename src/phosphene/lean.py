@@ -8,6 +8,7 @@ but for the order of a few sums.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from phosphene import bands
 from phosphene.fused import is_quick, thrift
 from phosphene.memory import relieve
 from phosphene.network import Network
@@ -185,33 +187,38 @@ class _MaxPool(torch.autograd.Function):
 _KNOWN: weakref.WeakKeyDictionary[Network, dict[Any, float]] = weakref.WeakKeyDictionary()
 
 
-def bytes_per_pixel(network: Network, objective: Objective, *, saving: bool = True) -> float:
+def bytes_per_pixel(
+    network: Network, objective: Objective, *, saving: bool = True, banded: bool = False
+) -> float:
     """Bytes that the gradient of a bound objective takes at most, a px of the picture.
 
     Measured once, on noise of 256 px a side or what the network needs: every tensor that lives at
-    the same time as others, weights and the picture aside. saving: within `lean()`.
+    the same time as others, weights and the picture aside. saving: within `lean()`. banded: of
+    pictures that are so large that a program goes over them in bands (`bands.ENOUGH`).
     """
     known = _KNOWN.setdefault(network, {})
-    key = (objective.layers, objective.text, saving, is_quick())
+    key = (objective.layers, objective.text, saving, banded, is_quick())
     if key not in known:
         least = network.least_size(objective.layers)
         # Many times the least, or what convolutions without padding cut off would count.
         side = -(-max(4 * least, 256) // 32) * 32
+        # As long as the shortest that is cut into bands, or what is around these would count.
+        long = max(side, math.isqrt(bands.ENOUGH)) if banded else side
         dtype = torch.float64 if network.precision == "fp64" else torch.float32
-        shape = (1, len(network.scale), side, side)
+        shape = (1, len(network.scale), long, side)
         image = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
         image = image.to(network.device).requires_grad_()
 
-        def gradient(side: int) -> None:
-            seen = image[..., :side, :side]
+        def gradient(rows: int, columns: int) -> None:
+            seen = image[..., :rows, :columns]
             with torch.enable_grad():
                 score = objective.score(network.activations(seen, objective.layers))
             if score.requires_grad:
                 torch.autograd.grad(score.sum(), seen)
 
-        with lean() if saving else nullcontext():
-            gradient(least)  # builds what stays
-            known[key] = most_held(lambda: gradient(side)) / (side * side)
+        with lean() if saving else nullcontext(), bands.always() if banded else nullcontext():
+            gradient(least, least)  # builds what stays
+            known[key] = most_held(lambda: gradient(long, side)) / (long * side)
     return known[key]
 
 

@@ -33,7 +33,7 @@ MOST_WORK = BARGAINS[0][0]
 # The share of what is free that is left alone, for others and for what cannot be foreseen.
 SPARE = 0.1
 # What an allocator holds on to of what was freed, on a processor: about so much, at any size.
-RETAINED = 192 * MIB
+RETAINED = 256 * MIB
 
 
 # What a program settles for its own process. A library leaves such things alone, and its users have
@@ -434,7 +434,7 @@ class Plan:
 
 def plan(
     size: Size,
-    need: float,
+    need: Callable[[int], float],
     budget: Budget,
     tiles: Callable[[], Tiles | str],
     *,
@@ -443,7 +443,8 @@ def plan(
 ) -> Plan:
     """Choose whole or tiles for a picture of `size` (H, W), and how large the tiles are.
 
-    need: bytes that a gradient takes for each px, of all pictures of the batch.
+    need: bytes that a gradient takes, all pictures of the batch together, for each px of one of so
+        many px.
     tiles: asked only where the whole is too much; a text says why there can be no tiles.
     comfort: bytes above which tiles are better though the whole would fit.
     retained: bytes of freed memory that the allocator may hold on to, no more than were freed.
@@ -460,8 +461,7 @@ def plan(
     comfort = budget.free if comfort is None else min(comfort, budget.free)
 
     def takes(pixels: int) -> int:
-        tensors = math.ceil(need * pixels)
-        return tensors + min(tensors, retained)
+        return with_retained(need(pixels) * pixels, retained)
 
     whole = takes(height * width)
     share = f"of {in_words(max(budget.free, 0))} free"
@@ -497,6 +497,11 @@ def plan(
         f"{what} in tiles of {tile} px: {in_words(taken)} {share}, {work - 1:.0%} more work than "
         f"whole, which takes {in_words(whole)}",
     )
+
+
+def with_retained(tensors: float, retained: int = RETAINED) -> int:
+    """Bytes that tensors take together with what the allocator holds on to between them."""
+    return math.ceil(tensors + min(tensors, retained))
 
 
 def _sides(longest: int, smallest: int) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from phosphene import fused, graph
+from phosphene import bands, fused, graph
 from phosphene.errors import (
     InputTooSmallError,
     NetworkError,
@@ -418,11 +418,11 @@ class Network:
             return run
         return plain if self._same(plain, expected, probe) else None
 
-    def _program(self, cut: fx.GraphModule) -> fused.Program | None:
+    def _program(self, cut: fx.GraphModule) -> fused.Program | bands.Banded | None:
         if self.device.type != "cpu" or self.precision == "fp64":
             return None
         try:
-            return fused.program(cut)
+            return bands.banded(fused.program(cut))
         except fused.UnfitError:
             return None
 

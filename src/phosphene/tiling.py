@@ -29,8 +29,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from phosphene import bands, pooling
 from phosphene import memory as planner
-from phosphene import pooling
 from phosphene.errors import NetworkError, SettingsError
 from phosphene.fused import aside, quick
 from phosphene.lean import bytes_per_pixel, lean
@@ -650,6 +650,10 @@ def fitted(
         budget = planner.budget_of(network.device, memory, reserved=reserved)
         return budget, planner.COMFORT if network.device.type == "cpu" else None
 
+    def need(pixels: int) -> float:
+        """Bytes that a gradient of a picture of so many px takes, for each of them."""
+        return bytes_per_pixel(network, objective, banded=pixels >= bands.ENOUGH) * batch
+
     @functools.cache
     def easily(size: Size) -> str | None:
         """How little a whole picture takes, if that is so little that nothing need be saved."""
@@ -660,8 +664,10 @@ def fitted(
         taken = ENOUGH * math.prod(size) * batch
         if taken > most:
             # Not by a margin that holds for anything: measured, with room for as much again.
-            need = bytes_per_pixel(network, objective, saving=False)
-            taken, most = math.ceil(need * math.prod(size) * batch), min(most, budget.free // 2)
+            taken = math.ceil(
+                bytes_per_pixel(network, objective, saving=False) * math.prod(size) * batch
+            )
+            most = min(most, budget.free // 2)
         if taken > most:
             return None
         return f"at most {planner.in_words(taken)} of {planner.in_words(budget.free)} free"
@@ -677,7 +683,7 @@ def fitted(
         if told := easily(size):
             return planner.Plan(None, f"{what} whole: {told}")
         # Measuring keeps some memory itself: what is there is asked for after it.
-        need = bytes_per_pixel(network, objective) * batch
+        need(math.prod(size))
         budget, comfort = means(size)
         retained = planner.RETAINED if network.device.type == "cpu" else 0
         return planner.plan(size, need, budget, ways, comfort=comfort, retained=retained)
@@ -697,10 +703,9 @@ def fitted(
         pixels = math.prod(size)
         if side is not None and not isinstance(how, str):
             pixels, _ = how.pixels(size, side)
-        tensors = bytes_per_pixel(network, objective) * batch * pixels
+        taken = planner.with_retained(need(pixels) * pixels)
         budget, _ = means(size)
-        # What the allocator retains, in the plan, is left for a map on top of what is held.
-        most = budget.used + budget.reserved + math.ceil(tensors)
+        most = budget.used + budget.reserved + taken
         # A limit that was given is there to be used.
         given = int(budget.limit * (1 - planner.SPARE)) if budget.given else 0
         return max(most, given), budget.reserved
