@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from phosphene import Network, bands, fused, graph, load_network
+from phosphene import Network, bands, fused, graph, load_network, pooling
 from phosphene import objectives as obj
 from phosphene.bands import Banded, banded
 from phosphene.lean import bytes_per_pixel, lean, most_held
@@ -110,6 +110,21 @@ def test_bands_are_the_whole_whatever_the_windows(side, convolution, pool, dilat
 
 
 @pytest.mark.parametrize(
+    "wide",
+    [
+        nn.AvgPool2d(5, 1, padding=2),
+        nn.Sequential(nn.MaxPool2d(5, 1, padding=2), nn.Conv2d(3, 3, 1)),
+        nn.Sequential(nn.Conv2d(3, 3, 5, padding=2), nn.Dropout()),
+    ],
+)
+def test_each_operation_sees_as_far_as_it_does(wide: nn.Module) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), wide, nn.MaxPool2d(2), nn.Conv2d(3, 3, 1))
+    program = bands_of(module, "3")
+    assert [band.seen for band in program.cut(64, 1)] == [(0, 20), (14, 34), (30, 50), (44, 64)]
+    compared(program, noise(1, 3, 64, 20))
+
+
+@pytest.mark.parametrize(
     ("name", "layer", "steps", "stride"),
     [
         ("googlenet", "inception4a", 6, 8),  # its own preprocessing, then to the third pooling
@@ -162,7 +177,7 @@ def test_a_band_has_what_it_sees_and_all_are_as_long() -> None:
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)), "1"),  # nothing becomes smaller
         (nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 4, 1)), "0"),  # it ends where a front would
         (nn.Sequential(nn.Conv2d(3, 4, 70, 2), nn.Conv2d(4, 4, 1)), "1"),  # sees 70 px
-        (nn.Sequential(nn.Conv2d(3, 4, 1, (1, 2)), nn.Conv2d(4, 4, 1)), "1"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1, (2, 1)), nn.Conv2d(4, 4, 1)), "1"),
         (nn.Sequential(nn.Softmax(3), nn.MaxPool2d(2), nn.Conv2d(3, 4, 1)), "2"),  # sees a row
     ],
 )
@@ -207,6 +222,37 @@ def test_only_large_pictures_of_which_less_is_kept(monkeypatch: pytest.MonkeyPat
         assert ran == ["front"] * 4
 
 
+def test_the_longer_side_is_cut_and_bands_are_as_quick_as_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = bands_of(nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 2, 1)), "1")
+    seen: list[tuple[tuple[int, ...], bool]] = []
+    left: list[dict[int, Tensor]] = []
+    front, rest = program.front.forward, program.rest.advance
+
+    def noted(values: Tensor, *more: Any) -> Any:
+        seen.append((tuple(values.shape[2:]), fused.is_quick()))
+        return front(values, *more)
+
+    def advanced(known: dict[int, Tensor], *more: Any) -> Any:
+        left.append(known)
+        return rest(known, *more)
+
+    object.__setattr__(program.front, "forward", noted)
+    object.__setattr__(program.rest, "advance", advanced)
+    for shape, enough, expected in (
+        ((24, 32), 24 * 32, ((24, 8), True)),
+        ((32, 24), 24 * 32 + 1, ((8, 24), False)),
+    ):
+        monkeypatch.setattr(pooling, "ENOUGH", enough)
+        with fused.thrift(), bands.always(), torch.no_grad():
+            program(noise(1, 3, *shape))
+        assert seen == [expected] * 4
+        seen.clear()
+    # Nobody holds on to what the bands made while the rest goes on.
+    assert all(0 not in known for known in left)
+
+
 def test_one_bands_maps_are_there_at_a_time() -> None:
     """A wide map at full size, of which the gradient keeps a byte a value."""
     module = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4))
@@ -225,3 +271,19 @@ def test_one_bands_maps_are_there_at_a_time() -> None:
         plain = most_held(run)
         with bands.always():
             assert most_held(run) < 0.5 * plain
+
+
+def test_what_a_large_picture_takes_is_measured_on_a_small_one() -> None:
+    network = load_network().prepared("cpu", "fp32")
+    goal = obj.layer("mixed4a").bound(network)
+    image = torch.rand(1, 3, 1024, 1024).requires_grad_()
+
+    def run() -> None:
+        score = goal.score(network.activations(image, goal.layers))
+        torch.autograd.grad(score.sum(), image)
+
+    with fused.quick(), lean():
+        told = bytes_per_pixel(network, goal, banded=True)
+        run()  # what is built once
+        taken = most_held(run) / image[0, 0].numel()
+    assert 0.99 * taken <= told <= 1.1 * taken

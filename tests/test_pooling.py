@@ -366,6 +366,23 @@ def test_a_pooling_that_only_a_convolution_sees_goes_by_rows(
     assert (slopes[1] - slopes[0]).norm() < close * slopes[0].norm()
 
 
+def test_a_gradient_that_comes_from_elsewhere_is_not_written_over() -> None:
+    """Of a layer that is asked for and also seen by a pooling before a 1×1 convolution."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 1, 1), nn.Conv2d(4, 5, 1)).eval()
+    program = fused.program(graph.trace(module.requires_grad_(False)).cut(["0", "2"]))
+    assert isinstance(program.steps[-1].operation, fused._PooledConvolution)
+    x = laid(torch.randn(1, 3, 12, 10), torch.float32).requires_grad_()
+    with fused.quick():
+        answers = program(x)
+    slopes = [laid(torch.randn(answer.shape), torch.float32) for answer in answers.values()]
+    before = [slope.clone() for slope in slopes]
+    (found,) = torch.autograd.grad([*answers.values()], x, slopes)
+    assert all(torch.equal(a, b) for a, b in zip(slopes, before, strict=True))
+    first = module[0](x)
+    (expected,) = torch.autograd.grad([first, module[1:](first)], x, before)
+    torch.testing.assert_close(found, expected)
+
+
 # In programs
 
 

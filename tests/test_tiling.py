@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -557,6 +558,56 @@ def test_what_fits_easily_is_measured_and_nothing_of_it_is_saved(monkeypatch, ca
     assert run(2 * taken + 2, memory="4G") == [True]  # a limit is for saving
     monkeypatch.setattr(tiling.planner, "COMFORT", taken - 1)
     assert run(10 * taken) == [True]
+
+
+@pytest.mark.parametrize(("tile", "settled"), [("off", 2), (96, 1)])
+def test_what_has_run_is_settled_and_each_tile_has_the_heap(tile, settled, monkeypatch):
+    """The weights are laid out the second time; that is the second tile already."""
+    goal = obj.layer("eight").bound(PADDED)
+    size = (200, 150)
+    told: list[bool] = []
+    entered: list[int] = []
+    real_held, real_heap = planner.held_to, planner.maps_in_heap
+
+    @contextmanager
+    def heap():
+        entered[-1] += 1
+        with real_heap():
+            yield
+
+    def held(most, *, settled):
+        told.append(settled)
+        entered.append(0)
+        return real_held(most, settled=settled)
+
+    monkeypatch.setattr(tiling.planner, "held_to", held)
+    monkeypatch.setattr(tiling.planner, "maps_in_heap", heap)
+    evaluate = fitted(whole(PADDED, goal), PADDED, goal, [size], tile=tile)
+    for _ in range(4):
+        evaluate(picture(*size))
+    assert told == [number >= settled for number in range(4)]
+    tiles = 1 if tile == "off" else len(cut_of(PADDED, goal).tiles(size, 96))
+    assert entered == [tiles] * 4
+
+
+def test_pictures_that_bands_go_over_are_planned_as_such(monkeypatch):
+    goal = obj.layer("eight").bound(PADDED)
+    asked: list[bool] = []
+
+    def noted(*_: Any, banded: bool = False, **__: Any) -> float:
+        asked.append(banded)
+        return 1e3
+
+    monkeypatch.setattr(tiling, "bytes_per_pixel", noted)
+    monkeypatch.setattr(tiling, "ENOUGH", 2**40)
+    monkeypatch.setattr(tiling.bands, "ENOUGH", 300 * 411)
+    for size, banded in ((300, 411), True), ((300, 410), False):
+        asked.clear()
+        fitted(whole(PADDED, goal), PADDED, goal, [size], memory="4G")
+        assert set(asked) == {banded}
+    asked.clear()
+    fitted(whole(PADDED, goal), PADDED, goal, [(300, 411)], memory="900M", tile=96)
+    assert set(asked) == {False}  # the tiles are smaller
 
 
 @pytest.mark.parametrize(
