@@ -28,7 +28,12 @@ def tables(
     network: str = "dreamnet",
     huge: bool = False,
 ) -> list[report.Table]:
-    """A table: each run a process of its own, one octave of a few steps, and its picture."""
+    """A table: each run a process of its own, one octave of a few steps, and its picture.
+
+    Before and after each of another size there is one of the least, since machines are slower at
+    times.
+    """
+    least = min(sizes)
     runs = [(side, how) for side in sizes for how in ({"tile": "off"}, {"tile": "auto"})]
     if huge:
         runs += [(HUGE, {"tile": "auto"}), (HUGE, {"tile": "auto", "memory": MEMORY})]
@@ -37,9 +42,13 @@ def tables(
         for precision in precisions:
             # Memory is the same whatever their number. The first two steps are not timed: in them
             # what stays is built and laid out.
-            steps = 2 + (repeats if side <= 1024 else 2 if side < 4096 else 1)
+            steps = 2 + (repeats if side < 4096 else 3 if side < HUGE else 2)
+            short = {"steps": 2 + repeats, "precision": precision, "tile": "off"}
+            around = [measured(least, network, **short)] if side > least else []
             found = measured(side, network, steps=steps, precision=precision, **how)
-            times = found["steps"][2:]
+            around += [measured(least, network, **short)] if side > least else []
+            a_px = report.median(found["steps"][2:]) / side**2
+            those = [seconds / least**2 for run in around for seconds in run["steps"][2:]]
             text = f"{side}², {precision}, tile {how['tile']}"
             if "memory" in how:
                 text += f", memory {how['memory']}"
@@ -50,19 +59,30 @@ def tables(
                     f"{found['peak'] / MIB:,.0f} MiB",
                     f"{(found['peak'] - found['before']) / MIB:,.0f} MiB",
                     f"{(found['peak'] - found['before']) / side**2:.0f}",
-                    f"{1e9 * report.median(times) / side**2:.0f} ns",
+                    f"{1e9 * a_px:.0f} ns",
+                    f"{a_px / report.median(those):.2f}" if those else "",
                 )
             )
             report.say(f"  {' | '.join(rows[-1])}")
     return [
         report.Table(
             f"Memory: {network}'s default dream, one octave",
-            ("picture", "taken", "peak", "of it the dream's", "bytes a px", "a step, a px"),
+            (
+                "picture",
+                "taken",
+                "peak",
+                "of it the dream's",
+                "bytes a px",
+                "a step, a px",
+                f"× {least}²",
+            ),
             tuple(rows),
             (
                 "peak: the most that the process ever held (its resident set), Python, PyTorch and "
                 "the network included; the dream's: above what it held before it.",
                 "a step's time for each px: the median of those after the second.",
+                f"× {least}²: over that of {least}², whole, right before and after; the median of "
+                "both together.",
             ),
         )
     ]

@@ -139,6 +139,22 @@ def test_memory() -> None:
     for row in rows:
         assert number(row["peak"]) > number(row["of it the dream's"]) >= 0
         assert row["taken"] == "whole"
+        assert row["× 64²"] == ""
+
+
+def test_a_px_is_compared_with_one_of_a_small_picture_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+
+    def measured(side: int, network: str, *, steps: int, **_: object) -> dict[str, object]:
+        ran.append(side)
+        # From the third on the machine is half as fast.
+        took = {64: 1.0, 128: 6.0}[side] * (1 if len(ran) <= 2 else 2)
+        return {"steps": [100.0, 50.0] + [took] * (steps - 2), "peak": 2, "before": 1, "tile": "-"}
+
+    monkeypatch.setattr(memory, "measured", measured)
+    (table,) = memory.tables(3, sizes=(64, 128), precisions=("fp32",))
+    assert ran == [64, 64, *(64, 128, 64) * 2]
+    assert [row["× 64²"] for row in parsed(table)] == ["", "", "1.50", "1.50"]
 
 
 def test_tiles_are_told() -> None:

@@ -8,7 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -247,8 +247,9 @@ def test_this_process_holds_what_the_system_says() -> None:
 def test_a_budget_is_the_machines_or_the_users_if_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "used_memory", lambda _: GIB)
     monkeypatch.setattr(memory, "available_memory", lambda _: 3 * GIB)
-    assert budget_of("cpu", reserved=7) == Budget(4 * GIB, GIB, 7, given=False)
-    assert budget_of("cpu", "2G", reserved=7) == Budget(2 * GIB, GIB, 7, given=True)
+    both = {"reserved": 7, "instead": 5}
+    assert budget_of("cpu", **both) == Budget(4 * GIB, GIB, 7, 5, given=False)
+    assert budget_of("cpu", "2G", **both) == Budget(2 * GIB, GIB, 7, 5, given=True)
     # What the machine has not cannot be given.
     assert budget_of("cpu", "4G") == budget_of("cpu", "9G") == Budget(4 * GIB, GIB)
     with pytest.raises(SettingsError, match="is no amount"):
@@ -393,6 +394,11 @@ def test_buffers_and_what_the_allocator_retains_count() -> None:
     buffers = Budget(math.ceil(10_500_000 / 0.9), 0, reserved=600_000)
     assert planned(0, budget=buffers).tile == 500
     assert planned(0, budget=free, retained=600_000).tile == 500
+    # What is there instead of the maps need fit only without them.
+    assert planned(0, budget=replace(free, instead=10_500_000)).tile is None
+    for tiles in (Tiles(), "no tiles"):
+        with pytest.raises(SettingsError, match=r"take 22 MiB at least, 12 MiB are there"):
+            planned(0, tiles=tiles, budget=replace(free, instead=20_000_000))
     # No more than was freed: 1 MB of quarters retain 1 MB at most.
     assert planned(2_000_001, retained=10**9).tile == 250
     with pytest.raises(SettingsError):

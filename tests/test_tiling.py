@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -632,9 +633,9 @@ def test_what_is_saved_is_held_to_what_was_planned(given, pixels, monkeypatch):
         monkeypatch.setattr(tiling, "ENOUGH", 2**40)
         monkeypatch.setattr(tiling.planner, "COMFORT", 2**20)
     if "memory" not in given:
-        given = {**given, "buffers": 3}
+        given = {**given, "buffers": 2, "between": 3}  # there is room for all at once
     fitted(whole(PADDED, goal), PADDED, goal, [size], **given)(picture(*size))
-    reserved = given.get("buffers", 0) * 3 * 8 * math.prod(size)
+    reserved = given.get("between", 0) * 3 * 8 * math.prod(size)
     need = math.ceil(2 * lean.bytes_per_pixel(PADDED, goal) * pixels)
     expected = 700_000_000 + reserved + need
     if "memory" in given:
@@ -650,6 +651,41 @@ def test_what_is_saved_is_held_to_what_was_planned(given, pixels, monkeypatch):
             monkeypatch.setattr(tiling.planner, "RETAINED", retained)
             fitted(whole(PADDED, goal), PADDED, goal, [size], **given)(picture(*size))
         assert given_back == ([True] if held[0] else [])
+
+
+def test_maps_lie_where_pictures_do_at_other_times(monkeypatch):
+    """What is needed between gradients only is no reason for smaller tiles, nor for more memory."""
+    goal = obj.layer("eight").bound(PADDED)
+    size = (300, 411)
+    picture_bytes = 3 * 8 * math.prod(size)
+    taken = planner.with_retained(lean.bytes_per_pixel(PADDED, goal) * math.prod(size))
+    monkeypatch.setattr(tiling.planner, "used_memory", lambda _: 0)
+    monkeypatch.setattr(tiling.planner, "available_memory", lambda *_: 2**34)
+    monkeypatch.setattr(tiling, "ENOUGH", 2**40)
+    monkeypatch.setattr(tiling.planner, "COMFORT", 2**20)
+    held: list[int] = []
+    real = planner.held_to
+    monkeypatch.setattr(
+        tiling.planner, "held_to", lambda most, **k: held.append(most) or real(most, **k)
+    )
+
+    def run(free: int, **given: Any) -> None:
+        machine = planner.Budget(math.ceil(free / (1 - planner.SPARE)), 0)
+
+        def budget(*_: Any, **counts: int) -> planner.Budget:
+            return replace(machine, **counts)
+
+        monkeypatch.setattr(tiling.planner, "budget_of", budget)
+        fitted(whole(PADDED, goal), PADDED, goal, [size], tile="off", **given)(picture(*size))
+
+    run(picture_bytes + taken, buffers=1, between=4)
+    run(picture_bytes + taken + 1000, buffers=1, between=4)
+    run(100 * taken, buffers=1, between=4)
+    run(100 * taken, buffers=4, between=1)
+    fits, more, *plenty = (most - picture_bytes - taken for most in held)
+    assert fits in (0, 1)
+    assert more - fits == 1000
+    assert plenty == [3 * picture_bytes] * 2
 
 
 def test_all_sizes_of_a_dream_pool_alike(monkeypatch):

@@ -246,8 +246,6 @@ def _needed(front: Program, own: Span, sides: dict[int, int], axis: int) -> Span
     """The px of the picture that some positions of the front's result see along an axis."""
     needed = {len(front.steps): own}
     for step in reversed(front.steps):
-        if step.output not in needed:
-            continue
         window = _window(step, axis)
         first, last = needed[step.output]
         begin = max(0, first * window.stride - window.padding)

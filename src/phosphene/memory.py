@@ -395,12 +395,14 @@ class Tiles(Protocol):
 class Budget:
     """Memory, in bytes: what may be held altogether, what is held, what else will be.
 
+    reserved, instead: what else, with a gradient's maps and at other times in their place.
     given: the limit is the user's, not the machine's.
     """
 
     limit: int
     used: int
     reserved: int = 0
+    instead: int = 0
     given: bool = False
 
     @property
@@ -414,14 +416,14 @@ class Budget:
 
 
 def budget_of(
-    device: str | torch.device, memory: str | None = None, *, reserved: int = 0
+    device: str | torch.device, memory: str | None = None, *, reserved: int = 0, instead: int = 0
 ) -> Budget:
     """What may be used on a device: the machine's own limits and `memory` ("4G"), if given."""
     used = used_memory(device)
     there = used + available_memory(device)
     if memory is None or there <= parse_memory(memory):
-        return Budget(there, used, reserved)
-    return Budget(parse_memory(memory), used, reserved, given=True)
+        return Budget(there, used, reserved, instead)
+    return Budget(parse_memory(memory), used, reserved, instead, given=True)
 
 
 @dataclass(frozen=True)
@@ -463,13 +465,16 @@ def plan(
     def takes(pixels: int) -> int:
         return with_retained(need(pixels) * pixels, retained)
 
+    def fits(taken: int) -> bool:
+        return max(taken, budget.instead) <= budget.free
+
     whole = takes(height * width)
     share = f"of {in_words(max(budget.free, 0))} free"
-    if whole <= comfort:
+    if whole <= comfort and fits(whole):
         return Plan(None, f"{what} whole: {in_words(whole)} {share}")
     cut = tiles()
     if isinstance(cut, str):
-        if whole <= budget.free:
+        if fits(whole):
             return Plan(None, f"{what} whole: {in_words(whole)} {share}; {cut}")
         raise SettingsError(f"{_too_little(what, whole, budget)}; {cut}")
     # (work, bytes, tile); the whole is a choice, too.
@@ -477,7 +482,7 @@ def plan(
     for tile in _sides(max(size), cut.smallest):
         largest, together = cut.pixels(size, tile)
         choices.append((together / (height * width), takes(largest), tile))
-    fitting = [choice for choice in choices if choice[1] <= budget.free]
+    fitting = [choice for choice in choices if fits(choice[1])]
     if not fitting:
         least = min(taken for _, taken, _ in choices)
         raise SettingsError(f"{_too_little(what, least, budget)}, even in the smallest tiles")
@@ -520,7 +525,7 @@ def _sides(longest: int, smallest: int) -> list[int]:
 
 def _too_little(what: str, need: float, budget: Budget) -> str:
     there = "given" if budget.given else "there"
-    least = budget.least(need)
+    least = budget.least(max(need, budget.instead))
     if least >= GIB:  # as the words round it, it must still be enough
         least = math.ceil(least / GIB * 10) / 10 * GIB
     return f"memory: {what} take {in_words(least)} at least, {in_words(budget.limit)} are {there}"

@@ -616,6 +616,7 @@ def fitted(
     tile: int | Literal["auto", "off", "approximate"] = "auto",
     memory: str | None = None,
     buffers: int = 0,
+    between: int = 0,
 ) -> Rolled:
     """Evaluate a bound objective whole or in tiles, as memory allows at each of some sizes.
 
@@ -625,7 +626,8 @@ def fitted(
     tile: auto; off for always whole; px, the side of a core; approximate: as auto, and where tiles
         cannot be exact they are blended.
     memory: the most to use, such as "4G"; by default what the machine has.
-    buffers: how many pictures of the full size, `batch` at a time, the caller will hold besides.
+    buffers, between: how many pictures of the full size, `batch` at a time, there will be besides:
+        with the maps of a gradient, which is one of them, and when there are no maps.
 
     Where memory runs out all the same, tiles are halved and the same picture is evaluated again.
 
@@ -646,8 +648,13 @@ def fitted(
 
     def means(size: Size) -> tuple[planner.Budget, int | None]:
         itemsize = 8 if network.precision == "fp64" else 4
-        reserved = buffers * len(network.scale) * itemsize * size[0] * size[1] * batch
-        budget = planner.budget_of(network.device, memory, reserved=reserved)
+        picture = len(network.scale) * itemsize * size[0] * size[1] * batch
+        budget = planner.budget_of(
+            network.device,
+            memory,
+            reserved=buffers * picture,
+            instead=max(0, between - buffers) * picture,
+        )
         return budget, planner.COMFORT if network.device.type == "cpu" else None
 
     def need(pixels: int) -> float:
@@ -696,7 +703,7 @@ def fitted(
 
     @functools.cache
     def held(size: Size) -> tuple[int | None, int]:
-        """Bytes that this process is to hold at most, if that is a question; the caller's share."""
+        """Bytes that this process is to hold, if that is a question; those of its pictures."""
         if network.device.type != "cpu" or easily(size):
             return None, 0
         side, how = planned(size), ways()
@@ -705,10 +712,12 @@ def fitted(
             pixels, _ = how.pixels(size, side)
         taken = planner.with_retained(need(pixels) * pixels)
         budget, _ = means(size)
-        most = budget.used + budget.reserved + taken
+        # What is put aside for other times gives the heap room meanwhile.
+        room = max(taken, min(taken + budget.instead, budget.free))
+        most = budget.used + budget.reserved + room
         # A limit that was given is there to be used.
         given = int(budget.limit * (1 - planner.SPARE)) if budget.given else 0
-        return max(most, given), budget.reserved
+        return max(most, given), budget.reserved + budget.instead
 
     def rolled(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         moved = image.roll(shift, (-2, -1)) if any(shift) else image

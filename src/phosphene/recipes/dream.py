@@ -25,8 +25,9 @@ from phosphene.settings import checked
 from phosphene.tiling import Rolled, fitted
 
 Luma = (0.299, 0.587, 0.114)
-# Pictures of full size that a dream holds at its end besides the photograph.
-BUFFERS = 4
+# Pictures of full size that a dream holds besides the photograph: while a gradient is found (that,
+# the picture, and what a mask or `detail` may ask for), and between two of them and at its end.
+BUFFERS, BETWEEN = 3, 4
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _steps(
         tile=s.tile,
         memory=s.memory,
         buffers=BUFFERS,
+        between=BETWEEN,
     )
     generator = torch.Generator().manual_seed(s.seed)
     image = before = bases[0]
