@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -32,13 +34,15 @@ def tables(
     tile: int = 128,
     octaves: int | None = None,
     steps: int = 10,
+    copies: int = 8,
     device: str = "cpu",
     picture: Path | None = PICTURE,
 ) -> list[report.Table]:
     """A table a network: scores and seams of four dreams of a photograph; draws them, too.
 
     The score is what the finished dream has in float32, whole. The seams are looked for in dreams
-    without jitter, whose tiles lie in the same places at every step.
+    without jitter, whose tiles lie in the same places at every step: of the photograph and of
+    copies, rolled each by as much again, since the borders of one picture are few.
     """
     photo = photograph() if photo is None else photo
     found, shown = [], []
@@ -46,26 +50,32 @@ def tables(
         network = load_network(name)
         goal = spec.parse(preset("phosphene").objective_for(name)).bound(network)
         evaluate = whole(network.prepared(device, "fp32"), goal)
-        dreams: dict[tuple[str, bool, bool], Tensor] = {}
+        dreams: dict[tuple[str, bool], Tensor] = {}
+        still: dict[tuple[str, bool], list[Tensor]] = {}
+        rolled = [
+            photo.roll([copy * side // copies for side in photo.shape[-2:]], (-2, -1))
+            for copy in range(copies)
+        ]
         for precision, tiled in WAYS:
-            for jitter in (True, False):
-                report.say(f"{name}, {precision}, {tiled=}, {jitter=}")
-                settings = {
-                    "steps": steps,
-                    "precision": precision,
-                    "tile": tile if tiled else "off",
-                    "device": device,
-                    **({} if octaves is None else {"octaves": octaves}),
-                    **({} if jitter else {"jitter": 0}),
-                }
-                dreams[precision, tiled, jitter] = dream(photo, network, **settings)
+            report.say(f"{name}, {precision}, {tiled=}")
+            settings: dict[str, Any] = {
+                "steps": steps,
+                "precision": precision,
+                "tile": tile if tiled else "off",
+                "device": device,
+                **({} if octaves is None else {"octaves": octaves}),
+            }
+            dreams[precision, tiled] = dream(photo, network, **settings)
+            still[precision, tiled] = [
+                dream(copy, network, **settings, jitter=0) for copy in rolled
+            ]
         before = float(evaluate(photo.to(device))[0].mean())
-        reference = float(evaluate(dreams["fp32", False, True].to(device))[0].mean())
+        reference = float(evaluate(dreams["fp32", False].to(device))[0].mean())
         borders = _borders(network, goal, photo, tile, device)
         rows = []
         for precision, tiled in WAYS:
-            score = float(evaluate(dreams[precision, tiled, True].to(device))[0].mean())
-            pair = dreams[precision, tiled, False], dreams[precision, False, False]
+            score = float(evaluate(dreams[precision, tiled].to(device))[0].mean())
+            pair = still[precision, tiled], still[precision, False]
             seams = seam(*pair, borders)
             chance = [seam(*pair, _moved(borders, px)) for px in range(8, max(tile - 7, 9), 8)]
             prepared = network.prepared(device, precision)
@@ -80,7 +90,7 @@ def tables(
                     f"{score / reference:.3f}",
                     f"{seams:.3f}" if tiled else "",
                     f"{min(chance):.3f}–{max(chance):.3f}" if tiled else "",
-                    f"{seam(slopes[0], slopes[1], borders):.4f}" if tiled else "",
+                    f"{seam(slopes[:1], slopes[1:], borders):.4f}" if tiled else "",
                 )
             )
         objective = preset("phosphene").objective_for(name)
@@ -88,9 +98,10 @@ def tables(
             f"the photograph itself scores {before:.4g}.",
             "seam: gradient energy across the tiles' borders over that elsewhere, the larger of "
             "rows and columns, over the same of the whole picture in this precision; in dreams "
-            "without jitter, where it would show most. Where no border is: the same with the "
-            "borders moved by 8 px, 16 and so on, which is what chance makes of it. In one "
-            "gradient: of the photograph, before rounding has grown into other details.",
+            f"without jitter, where it would show most, the mean of {copies}: of the photograph "
+            "and of rolled copies. Where no border is: the same with the borders moved by 8 px, 16 "
+            "and so on, which is what chance makes of it. In one gradient: of the photograph, "
+            "before rounding has grown into other details.",
         )
         header = (
             "run",
@@ -101,7 +112,7 @@ def tables(
             "in one gradient",
         )
         found.append(report.Table(f"{name}, {objective}", header, tuple(rows), notes))
-        shown.append([dreams[precision, tiled, True] for precision, tiled in WAYS])
+        shown.append([dreams[way] for way in WAYS])
     if picture is not None:
         draw(shown, [f"{p}, {'tiles' if t else 'whole'}" for p, t in WAYS], picture)
     return found
@@ -134,15 +145,19 @@ def _moved(borders: Borders, px: int) -> Borders:
     return rows, columns
 
 
-def seam(dreamt: Tensor, reference: Tensor, borders: Borders) -> float:
-    """How much more gradient energy `dreamt` has on borders than `reference`, 1 for no more.
+def seam(dreamt: Sequence[Tensor], reference: Sequence[Tensor], borders: Borders) -> float:
+    """How much more gradient energy `dreamt` have on borders than `reference`, 1 for no more.
 
     Of each the energy on the borders over that elsewhere; rows or columns, whichever is more.
     """
     ratios = []
     for axis, lines in ((-2, borders[0]), (-1, borders[1])):
         if lines:
-            ratios.append(_on_lines(dreamt, axis, lines) / _on_lines(reference, axis, lines))
+            ours, theirs = (
+                statistics.mean(_on_lines(picture, axis, lines) for picture in pictures)
+                for pictures in (dreamt, reference)
+            )
+            ratios.append(ours / theirs)
     return max(ratios)
 
 

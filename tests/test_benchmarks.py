@@ -81,13 +81,16 @@ def test_a_seam_is_energy_on_the_borders_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     smooth = torch.rand(1, 3, 40, 60, generator=generator)
     borders = ([16, 32], [16, 32, 48])
-    assert quality.seam(smooth, smooth, borders) == 1
+    assert quality.seam([smooth], [smooth], borders) == 1
     cut = smooth.clone()
     cut[..., 32:] += 1
-    assert quality.seam(cut, smooth, borders) > 1.5
+    assert quality.seam([cut], [smooth], borders) > 1.5
     elsewhere = smooth.clone()
     elsewhere[..., 33:] += 1
-    assert quality.seam(elsewhere, smooth, borders) < 1.01
+    assert quality.seam([elsewhere], [smooth], borders) < 1.01
+    # Of several pictures the mean, not the largest.
+    both = quality.seam([cut, smooth], [smooth, smooth], borders)
+    assert both == pytest.approx((1 + quality.seam([cut], [smooth], borders)) / 2)
     # By hand: columns 0 0 1 1 1 3 differ by 0 1 0 0 2, borders at 2.
     columns = torch.tensor([0.0, 0, 1, 1, 1, 3]).expand(1, 3, 2, 6)
     assert quality._on_lines(columns, -1, [2]) == pytest.approx(1 / (4 / 4))
@@ -182,6 +185,7 @@ def test_quality(tmp_path: Path) -> None:
         tile=64,
         octaves=1,
         steps=1,
+        copies=2,
         picture=tmp_path / "sheet.png",
     )
     rows = parsed(table)
