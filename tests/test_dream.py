@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import itertools
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -464,3 +465,44 @@ def test_a_preset_fills_in_what_is_not_given(name: str) -> None:
 def test_a_setting_that_is_given_beats_the_preset(toy: Network, photo: Tensor) -> None:
     taken = list(dream.steps(photo, toy, "third", preset="keras", steps=2, stop_above=None))
     assert len(taken) == 3 * 2
+
+
+# What is held
+
+
+@pytest.mark.parametrize("tile", ["off", 64])
+@pytest.mark.parametrize("detail", ["before", "after"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_plan_counts_the_pictures_that_are_there(
+    tile: Any, detail: str, masked: bool, toy: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of full size while a gradient is found, besides the photograph: no more than planned."""
+    size = (101, 67)
+    told: list[int] = []
+    recipe = sys.modules[dream.steps.__module__]
+    real_fitted, real_activations = recipe.fitted, Network.activations
+
+    def fitted(*given: Any, buffers: int, between: int, **more: Any) -> Any:
+        assert between > buffers
+        told.append(buffers)
+        return real_fitted(*given, buffers=buffers, between=between, **more)
+
+    held: list[float] = []
+
+    def activations(self: Network, image: Tensor, layers: Any) -> Any:
+        channels = {
+            found.untyped_storage().data_ptr(): found.shape[1]
+            for found in gc.get_objects()
+            if type(found) in (Tensor, nn.Parameter) and found.shape[-2:] == size
+        }
+        held.append(sum(channels.values()) / 3)
+        return real_activations(self, image, layers)
+
+    monkeypatch.setattr(recipe, "fitted", fitted)
+    monkeypatch.setattr(Network, "activations", activations)
+    photo = torch.rand(1, 3, *size)
+    mask = torch.ones(1, 1, *size) if masked else None
+    dreamt(photo, toy, octaves=1, tile=tile, detail=detail, mask=mask)
+    (buffers,) = told
+    of_the_caller = 1 + (1 / 3 if masked else 0)
+    assert buffers - 1 <= max(held) - of_the_caller <= buffers

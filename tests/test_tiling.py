@@ -605,10 +605,32 @@ def test_pictures_that_bands_go_over_are_planned_as_such(monkeypatch):
     for size, banded in ((300, 411), True), ((300, 410), False):
         asked.clear()
         fitted(whole(PADDED, goal), PADDED, goal, [size], memory="4G")
-        assert set(asked) == {banded}
+        assert set(asked) == {banded, False}
     asked.clear()
     fitted(whole(PADDED, goal), PADDED, goal, [(300, 411)], memory="900M", tile=96)
     assert set(asked) == {False}  # the tiles are smaller
+
+
+def test_no_smaller_tile_takes_more_than_is_planned(monkeypatch):
+    """Those at the border are smaller, and may be too small for bands."""
+    goal = obj.layer("eight").bound(PADDED)
+    size, enough = (300, 411), 200 * 411
+    bytes_for = {True: 600.0, False: 1000.0}
+    monkeypatch.setattr(tiling, "bytes_per_pixel", lambda *_, banded=False, **__: bytes_for[banded])
+    monkeypatch.setattr(tiling.bands, "ENOUGH", enough)
+    asked: list[Any] = []
+    real = planner.plan
+    monkeypatch.setattr(
+        tiling.planner,
+        "plan",
+        lambda size, need, *a, **k: asked.append(need) or real(size, need, *a, **k),
+    )
+    fitted(whole(PADDED, goal), PADDED, goal, [size], memory="4G", batch=2)
+    (need,) = asked
+    taken = [need(pixels) * pixels for pixels in range(enough - 500, 2 * enough, 97)]
+    assert taken == sorted(taken)
+    assert need(enough - 1) == 2000
+    assert need(2 * enough) == 1200
 
 
 @pytest.mark.parametrize(

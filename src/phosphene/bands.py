@@ -150,13 +150,17 @@ class Banded:
 
     def _add(self, total: Tensor, slope: Tensor, axis: int, kept: _Kept) -> None:
         """Add the gradient of what is a band's own; `slope` is that of the whole result."""
-        band, steps, shape, above = kept
-        part = torch.empty(shape, dtype=slope.dtype, memory_format=LAST).zero_()
-        _along(part, axis, self._own(band)).copy_(_along(slope, axis, band.own))
-        outputs = {} if above is None else {self._end: above}
-        found = self.front.backward({self._end: Slope(part, True)}, steps, outputs)
+        outputs = {} if kept.above is None else {self._end: kept.above}
+        slopes = {self._end: Slope(self._slope_of(kept, slope, axis), True)}
+        found = self.front.backward(slopes, kept.steps, outputs)
         if found is not None:
-            _along(total, axis, band.seen).add_(found)
+            _along(total, axis, kept.band.seen).add_(found)
+
+    def _slope_of(self, kept: _Kept, slope: Tensor, axis: int) -> Tensor:
+        """The gradient of a band's result: nothing where that is not its own."""
+        part = torch.empty(kept.shape, dtype=slope.dtype, memory_format=LAST).zero_()
+        _along(part, axis, self._own(kept.band)).copy_(_along(slope, axis, kept.band.own))
+        return part
 
     def _own(self, band: Band) -> Span:
         """A band's own positions, counted from the first that it has."""

@@ -658,8 +658,10 @@ class Program:
         if isinstance(step.operation, _PooledConvolution):
             onto = slopes.pop(step.inputs[0], None)
             found = step.operation.backward(slope, output, more, onto)
+            del onto
         else:
             found = step.operation.backward(slope, output, more)
+        del slope, output, more
         for number, part in zip(step.inputs, found, strict=True):
             before = self.steps[number - 1].operation if number else None
             if len(found) > 1 and isinstance(before, _PooledConvolution):
@@ -1046,4 +1048,4 @@ def _other(
             return getattr(args[0], target)(*args[1:], **kwargs)
         return target(*args, **kwargs)
 
-    return _Other(call, getattr(module, "pointwise", False)), inputs
+    return _Other(call, getattr(module, "pointwise", False) is True), inputs

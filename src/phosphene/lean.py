@@ -194,7 +194,8 @@ def bytes_per_pixel(
 
     Measured once, on noise of 256 px a side or what the network needs: every tensor that lives at
     the same time as others, weights and the picture aside. saving: within `lean()`. banded: of
-    pictures that are so large that a program goes over them in bands (`bands.ENOUGH`).
+    pictures that are so large that a program goes over them in bands (`bands.ENOUGH`); the noise
+    is then as long as these.
     """
     known = _KNOWN.setdefault(network, {})
     key = (objective.layers, objective.text, saving, banded, is_quick())

@@ -658,8 +658,14 @@ def fitted(
         return budget, planner.COMFORT if network.device.type == "cpu" else None
 
     def need(pixels: int) -> float:
-        """Bytes that a gradient of a picture of so many px takes, for each of them."""
-        return bytes_per_pixel(network, objective, banded=pixels >= bands.ENOUGH) * batch
+        """Bytes that a gradient of a picture of so many px takes, for each of them.
+
+        That of no smaller one takes more altogether: tiles at the border are smaller than others.
+        """
+        if pixels < bands.ENOUGH:
+            return bytes_per_pixel(network, objective) * batch
+        banded, plain = (bytes_per_pixel(network, objective, banded=b) for b in (True, False))
+        return max(banded, plain * (bands.ENOUGH - 1) / pixels) * batch
 
     @functools.cache
     def easily(size: Size) -> str | None:
@@ -750,7 +756,7 @@ def fitted(
             side = min([*known, planned(size) or max(size)]) if known else planned(size)
             try:
                 saving = size in halved or not easily(size)
-                most, reserved = held(size)
+                most, pictures = held(size)
                 # The second time weights are laid out; tiles are many already.
                 settled = done[size] >= (2 if side is None else 1)
                 with (
@@ -760,7 +766,7 @@ def fitted(
                 ):
                     found = way(side)(image, shift)
                 done[size] += 1
-                if most is not None and reserved > planner.RETAINED:
+                if most is not None and pictures > planner.RETAINED:
                     # The caller's pictures are so large that what maps left behind would add up.
                     planner.give_back()
                 return found

@@ -25,8 +25,8 @@ from phosphene.settings import checked
 from phosphene.tiling import Rolled, fitted
 
 Luma = (0.299, 0.587, 0.114)
-# Pictures of full size that a dream holds besides the photograph: while a gradient is found (that,
-# the picture, and what a mask or `detail` may ask for), and between two of them and at its end.
+# Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
+# picture, that before it, and the gradient or what is rolled), and between two and at its end.
 BUFFERS, BETWEEN = 3, 4
 
 
@@ -138,6 +138,7 @@ def _steps(
     resize = pyramid.RESAMPLERS[s.resampling]
     chain = s.octave_rounding == "chain"
     bases = deque(pyramid.bases(photo, sizes, resampling=s.resampling, chain=chain))
+    more = (s.detail == "after") + (mask is not None)  # what was lost; the mask at this size
     evaluate = fitted(
         whole(net, goal),
         net,
@@ -146,8 +147,8 @@ def _steps(
         batch=len(photo),
         tile=s.tile,
         memory=s.memory,
-        buffers=BUFFERS,
-        between=BETWEEN,
+        buffers=BUFFERS + more,
+        between=BETWEEN + more,
     )
     generator = torch.Generator().manual_seed(s.seed)
     image = before = bases[0]
