@@ -476,7 +476,7 @@ def test_a_setting_that_is_given_beats_the_preset(toy: Network, photo: Tensor) -
 def test_a_plan_counts_the_pictures_that_are_there(
     tile: Any, detail: str, masked: bool, toy: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of full size while a gradient is found, besides the photograph: no more than planned."""
+    """While a gradient is found those of full size, besides the photograph, are what is planned."""
     size = (101, 67)
     told: list[int] = []
     recipe = sys.modules[dream.steps.__module__]
