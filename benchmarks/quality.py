@@ -23,7 +23,7 @@ from phosphene.tiling import tiled as tiles_of
 # (precision, in tiles)
 WAYS = (("fp32", False), ("bf16", False), ("fp32", True), ("bf16", True))
 NETWORKS = ("dreamnet", "dreamnet-robust")
-PICTURE = report.ROOT / "docs" / "images" / "fast_and_tiled.png"
+PICTURE = report.ROOT / "docs" / "images" / "fast_and_tiled.jpg"
 MOST_BYTES = 400_000
 
 
@@ -174,7 +174,7 @@ def draw(rows: Sequence[Sequence[Tensor]], names: Sequence[str], path: Path) -> 
     width = 440
     while True:
         sheet = _sheet(rows, names, width)
-        sheet.save(path, optimize=True)
+        sheet.save(path, optimize=True, quality=88)
         if path.stat().st_size <= MOST_BYTES:
             return
         width -= 20

@@ -1,16 +1,19 @@
-"""The front of a network over a part of the picture at a time, so that a gradient takes less.
+"""The front of a network over a part of the picture at a time, for the memory's sake.
 
 A network's first maps are the largest, and of most of them the gradient needs little or nothing.
 So where less is to be kept, the front of a program goes over a large picture in bands, each with
 the px around it that it sees, and only one band's maps are there at a time. What the front makes of
 the bands is put side by side for the rest of the network; backwards, each band gives the gradient
 of its own part of that. Both are those of the whole; what lies around the bands is done twice.
+
+Where the front takes most, as in VGG16, a gradient takes less. Where the rest does, as in dreamnet
+and GoogLeNet, it takes as much, but of smaller maps, between which an allocator loses less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 from phosphene import fused, pooling
+from phosphene.context import inside
 from phosphene.fused import Program, Slope, Window
 from phosphene.pooling import LAST
 
@@ -34,14 +38,9 @@ FARTHEST = 64
 _always: ContextVar[bool] = ContextVar("always", default=False)
 
 
-@contextmanager
-def always() -> Iterator[None]:
-    """Inside, pictures of any size are cut into bands: to measure what they save of large ones."""
-    token = _always.set(True)
-    try:
-        yield
-    finally:
-        _always.reset(token)
+def always() -> AbstractContextManager[None]:
+    """Inside, pictures of any size are cut into bands: to measure what large ones take."""
+    return inside(_always, True)
 
 
 class Band(NamedTuple):

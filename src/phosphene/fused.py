@@ -15,7 +15,7 @@ import copy
 import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeGuard
@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.fx.node import map_arg
 
 from phosphene import pooling
+from phosphene.context import inside
 from phosphene.memory import relieve
 from phosphene.pooling import LAST, pooled, pooling_gradient
 
@@ -46,14 +47,9 @@ class UnfitError(Exception):
     """The graph holds something that no program can be made of; the module itself still runs."""
 
 
-@contextmanager
-def aside() -> Iterator[None]:
+def aside() -> AbstractContextManager[None]:
     """Inside, networks run as the modules they are: for what looks at single operations."""
-    token = _stepped_aside.set(True)
-    try:
-        yield
-    finally:
-        _stepped_aside.reset(token)
+    return inside(_stepped_aside, True)
 
 
 def stepped_aside() -> bool:
@@ -61,27 +57,17 @@ def stepped_aside() -> bool:
     return _stepped_aside.get()
 
 
-@contextmanager
-def thrift() -> Iterator[None]:
+def thrift() -> AbstractContextManager[None]:
     """Inside, less is kept for the gradient, which takes a little longer."""
-    token = _thrifty.set(True)
-    try:
-        yield
-    finally:
-        _thrifty.reset(token)
+    return inside(_thrifty, True)
 
 
-@contextmanager
-def quick(wanted: bool = True) -> Iterator[None]:
+def quick(wanted: bool = True) -> AbstractContextManager[None]:
     """Inside, max-pooling is Numba's if it is `wanted`, as it is otherwise of large pictures only.
 
     So that all pictures of one dream, of which only some are large, are treated alike.
     """
-    token = _quick.set(_quick.get() or wanted)
-    try:
-        yield
-    finally:
-        _quick.reset(token)
+    return inside(_quick, _quick.get() or wanted)
 
 
 def is_quick() -> bool:

@@ -11,12 +11,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from phosphene.context import inside
 from phosphene.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -98,17 +99,12 @@ class _Limit:
 _limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
 
 
-@contextmanager
-def held_to(limit: int | None, *, settled: bool = True) -> Iterator[None]:
+def held_to(limit: int | None, *, settled: bool = True) -> AbstractContextManager[None]:
     """Inside, `relieve` sees to it that this process holds about `limit` bytes, not more.
 
     settled: what runs inside has run before, and leaves nothing behind that it did not leave then.
     """
-    token = _limit.set(None if limit is None else _Limit(limit, settled))
-    try:
-        yield
-    finally:
-        _limit.reset(token)
+    return inside(_limit, None if limit is None else _Limit(limit, settled))
 
 
 @contextmanager
