@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -132,7 +133,8 @@ class Network:
     @functools.cached_property
     def layers(self) -> dict[str, Layer]:
         """Every layer that a forward pass uses, by name, in the order in which they are done."""
-        return self.layers_at((self.input_size, self.input_size))
+        with graph.LOCK:
+            return self.layers_at((self.input_size, self.input_size))
 
     def layers_at(self, size: tuple[int, int]) -> dict[str, Layer]:
         """The layers with the shapes that a picture of `size` (H, W) gives them."""
@@ -273,6 +275,12 @@ class Network:
         target = pick_device(device)
         if precision not in PRECISIONS:
             raise SettingsError(f"no precision {precision!r}{suggest(precision, PRECISIONS)}")
+        with graph.LOCK:
+            return self._prepared_for(target, precision, layers, sample)
+
+    def _prepared_for(
+        self, target: torch.device, precision: str, layers: Sequence[str], sample: Tensor | None
+    ) -> Network:
         if precision == "auto":
             precision = "fp32"
             if has_fast_bf16(target):
@@ -381,7 +389,10 @@ class Network:
 
     def _extractor(self, layers: tuple[str, ...]) -> Callable[[Tensor], dict[str, Tensor]]:
         if layers not in self._extractors:
-            self._extractors[layers] = self._cut(layers) or functools.partial(self._stop_at, layers)
+            with graph.LOCK:
+                if layers not in self._extractors:
+                    cut = self._cut(layers)
+                    self._extractors[layers] = cut or functools.partial(self._stop_at, layers)
         return self._extractors[layers]
 
     def _cut(self, layers: tuple[str, ...]) -> Callable[[Tensor], dict[str, Tensor]] | None:
@@ -472,13 +483,14 @@ class Network:
 
     @contextmanager
     def _hooked(self, layers: Sequence[str], note: Callable[[str, object], Any]) -> Iterator[None]:
-        handles = []
+        handles, thread = [], threading.get_ident()
         try:
             for name in layers:
                 module = self.module.get_submodule(name)
 
                 def hook(_m: nn.Module, _i: object, output: object, name: str = name) -> Any:
-                    return note(name, output)
+                    # Another thread may run the same module for reasons of its own.
+                    return note(name, output) if threading.get_ident() == thread else None
 
                 handles.append(module.register_forward_hook(hook))
             yield
