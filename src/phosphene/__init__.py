@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from phosphene import objectives as objectives
     from phosphene.errors import PhospheneError as PhospheneError
     from phosphene.explain.layout import page as page
-    from phosphene.explain.sheets import sheet as sheet
-    from phosphene.explain.units import unit_card as unit_card
     from phosphene.gradients import gradient as gradient
     from phosphene.image import draw_sky as draw_sky
     from phosphene.image import load_image as load_image
@@ -27,7 +25,9 @@ if TYPE_CHECKING:
     from phosphene.recipes.caricature import caricature as caricature
     from phosphene.recipes.dream import dream as dream
     from phosphene.recipes.invert import invert as invert
+    from phosphene.recipes.sheet import sheet as sheet
     from phosphene.recipes.style import style as style
+    from phosphene.recipes.unit import unit_card as unit_card
     from phosphene.recipes.visualize import visualize as visualize
     from phosphene.spec import parse as parse
     from phosphene.transforms import transform as transform
@@ -54,10 +54,10 @@ _PUBLIC = {
     "parse": "phosphene.spec",
     "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
-    "sheet": "phosphene.explain.sheets",
+    "sheet": "phosphene.recipes.sheet",
     "style": "phosphene.recipes.style",
     "transform": "phosphene.transforms",
-    "unit_card": "phosphene.explain.units",
+    "unit_card": "phosphene.recipes.unit",
     "visualize": "phosphene.recipes.visualize",
 }
 

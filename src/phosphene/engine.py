@@ -38,6 +38,21 @@ class Step:
     image: Tensor
     last: bool
 
+    @property
+    def text(self) -> str:
+        """The step in a few words; reading the score stalls an accelerator."""
+        count, _, height, width = self.image.shape
+        several = f"{count} of " if count > 1 else ""
+        return (
+            f"step {self.index + 1}/{self.steps}  {several}{width}×{height}  "
+            f"score {float(self.score.mean()):.4g}"
+        )
+
+    @property
+    def milestone(self) -> bool:
+        """Whether this ascent ends here."""
+        return self.last
+
 
 class Ascent:
     """Plain gradient ascent: `p + lr * gradient`, into a new tensor.

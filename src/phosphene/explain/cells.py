@@ -26,13 +26,17 @@ from phosphene import image as images
 from phosphene import objectives as obj
 from phosphene.errors import ImageError
 from phosphene.explain.responses import strengths
-from phosphene.explain.sheet_settings import drawing
 from phosphene.network import Layer, Network
 from phosphene.objectives import Objective
-from phosphene.recipes.visualize import LEARNING_RATES, VisualizeStep, auto_size, visualize
-from phosphene.recipes.visualize_settings import VisualizeSettings
+from phosphene.recipes.steps.visualize import (
+    LEARNING_RATES,
+    VisualizeStep,
+    ascend_objectives,
+    auto_size,
+)
+from phosphene.recipes.visualize import AscentSettings
 
-SettingsT = TypeVar("SettingsT", bound=VisualizeSettings)
+SettingsT = TypeVar("SettingsT", bound=AscentSettings)
 
 # A change in how cells come out, with the same settings, is a new number here.
 FORMAT = 1
@@ -126,7 +130,7 @@ def settled(network: Network, layer: Layer, s: SettingsT) -> SettingsT:
 def draw(
     network: Network,
     cells: Sequence[Cell],
-    settings: VisualizeSettings,
+    settings: AscentSettings,
     *,
     keep: bool = True,
 ) -> Iterator[CellStep]:
@@ -153,7 +157,7 @@ def draw(
         return
     for start in range(0, len(left), at_once):
         batch = tuple(left[start : start + at_once])
-        steps = visualize.steps(network, [cell.objective() for cell in batch], **one.model_dump())
+        steps = ascend_objectives(network, [cell.objective() for cell in batch], one)
         step: VisualizeStep | None = None
         while (step := _next(steps, first=start == 0)) is not None:
             if step.last:
@@ -175,7 +179,14 @@ def draw(
             )
 
 
-def _at_once(network: Network, s: VisualizeSettings) -> int:
+def drawing(settings: AscentSettings) -> AscentSettings:
+    """The settings by which `visualize` draws one of its pictures."""
+    given: dict[str, Any] = {n: getattr(settings, n) for n in AscentSettings.model_fields}
+    given["batch"] = 1
+    return AscentSettings(**given)
+
+
+def _at_once(network: Network, s: AscentSettings) -> int:
     side = auto_size(network.input_size) if s.size == "auto" else s.size
     area = side * side * min(s.aspect, 1 / s.aspect)
     return max(1, min(s.batch, int(MOST_PIXELS / area)))
@@ -192,7 +203,7 @@ def _next(steps: Iterator[VisualizeStep], *, first: bool) -> VisualizeStep | Non
 
 
 def _finished(
-    network: Network, batch: Sequence[Cell], step: VisualizeStep, s: VisualizeSettings
+    network: Network, batch: Sequence[Cell], step: VisualizeStep, s: AscentSettings
 ) -> dict[Cell, Drawing]:
     # As it is kept: a cell is the same whether it was drawn now or long ago.
     pictures = (step.picture() * 255).round().to(torch.uint8).float().div_(255)
@@ -204,7 +215,7 @@ def _finished(
     return finished
 
 
-def how(s: VisualizeSettings, cells: Tensor) -> str:
+def how(s: AscentSettings, cells: Tensor) -> str:
     """How drawings were made, in a few words."""
     tall, wide = images.size_of(cells)
     return f"{s.parameterization}, {wide}×{tall} px, {s.steps} steps, seed {s.seed}"
@@ -221,7 +232,7 @@ class _Shelf:
     depends: dict[str, Any]
 
 
-def _shelf(network: Network, s: VisualizeSettings) -> _Shelf:
+def _shelf(network: Network, s: AscentSettings) -> _Shelf:
     # Two networks with the same weights may still compute different things with them.
     structure = re.sub(r" at 0x[0-9a-f]+", "", repr(network.module))
     depends = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +18,9 @@ from phosphene.explain.cells import Cell, CellStep, Drawing, draw, how, settled
 from phosphene.explain.layers import about, check_channel, label_of, layer_of
 from phosphene.explain.pages import FAINT, INK, QUIET, Item, Page, Picture, Text, fitted
 from phosphene.explain.responses import strengths
-from phosphene.explain.sheet_settings import SheetSettings as SheetSettings
-from phosphene.explain.sheet_settings import parse_channels
 from phosphene.network import Layer, Network
-from phosphene.settings import checked
+from phosphene.recipes.base import Arguments
+from phosphene.recipes.sheet import SheetSettings
 
 LEAST_SHOWN = 96  # px, the longest side of a cell on the page
 MARGIN, GAP, LABEL = 24.0, 6.0, 17.0
@@ -63,6 +61,11 @@ class Sheet:
     photo: Tensor | None = field(default=None, repr=False)
     version: str = __version__
 
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What it is about, as a manifest names it: the layer, by its own name."""
+        return (self.layer,)
+
     def data(self) -> dict[str, Any]:
         """All but the pictures, as JSON can hold it."""
         cells = [
@@ -77,7 +80,7 @@ class Sheet:
             "phosphene": self.version,
             "network": self.network,
             "layer": self.layer,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json", exclude={"channels", "top"}),
             "groups": {group.name: list(group.channels) for group in self.groups},
             "cells": cells,
         }
@@ -92,6 +95,25 @@ class SheetStep(CellStep):
     def sheet(self) -> Sheet:
         """The sheet of what is drawn so far; NetworkError if that is nothing."""
         return self.frame.filled(self.drawn)
+
+    @property
+    def stored(self) -> str:
+        """What an interruption leaves."""
+        return f"{len(self.drawn)} of {self.total} cells are done and kept"
+
+    @property
+    def remarks(self) -> list[tuple[str, bool]]:
+        """What to know of the whole, each with whether it is a detail."""
+        found: list[tuple[str, bool]] = []
+        if self.found:
+            found.append((f"{self.found} of {self.total} cells were kept from before", True))
+        sheet = self.sheet()
+        dead = [str(c) for c, no in zip(sheet.channels, sheet.dead, strict=True) if no]
+        if dead:
+            more = f" and {len(dead) - 12} more" if len(dead) > 12 else ""
+            shown = ", ".join(dead[:12]) + more
+            found.append((f"dead: {shown} of {len(sheet.channels)} channels", False))
+        return found
 
 
 @dataclass(frozen=True)
@@ -131,81 +153,29 @@ class _Frame:
         )
 
 
-class _SheetVerb:
-    """`sheet(network, layer, **settings)`; `sheet.steps(…)` is the same, live."""
-
-    settings = SheetSettings
-
-    def __call__(
-        self,
-        network: Network,
-        layer: str,
-        channels: Sequence[int] | str | None = None,
-        *,
-        photo: Tensor | None = None,
-        top: int | None = None,
-        keep: bool = True,
-        **settings: Any,
-    ) -> Sheet:
-        """Draw the channels of a layer, all or some, each as `visualize` does alone.
-
-        channels: which, as numbers or as "0-63,70"; all of them by default.
-        photo, top: instead, those that a photograph `(1, 3, H, W)` excites, in three groups of
-            `top`: by their means over positions `strong` are the greatest, greatest first, `weak`
-            the least, ending with the very least, and `average` those in the middle of the order.
-            Of equal ones the lower number comes first.
-        keep: whether drawn cells are kept in the cache folder, and taken from there.
-        settings: those of `SheetSettings`, by name. A layer that sees less than half of what
-            `visualize` would draw is drawn smaller, and moved less: see `settled`.
-
-        Errors: those of `visualize`; `ObjectiveError` for channels that are not there.
-
-        >>> page(sheet(net, "mixed4c", "0-63")).save("mixed4c.png")
-        """
-        steps = self.steps(network, layer, channels, photo=photo, top=top, keep=keep, **settings)
-        return deque(steps, maxlen=1).pop().sheet()
-
-    def steps(
-        self,
-        network: Network,
-        layer: str,
-        channels: Sequence[int] | str | None = None,
-        *,
-        photo: Tensor | None = None,
-        top: int | None = None,
-        keep: bool = True,
-        **settings: Any,
-    ) -> Iterator[SheetStep]:
-        """The same as a generator of `SheetStep`; what is done when you stop is kept."""
-        chosen = checked(SheetSettings, settings)
-        found = layer_of(network, layer)
-        chosen = settled(network, found, chosen)
-        frame = _frame(network, found, channels, photo, top, chosen)
-        wanted = [Cell(found.name, channel) for channel in frame.channels]
-        for step in draw(network, wanted, chosen, keep=keep):
-            yield SheetStep(**vars(step), frame=frame)
+def sheet_steps(arguments: Arguments) -> Iterator[SheetStep]:
+    """A sheet's steps: see `phosphene.sheet`. What is done when one stops is stored."""
+    network, s = arguments.network, arguments.settings
+    found = layer_of(network, arguments.layers[0])
+    s = settled(network, found, s)
+    frame = _frame(network, found, arguments.images.get("photo"), s)
+    wanted = [Cell(found.name, channel) for channel in frame.channels]
+    return _sheet_steps(frame, draw(network, wanted, s, keep=arguments.cache))
 
 
-sheet = _SheetVerb()
+def _sheet_steps(frame: _Frame, steps: Iterator[CellStep]) -> Iterator[SheetStep]:
+    for step in steps:
+        yield SheetStep(**vars(step), frame=frame)
 
 
-def _frame(
-    network: Network,
-    layer: Layer,
-    channels: Sequence[int] | str | None,
-    photo: Tensor | None,
-    top: int | None,
-    settings: SheetSettings,
-) -> _Frame:
-    count = layer.channels or 0
+def _frame(network: Network, layer: Layer, photo: Tensor | None, settings: SheetSettings) -> _Frame:
+    count, top = layer.channels or 0, settings.top
     if (photo is None) != (top is None):
         given, missing = ("photo", "top") if top is None else ("top", "photo")
         raise SettingsError(f"{given} is given without {missing}: the two go together")
     if photo is None or top is None:
-        picked = _picked(channels, layer)
+        picked = _picked(settings.channels, layer)
         return _Frame(network, layer, (), tuple(picked), None, None, settings)
-    if channels is not None:
-        raise SettingsError("channels and top are both given: either chooses the channels")
     if not 1 <= 3 * top <= count:
         raise SettingsError(
             f"top is {top}; {layer.name} has {count} channels, so three groups of 1 to "
@@ -224,13 +194,11 @@ def _frame(
     return _Frame(network, layer, groups, chosen, answers, photo, settings)
 
 
-def _picked(channels: Sequence[int] | str | None, layer: Layer) -> list[int]:
+def _picked(channels: Sequence[int] | None, layer: Layer) -> list[int]:
     count = layer.channels or 0
     if channels is None:
         return list(range(count))
-    picked = list(
-        dict.fromkeys(parse_channels(channels) if isinstance(channels, str) else channels)
-    )
+    picked = list(dict.fromkeys(channels))
     if not picked:
         raise ObjectiveError("there are no channels in the list")
     for channel in picked:

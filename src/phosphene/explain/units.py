@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +32,9 @@ from phosphene.explain.pages import (
     fitted,
 )
 from phosphene.explain.responses import Response, Skipped, find_pictures, respond
-from phosphene.explain.unit_settings import UnitSettings as UnitSettings
 from phosphene.network import Layer, Network
-from phosphene.settings import checked
+from phosphene.recipes.base import Arguments
+from phosphene.recipes.unit import UnitSettings
 
 WIDTH, MARGIN, GAP = 920.0, 32.0, 12.0
 PLOT = 130.0  # px, the height of the curve
@@ -84,6 +83,11 @@ class Card:
     def unit(self) -> str:
         """The unit, as an objective's text has it."""
         return obj.channel(self.layer, self.channel).text
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What it is about, as a manifest names it."""
+        return (self.unit,)
 
     @property
     def most(self) -> tuple[Response, ...]:
@@ -144,59 +148,33 @@ class CardStep:
     card: Card | None = None
     network: Network | None = field(default=None, repr=False)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know now: a file that was skipped."""
+        return () if self.skipped is None else (f"skipped: {self.skipped.why}",)
 
-class _UnitCard:
-    """`unit_card(network, unit, pictures=…, **settings)`; `unit_card.steps(…)` is it, live."""
+    @property
+    def stored(self) -> str:
+        """What an interruption leaves."""
+        return "finished drawings are kept"
 
-    settings = UnitSettings
-
-    def __call__(
-        self,
-        network: Network,
-        unit: str | tuple[str, int],
-        *,
-        pictures: str | Path | Sequence[str | Path] | None = None,
-        keep: bool = True,
-        **settings: Any,
-    ) -> Card:
-        """Look at one unit from four sides.
-
-        unit: "mixed4c:42" or ("mixed4c", 42), the layer in quotes where an objective wants them;
-            of the class scores also the class, "dalmatian" or "logits:dalmatian".
-        pictures: a folder, looked through with all its folders, or files. The photographs of it
-            that excite the unit most and least are told, with the place in them that does so most,
-            and how strongly each of them does. Without it the card has the drawings alone.
-        keep: whether drawings are kept in the cache folder, and taken from there.
-        settings: those of `UnitSettings`, by name.
-
-        Errors: `UnknownLayerError` and `ObjectiveError` for a unit that is not there; `ImageError`
-        for a folder without a readable picture; those of `visualize`.
-
-        >>> page(unit_card(net, "mixed4c:42", pictures="photos")).save("card.png")
-        """
-        steps = self.steps(network, unit, pictures=pictures, keep=keep, **settings)
-        card = deque(steps, maxlen=1).pop().card
-        assert card is not None
-        return card
-
-    def steps(
-        self,
-        network: Network,
-        unit: str | tuple[str, int],
-        *,
-        pictures: str | Path | Sequence[str | Path] | None = None,
-        keep: bool = True,
-        **settings: Any,
-    ) -> Iterator[CardStep]:
-        """The same as a generator of `CardStep`; drawings that are done when you stop are kept."""
-        chosen = checked(UnitSettings, settings)
-        layer, channel = find_unit(network, unit)
-        chosen = settled(network, layer, chosen)
-        root, paths = _listed(pictures)
-        return _card(network, layer, channel, root, paths, chosen, keep)
+    @property
+    def remarks(self) -> list[tuple[str, bool]]:
+        """What to know of the whole, each with whether it is a detail."""
+        if self.card is None or not any(drawn.dead for drawn in self.card.drawn):
+            return []
+        dead = f"{self.card.unit} gave no gradient: where it is dead, nothing is drawn"
+        return [(dead, False)]
 
 
-unit_card = _UnitCard()
+def unit_steps(arguments: Arguments) -> Iterator[CardStep]:
+    """A card's steps: see `phosphene.unit_card`. Drawings that are done are stored."""
+    network, s = arguments.network, arguments.settings
+    assert arguments.unit is not None
+    layer, channel = find_unit(network, arguments.unit)
+    s = settled(network, layer, s)
+    root, paths = _listed(arguments.folders.get("pictures"))
+    return _card(network, layer, channel, root, paths, s, arguments.cache)
 
 
 def _card(

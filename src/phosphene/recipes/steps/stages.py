@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from phosphene.errors import NetworkError
 from phosphene.network import Network
 from phosphene.objectives import IMAGE
+from phosphene.recipes.base import Arguments
 
 # Cells a side: maps of at least so many are of local features.
 FINE = 16
@@ -41,6 +42,11 @@ def middle(network: Network) -> str:
     """A layer of things and their parts: neither of edges nor of the whole picture."""
     found = stages(network)
     return found[min(2, len(found) - 1)]
+
+
+def middle_layer(arguments: Arguments) -> list[str]:
+    """The layer that is taken where none is named."""
+    return [middle(arguments.network)]
 
 
 def early(network: Network, layers: Sequence[str]) -> str:
