@@ -53,6 +53,7 @@ ACCENTUATE = register(
         name="accentuate",
         settings=AccentuateSettings,
         steps=accentuate_steps,
+        step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         subject=Subject(
             "objective",
             "The unit, such as mixed4c:12 or logits:dumbbell: see phosphene layers and objectives.",

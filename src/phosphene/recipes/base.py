@@ -167,6 +167,7 @@ class Recipe:
     settings: the model; `Settings` of one's own.
     steps: `steps(arguments)` gives the steps; as "module:function" it is imported when run.
     result: what the public function returns, of the last step.
+    result_type, step_type: "module:class" of both, for editors and the reference.
     output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out.
     several: each step holds a batch, which is laid out as one picture, or one file each.
     starts: what it may begin with where there is no photo, by name; the first is the default.
@@ -197,6 +198,8 @@ class Recipe:
     positional_settings: tuple[str, ...] = ()
     shorthands: tuple[Shorthand, ...] = ()
     result: Callable[[Any], Any] = field(default=lambda step: step.picture(), repr=False)
+    result_type: str = "torch:Tensor"
+    step_type: str = "phosphene.engine:Step"
     output_name: str = "{name}"
     output_shown: str | None = None
     output_help: str = ".png, .jpg, .webp or .tif; the recipe lies inside."

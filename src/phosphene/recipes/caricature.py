@@ -40,6 +40,7 @@ CARICATURE = register(
         name="caricature",
         settings=CaricatureSettings,
         steps=caricature_steps,
+        step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         subject=Subject(
             "layers",
             "Its name: see phosphene layers. May be given several times; each gets a picture.",

@@ -115,6 +115,7 @@ DREAM = register(
         name="dream",
         settings=DreamSettings,
         steps="phosphene.recipes.steps.dream:dream_steps",
+        step_type="phosphene.recipes.steps.dream:DreamStep",
         subject=Subject(
             "objective",
             'What to dream, such as "2*mixed4b + mixed4d:42": see phosphene layers and objectives.',

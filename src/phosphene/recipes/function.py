@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BeforeValidator
 
 from phosphene.recipes.base import Arguments, Recipe
 from phosphene.settings import checked
@@ -107,17 +110,39 @@ def signature(recipe: Recipe) -> inspect.Signature:
         add(recipe.subject.name, positional, annotation, None if optional else empty)
     fields = recipe.settings.model_fields
     for name in recipe.positional_settings:
-        add(name, positional, fields[name].annotation, fields[name].default)
+        add(name, positional, type_text(fields[name].annotation), fields[name].default)
     for entry in recipe.inputs:
         if not entry.required:
-            annotation = "Paths | None" if entry.kind == "folder" else "Tensor | None"
+            annotation = (
+                "str | Path | Sequence[str | Path] | None"
+                if entry.kind == "folder"
+                else "Tensor | None"
+            )
             add(entry.argument, keyword, annotation, None)
     if recipe.caches:
         add(CACHE, keyword, "bool", True)
     for name, entry in fields.items():
         if name not in recipe.positional_settings and not of_files_alone(entry):
-            add(name, keyword, entry.annotation, entry.default)
+            add(name, keyword, type_text(entry.annotation), entry.default)
     return inspect.Signature(parameters)
+
+
+def type_text(annotation: Any) -> str:
+    """A setting's type as source, without its bounds: `Literal['auto'] | int`."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        # What is read before it is checked may be a text.
+        read = any(isinstance(part, BeforeValidator) for part in parts[1:])
+        return type_text(parts[0]) + (" | str" if read else "")
+    if origin in (Union, types.UnionType):
+        return " | ".join(dict.fromkeys(type_text(part) for part in parts))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, parts))}]"
+    if origin is tuple and len(parts) == 2 and parts[1] is ...:
+        return f"Sequence[{type_text(parts[0])}]"
+    if annotation is types.NoneType:
+        return "None"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def of_files_alone(field: Any) -> bool:

@@ -42,6 +42,7 @@ INVERT = register(
         name="invert",
         settings=InvertSettings,
         steps=invert_steps,
+        step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         subject=Subject(
             "layers",
             "Its name: see phosphene layers. May be given several times; each gets a picture.",

@@ -96,6 +96,8 @@ SHEET = register(
         name="sheet",
         settings=SheetSettings,
         steps="phosphene.explain.sheets:sheet_steps",
+        result_type="phosphene.explain.sheets:Sheet",
+        step_type="phosphene.explain.sheets:SheetStep",
         result=lambda step: step.sheet(),
         output="page",
         subject=Subject("layer", "Its name: see phosphene layers.", positional=True),

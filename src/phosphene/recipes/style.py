@@ -96,6 +96,7 @@ STYLE = register(
         name="style",
         settings=StyleSettings,
         steps=style_steps,
+        step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         inputs=(
             ImageInput(
                 "photo",

@@ -91,6 +91,7 @@ VISUALIZE = register(
         name="visualize",
         settings=VisualizeSettings,
         steps="phosphene.recipes.steps.visualize:visualize_steps",
+        step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         subject=Subject(
             "objectives",
             'What to draw, such as mixed4c:12, logits:dumbbell or "mixed4c:12 + mixed4d:3": see '
