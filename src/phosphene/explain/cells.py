@@ -21,9 +21,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from phosphene import __version__, zoo
+from phosphene import __version__
 from phosphene import image as images
 from phosphene import objectives as obj
+from phosphene.cache import cache_folder
 from phosphene.errors import ImageError
 from phosphene.explain.responses import strengths
 from phosphene.explain.sheet_settings import drawing
@@ -132,7 +133,7 @@ def draw(
 ) -> Iterator[CellStep]:
     """Draw cells, `settings.batch` at a time, and yield each step; the last one has them all.
 
-    keep: whether finished cells are kept in, and taken from, `zoo.cache_folder()`.
+    keep: whether finished cells are kept in, and taken from, `cache_folder()`.
     """
     one = drawing(settings)
     shelf = _shelf(network, one) if keep else None
@@ -234,7 +235,7 @@ def _shelf(network: Network, s: VisualizeSettings) -> _Shelf:
         "settings": s.model_dump(mode="json", exclude={"device", "batch"}),
     }
     name = re.sub(r"[^\w.-]+", "_", network.name)[:40]
-    folder = zoo.cache_folder() / "cells" / f"{name}-{network.fingerprint[:12]}"
+    folder = cache_folder() / "cells" / f"{name}-{network.fingerprint[:12]}"
     with suppress(OSError):
         for stray in folder.glob("*/.phosphene-*.tmp"):
             if time.time() - stray.stat().st_mtime > LEFT_BEHIND:
