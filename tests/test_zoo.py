@@ -309,7 +309,7 @@ def test_a_file_is_named_without_its_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "choices"),
     [
         ("dreamnett", "the closest are dreamnet"),
         ("GoogLeNet", "the closest are googlenet"),
@@ -329,9 +329,9 @@ def test_a_file_is_named_without_its_folder() -> None:
         ("a:b:c", "torchvision:NAME"),
     ],
 )
-def test_unknown_names_get_the_choices(name: str, told: str) -> None:
+def test_unknown_names_get_the_choices(name: str, choices: str) -> None:
     message = raised(NetworkError, name)
-    assert any(part in message for part in told.split("|")), message
+    assert any(part in message for part in choices.split("|")), message
 
 
 def test_weights_are_said_once() -> None:
@@ -581,7 +581,7 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
     assert "neither http(s) nor a file" in raised(WeightsError, "googlenet")
 
 
-def test_a_damaged_file_in_the_cache_is_replaced_or_told(published: tuple[Site, Path]) -> None:
+def test_a_damaged_file_in_the_cache_is_replaced_or_named(published: tuple[Site, Path]) -> None:
     _, file = published
     cached(file).parent.mkdir(parents=True)
     cached(file).write_bytes(b"not weights")
@@ -631,7 +631,7 @@ def test_processes_at_once_do_not_disturb_each_other(published: tuple[Site, Path
     assert target.read_bytes() == file.read_bytes()
 
 
-def test_weights_that_do_not_fit_are_told(
+def test_weights_that_do_not_fit_are_named(
     published: tuple[Site, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, file = published
@@ -806,9 +806,9 @@ def test_code_in_the_current_folder(own: str) -> None:
 
 @pytest.mark.parametrize("name", ["module", "ready"])
 def test_a_bare_module_gets_values_as_they_are_and_says_so(own: str, name: str) -> None:
-    with pytest.warns(UserWarning, match="states no preprocessing") as told:
+    with pytest.warns(UserWarning, match="states no preprocessing") as caught:
         network = load_network(f"{own}:{name}")
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     image = torch.rand(1, 3, 8, 8)
     assert torch.equal(network.preprocess(image), image)
     if name == "ready":  # the module in the file stays trainable
@@ -817,7 +817,7 @@ def test_a_bare_module_gets_values_as_they_are_and_says_so(own: str, name: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("own_networks:moduel", "the closest are module"),
         ("own_networks:number", "not a network or a function"),
@@ -829,8 +829,8 @@ def test_a_bare_module_gets_values_as_they_are_and_says_so(own: str, name: str) 
         ("own_raising:build", "importing own_raising failed: RuntimeError: on import"),
     ],
 )
-def test_code_that_gives_no_network(own: str, name: str, told: str) -> None:
-    assert told in raised(NetworkError, name)
+def test_code_that_gives_no_network(own: str, name: str, expected: str) -> None:
+    assert expected in raised(NetworkError, name)
 
 
 def test_weights_of_a_file_for_code_of_ones_own(own: str, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -38,7 +38,7 @@ HOW = Group("How", sort_key=2)
 
 Data = Annotated[Path | None, Parameter(group=OUT)]
 Keep = Annotated[bool, Parameter(group=OUT)]
-StepT = TypeVar("StepT")
+StepT = TypeVar("StepT", "SheetStep", "CardStep")
 
 
 def _output(default: str) -> Parameter:
@@ -114,8 +114,8 @@ def sheet(
             return _interrupted(step, keep)
         assert step is not None
         result = step.sheet()
-        if step.found:
-            voice.detail(f"{step.found} of {step.total} cells were kept from before")
+        if step.cached:
+            voice.detail(f"{step.cached} of {step.total} cells were kept from before")
         dead = [c for c, is_dead in zip(result.channels, result.dead, strict=True) if is_dead]
         if dead:
             voice.note(f"dead: {_listed(dead)} of {len(result.channels)} channels")
@@ -185,7 +185,7 @@ def unit(
         assert step is not None
         assert step.card is not None
         assert step.network is not None
-        if any(drawn.dead for drawn in step.card.drawn):
+        if any(one.dead for one in step.card.visualizations):
             voice.note(f"{step.card.unit} gave no gradient: where it is dead, nothing is drawn")
         recipe = recipe_of(
             "unit",
@@ -259,7 +259,7 @@ def _interrupted(step: CellStep | None, keep: bool) -> int:
         complain("interrupted, nothing was written")
     else:
         complain(
-            f"interrupted: {len(step.drawn)} of {step.total} cells are done and kept; the same "
+            f"interrupted: {len(step.rendered)} of {step.total} cells are done and kept; the same "
             "command goes on from there"
         )
     return INTERRUPTED
@@ -275,12 +275,12 @@ def _listed(numbers: list[int]) -> str:
 
 def drawn_sheet(steps: Iterable[SheetStep], voice: Voice) -> tuple[SheetStep | None, bool]:
     """The last of a sheet's steps, told of as they pass, and whether they were not interrupted."""
-    return _taken(_watched(steps, voice, _cells_told))
+    return _taken(_watched(steps, voice))
 
 
 def drawn_card(steps: Iterable[CardStep], voice: Voice) -> tuple[CardStep | None, bool]:
     """The last of a card's steps, told of as they pass, and whether they were not interrupted."""
-    return _taken(_watched(_saying(steps, voice), voice, _card_told))
+    return _taken(_watched(_saying(steps, voice), voice))
 
 
 def _taken(steps: Iterable[StepT]) -> tuple[StepT | None, bool]:
@@ -294,19 +294,6 @@ def _taken(steps: Iterable[StepT]) -> tuple[StepT | None, bool]:
     return step, True
 
 
-def _cells_told(step: CellStep) -> tuple[str, float, bool]:
-    """What is said of a step; how much is done; whether it is worth a line by itself."""
-    told = f"{len(step.drawn)}/{step.total} cells"
-    if not step.last:
-        told += f"  step {step.index + 1}/{step.steps} of {len(step.batch)} at once"
-    return told, step.share, step.index + 1 >= step.steps
-
-
-def _card_told(step: CardStep) -> tuple[str, float, bool]:
-    doing = {"look": "looking at pictures", "draw": "drawing"}[step.doing]
-    return (doing if step.card is None else "drawn"), step.share, step.card is not None
-
-
 def _saying(steps: Iterable[CardStep], voice: Voice) -> Iterator[CardStep]:
     for step in steps:
         if step.skipped is not None:
@@ -314,26 +301,21 @@ def _saying(steps: Iterable[CardStep], voice: Voice) -> Iterator[CardStep]:
         yield step
 
 
-def _watched(
-    steps: Iterable[StepT], voice: Voice, telling: Callable[[StepT], tuple[str, float, bool]]
-) -> Iterator[StepT]:
+def _watched(steps: Iterable[StepT], voice: Voice) -> Iterator[StepT]:
     """The same steps, told of as they pass: live on a terminal, else a line now and then."""
     begun = time.monotonic()
     if voice.quiet:
         yield from steps
     elif not voice.console.is_terminal or voice.console.is_dumb_terminal:
         for step in steps:
-            told, _, whole = telling(step)
-            if whole:
-                voice.note(f"{told}  {time.monotonic() - begun:.1f} s")
+            if step.milestone:
+                voice.note(f"{step.text}  {time.monotonic() - begun:.1f} s")
             yield step
     else:
-        yield from _live(steps, voice, telling)
+        yield from _live(steps, voice)
 
 
-def _live(
-    steps: Iterable[StepT], voice: Voice, telling: Callable[[StepT], tuple[str, float, bool]]
-) -> Iterator[StepT]:
+def _live(steps: Iterable[StepT], voice: Voice) -> Iterator[StepT]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
@@ -342,7 +324,7 @@ def _live(
         task = progress.add_task("looking at the network …", total=None)
         shown, first, told = 0.0, None, ""
         for step in steps:
-            told, share, _ = telling(step)
+            told, share = step.text, step.share
             now = time.monotonic()
             # What was there already took no time: the rest is judged by what came after it.
             first = first or (now, share)

@@ -173,7 +173,7 @@ class _PageAgain:
         if file.suffix.lower() != ".svg":
             return found
         there = file.read_text("utf-8", "replace")
-        unchanged, most, mean = layout.svg_apart(layout.svg(shown), there)
+        unchanged, most, mean = layout.compare_svg(layout.svg(shown), there)
         return replace(found, unchanged=unchanged, most=most, mean=mean)
 
 

@@ -148,7 +148,7 @@ _BUNDLED = {
     "dreamnet": "a small GoogLeNet, trained to be dreamt with",
     "dreamnet-robust": "dreamnet, trained on perturbed pictures: calmer and larger shapes",
 }
-# name -> what it is; its weights' file and their MiB, told without importing torchvision.
+# name -> what it is; its weights' file and its MiB, stated so that nothing imports torchvision.
 _TORCHVISION = {
     "googlenet": (
         "GoogLeNet, the network of the dreams of 2015", "googlenet-1378be20.pth", 49.731
