@@ -158,15 +158,15 @@ def test_a_sheet_of_all_names_no_channels(say: Say) -> None:
     assert same(say(*REPLAY, "a.png"), "a.png")
 
 
-def test_what_is_kept_proves_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_cached_proves_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     assert say(*SHEET, "-o", "a.png").code == 0
 
-    def taken(*_: object) -> None:
-        raise AssertionError("a replay looked for a kept cell")
+    def load(*_: object) -> None:
+        raise AssertionError("a replay looked for a cached cell")
 
     before = {path: path.read_bytes() for path in Path("cache").rglob("*.png")}
     assert len(before) == 3
-    monkeypatch.setattr(cells, "_taken", taken)
+    monkeypatch.setattr(cells._CellCache, "load", load)
     assert same(say(*REPLAY, "a.png"), "a.png")
     assert {path: path.read_bytes() for path in Path("cache").rglob("*.png")} == before
 

@@ -17,15 +17,15 @@ from phosphene.zoo import schemes
 from phosphene.zoo.schemes import FILE_SYNTAX, RANDOM
 
 
-def load(name: str, weights: str | None) -> Network:
+def load(path_text: str, architecture: str, weights: str | None) -> Network:
     """`file:PATH@NETWORK`: that network, with the weights of the file.
 
     Preprocessing is the network's own, and the names of its classes if there are as many.
     """
+    name = f"file:{path_text}" + (f"@{architecture}" if architecture else "")
     if weights is not None:
         raise NetworkError(f"{name} is weights already, weights={weights!r} is too much")
-    path_text, at, architecture = name.removeprefix("file:").rpartition("@")
-    if not (path_text and at and architecture):
+    if not (path_text and architecture):
         raise NetworkError(
             f"{name} does not say which network the weights are for: write {FILE_SYNTAX}"
         )

@@ -270,12 +270,18 @@ def _load_timm(name: str, weights: str | None, classes: int | None) -> Network:
 def _load_file(name: str, weights: str | None, _: int | None) -> Network:
     from phosphene.zoo import files
 
-    return files.load(name, weights)
+    return files.load(*_file_parts(name), weights)
+
+
+def _file_parts(name: str) -> tuple[str, str]:
+    """Path and network of `file:PATH@NETWORK`; the last @ parts them, and "" is what lacks."""
+    path, at, network = name.removeprefix("file:").rpartition("@")
+    return (path, network) if at else (network, "")
 
 
 def _file_label(name: str) -> str:
-    path, at, architecture = name.removeprefix("file:").rpartition("@")
-    return f"file:{Path(path).name}{at}{architecture}"
+    path, network = _file_parts(name)
+    return f"file:{Path(path).name}{'@' if network else ''}{network}"
 
 
 def _load_code(name: str, weights: str | None, _: int | None) -> Network:
@@ -316,7 +322,7 @@ SCHEMES = (
         prefix="file",
         form="file:PATH@NETWORK",
         label=_file_label,
-        runs_code=lambda name: names_code(name.rpartition("@")[2]),
+        runs_code=lambda name: names_code(_file_parts(name)[1]),
     ),
     # Whatever else has a colon: it is code, or an error.
     Scheme(
