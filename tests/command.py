@@ -24,7 +24,7 @@ _CONTEXT.set_forkserver_preload(
     [
         "phosphene.cli.replaying",
         "phosphene.manifest",
-        "phosphene.zoo",
+        "phosphene.zoo.bundled",
         "rich.progress",
         "lark",
         "torch.fx.experimental.symbolic_shapes",

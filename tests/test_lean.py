@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from phosphene import fused, pooling
 from phosphene import objectives as obj
-from phosphene.dreamnet import DreamNet
 from phosphene.evaluation import whole
 from phosphene.lean import bytes_per_pixel, lean, most_held
 from phosphene.network import Network
+from phosphene.zoo.dreamnet import DreamNet
 
 
 def seeded(module: nn.Module) -> Network:

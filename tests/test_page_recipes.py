@@ -31,7 +31,7 @@ from phosphene import spec
 from phosphene.cli import main
 from phosphene.errors import RecipeError
 from phosphene.explain import cells, layout, pages, sheets
-from phosphene.explain.cells import Cell, draw
+from phosphene.explain.cells import Cell, render_cells
 from phosphene.explain.sheet_settings import SheetSettings
 from phosphene.explain.sheets import sheet
 from phosphene.explain.units import find_unit, unit_card
@@ -146,7 +146,7 @@ def test_what_is_auto_is_written_as_it_was_settled(say: Say) -> None:
     words = ("--channels", 0, "--steps", 2, "-o", "a.png")
     assert say("sheet", "small_field:net", "a", *words).code == 0
     settings = Manifest.read("a.png").settings
-    assert (settings["size"], settings["transforms"]) == (cells.LEAST, "gentle")
+    assert (settings["size"], settings["transforms"]) == (cells.LEAST_SIDE, "gentle")
     assert settings["learning_rate"] == 0.1
     assert same(say("replay", "--network", "small_field:net", "a.png"), "a.png")
 
@@ -158,15 +158,15 @@ def test_a_sheet_of_all_names_no_channels(say: Say) -> None:
     assert same(say(*REPLAY, "a.png"), "a.png")
 
 
-def test_what_is_kept_proves_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_cached_proves_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     assert say(*SHEET, "-o", "a.png").code == 0
 
-    def taken(*_: object) -> None:
-        raise AssertionError("a replay looked for a kept cell")
+    def load(*_: object) -> None:
+        raise AssertionError("a replay looked for a cached cell")
 
     before = {path: path.read_bytes() for path in Path("cache").rglob("*.png")}
     assert len(before) == 3
-    monkeypatch.setattr(cells, "_taken", taken)
+    monkeypatch.setattr(cells._CellCache, "load", load)
     assert same(say(*REPLAY, "a.png"), "a.png")
     assert {path: path.read_bytes() for path in Path("cache").rglob("*.png")} == before
 
@@ -176,12 +176,14 @@ def test_the_recipe_says_what_drew_it_kept_or_not(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Network, "_agrees", lambda *_: True)
     some = [Cell("second", 0), Cell("second", 1)]
     chosen = checked(SheetSettings, TINY | {"precision": "auto"})
-    assert [s.network.precision for s in draw(toy_network.net(), some, chosen)] == ["bf16"] * 3
+    assert [s.network.precision for s in render_cells(toy_network.net(), some, chosen)] == [
+        "bf16"
+    ] * 3
     # A second look asks nobody, and says what drew it and not what would.
     monkeypatch.setattr(network_module, "has_fast_bf16", lambda device: False)
     monkeypatch.setattr(Network, "_agrees", lambda *_: 1 / 0)
-    (step,) = draw(toy_network.net(), some, chosen)
-    assert (step.found, step.network.precision, step.network.device.type) == (2, "bf16", "cpu")
+    (step,) = render_cells(toy_network.net(), some, chosen)
+    assert (step.cached, step.network.precision, step.network.device.type) == (2, "bf16", "cpu")
 
 
 def test_a_recipe_is_no_more_than_it_was(say: Say) -> None:
@@ -431,7 +433,7 @@ def test_an_svg_holds_its_recipe_and_an_edited_one_is_told(say: Say) -> None:
 def test_pictures_of_an_svg_are_compared_as_pixels() -> None:
     drawn = sheet(toy_network.net(), "first", [2, 3], **TINY)
     text = layout.svg(drawn, '{"any": "recipe"}')
-    assert layout.svg_apart(layout.svg(drawn), text) == (True, 0, 0.0)
+    assert layout.compare_svg(layout.svg(drawn), text) == (True, 0, 0.0)
     found = re.findall(r"data:image/png;base64,([^\"]*)", text)
     assert len(found) == 2
 
@@ -442,13 +444,13 @@ def test_pictures_of_an_svg_are_compared_as_pixels() -> None:
 
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(found[1]))))
     assert stored(pixels) != text
-    assert layout.svg_apart(text, stored(pixels)) == (True, 0, 0.0)
+    assert layout.compare_svg(text, stored(pixels)) == (True, 0, 0.0)
     pixels[3, 4, 1] = (int(pixels[3, 4, 1]) + 7) if pixels[3, 4, 1] < 200 else 0
     before = np.array(Image.open(io.BytesIO(base64.b64decode(found[1])))).astype(int)
     most = int(abs(pixels.astype(int) - before).max())
     expected = (False, most, pytest.approx(most / (2 * pixels.size)))
-    assert layout.svg_apart(text, stored(pixels)) == expected
-    assert layout.svg_apart(text, stored(pixels[1:])) == (False, None, None)
+    assert layout.compare_svg(text, stored(pixels)) == expected
+    assert layout.compare_svg(text, stored(pixels[1:])) == (False, None, None)
 
 
 def test_the_recipe_is_refused_where_it_cannot_be_written(say: Say) -> None:
@@ -494,13 +496,13 @@ def test_a_page_too_large_for_pixels(say: Say, monkeypatch: pytest.MonkeyPatch) 
 
 def test_ctrl_c_writes_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     assert say(*SHEET, "-o", "a.png").code == 0
-    plain = sheets.draw
+    plain = sheets.render_cells
 
     def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
         yield next(iter(plain(*args, **kwargs)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sheets, "draw", interrupted)
+    monkeypatch.setattr(sheets, "render_cells", interrupted)
     done = say(*REPLAY, "a.png", "-o", "b.png")
     assert (done.code, done.out) == (130, ""), done
     assert done.err.endswith("phosphene: interrupted, nothing was written\n")

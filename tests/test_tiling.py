@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from phosphene import fused, lean, tiling
 from phosphene import memory as planner
 from phosphene import objectives as obj
-from phosphene.dreamnet import DreamNet
 from phosphene.errors import InputTooSmallError, NetworkError, SettingsError
 from phosphene.evaluation import whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.tiling import InexactError, blended, cut_of, fitted, tiled
+from phosphene.zoo.dreamnet import DreamNet
 
 
 def seeded(module: nn.Module, precision: str = "fp64", **settings) -> Network:

@@ -113,3 +113,13 @@ def suggest(name: str, choices: Iterable[str], *, most: int = 5) -> str:
     shown = ", ".join(choices[:most])
     more = f" and {len(choices) - most} more" if len(choices) > most else ""
     return f"; there are {shown}{more}"
+
+
+def one_line(error: object, most: int = 200) -> str:
+    """What another library says of an error, in one line of at most so many letters.
+
+    >>> one_line(ValueError("no such\nthing"))
+    'no such thing'
+    """
+    line = " ".join(str(error).split())
+    return line if len(line) <= most else line[: most - 3] + "…"

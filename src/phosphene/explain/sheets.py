@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,19 +10,13 @@ import torch
 from torch import Tensor
 
 from phosphene import __version__
-from phosphene import image as images
 from phosphene.errors import NetworkError, ObjectiveError, SettingsError
-from phosphene.explain import pages
-from phosphene.explain.cells import Cell, CellStep, Drawing, draw, how, settled
-from phosphene.explain.layers import about, check_channel, label_of, layer_of
-from phosphene.explain.pages import FAINT, INK, QUIET, Item, Page, Picture, Text, fitted
-from phosphene.explain.responses import strengths
+from phosphene.explain.cells import Cell, CellStep, RenderedCell, render_cells, resolve_settings
+from phosphene.explain.layers import check_channel, describe_layer, label_of, layer_of
+from phosphene.explain.responses import mean_responses
 from phosphene.network import Layer, Network
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.sheet import SheetSettings
-
-LEAST_SHOWN = 96  # px, the longest side of a cell on the page
-MARGIN, GAP, LABEL = 24.0, 6.0, 17.0
 
 
 @dataclass(frozen=True)
@@ -90,23 +83,23 @@ class Sheet:
 class SheetStep(CellStep):
     """A step on the way to a sheet: see `CellStep`."""
 
-    frame: _Frame = field(repr=False)
+    selection: _Selection = field(repr=False)
 
     def sheet(self) -> Sheet:
-        """The sheet of what is drawn so far; NetworkError if that is nothing."""
-        return self.frame.filled(self.drawn)
+        """The sheet of what is rendered so far; NetworkError if that is nothing."""
+        return self.selection.sheet(self.rendered)
 
     @property
     def stored(self) -> str:
         """What an interruption leaves."""
-        return f"{len(self.drawn)} of {self.total} cells are done and kept"
+        return f"{len(self.rendered)} of {self.total} cells are done and kept"
 
     @property
     def remarks(self) -> list[tuple[str, bool]]:
         """What to know of the whole, each with whether it is a detail."""
         found: list[tuple[str, bool]] = []
-        if self.found:
-            found.append((f"{self.found} of {self.total} cells were kept from before", True))
+        if self.cached:
+            found.append((f"{self.cached} of {self.total} cells were kept from before", True))
         sheet = self.sheet()
         dead = [str(c) for c, no in zip(sheet.channels, sheet.dead, strict=True) if no]
         if dead:
@@ -117,8 +110,8 @@ class SheetStep(CellStep):
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A sheet before its cells are drawn."""
+class _Selection:
+    """The channels that a sheet is to show: a sheet before its cells are rendered."""
 
     network: Network
     layer: Layer
@@ -128,11 +121,11 @@ class _Frame:
     photo: Tensor | None
     settings: SheetSettings
 
-    def filled(self, drawn: Mapping[Cell, Drawing]) -> Sheet:
-        there = [c for c in self.channels if Cell(self.layer.name, c) in drawn]
+    def sheet(self, rendered: Mapping[Cell, RenderedCell]) -> Sheet:
+        there = [c for c in self.channels if Cell(self.layer.name, c) in rendered]
         if not there:
             raise NetworkError(f"no cell of {self.layer.name} is drawn yet")
-        found = [drawn[Cell(self.layer.name, c)] for c in there]
+        cells = [rendered[Cell(self.layer.name, c)] for c in there]
         groups = [
             Group(group.name, tuple(c for c in group.channels if c in there))
             for group in self.groups
@@ -140,12 +133,12 @@ class _Frame:
         return Sheet(
             self.network.name,
             self.layer.name,
-            about(self.layer),
+            describe_layer(self.layer),
             tuple(there),
             tuple(label_of(self.network, self.layer, c) for c in there),
-            torch.stack([cell.image for cell in found]),
-            tuple(cell.dead for cell in found),
-            tuple(cell.response for cell in found),
+            torch.stack([cell.image for cell in cells]),
+            tuple(cell.dead for cell in cells),
+            tuple(cell.response for cell in cells),
             self.settings,
             tuple(group for group in groups if group.channels),
             () if self.strengths is None else tuple(self.strengths[list(there)].tolist()),
@@ -155,34 +148,33 @@ class _Frame:
 
 def sheet_steps(arguments: Arguments) -> Iterator[SheetStep]:
     """A sheet's steps: see `phosphene.sheet`. What is done when one stops is stored."""
-    network, s = arguments.network, arguments.settings
-    found = layer_of(network, arguments.layers[0])
-    s = settled(network, found, s)
-    frame = _frame(network, found, arguments.images.get("photo"), s)
-    wanted = [Cell(found.name, channel) for channel in frame.channels]
-    return _sheet_steps(frame, draw(network, wanted, s, keep=arguments.cache))
+    network = arguments.network
+    layer = layer_of(network, arguments.layers[0])
+    settings = resolve_settings(network, layer, arguments.settings)
+    selection = _select(network, layer, arguments.images.get("photo"), settings)
+    wanted = [Cell(layer.name, channel) for channel in selection.channels]
+    steps = render_cells(network, wanted, settings, use_cache=arguments.cache)
+    return (SheetStep(**vars(step), selection=selection) for step in steps)
 
 
-def _sheet_steps(frame: _Frame, steps: Iterator[CellStep]) -> Iterator[SheetStep]:
-    for step in steps:
-        yield SheetStep(**vars(step), frame=frame)
-
-
-def _frame(network: Network, layer: Layer, photo: Tensor | None, settings: SheetSettings) -> _Frame:
+def _select(
+    network: Network, layer: Layer, photo: Tensor | None, settings: SheetSettings
+) -> _Selection:
     count, top = layer.channels or 0, settings.top
     if (photo is None) != (top is None):
         given, missing = ("photo", "top") if top is None else ("top", "photo")
         raise SettingsError(f"{given} is given without {missing}: the two go together")
     if photo is None or top is None:
-        picked = _picked(settings.channels, layer)
-        return _Frame(network, layer, (), tuple(picked), None, None, settings)
+        channels = _checked_channels(settings.channels, layer)
+        return _Selection(network, layer, (), tuple(channels), None, None, settings)
     if not 1 <= 3 * top <= count:
         raise SettingsError(
             f"top is {top}; {layer.name} has {count} channels, so three groups of 1 to "
             f"{count // 3} were expected"
         )
+
     net = network.prepared(settings.device, "fp32")
-    answers = strengths(net, layer.name, photo, settings.picture_size)
+    answers = mean_responses(net, layer.name, photo, settings.picture_size)
     order = answers.argsort(descending=True, stable=True).tolist()
     middle = (count - top) // 2
     groups = (
@@ -191,10 +183,10 @@ def _frame(network: Network, layer: Layer, photo: Tensor | None, settings: Sheet
         Group("weak", tuple(order[-top:])),
     )
     chosen = tuple(channel for group in groups for channel in group.channels)
-    return _Frame(network, layer, groups, chosen, answers, photo, settings)
+    return _Selection(network, layer, groups, chosen, answers, photo, settings)
 
 
-def _picked(channels: Sequence[int] | None, layer: Layer) -> list[int]:
+def _checked_channels(channels: Sequence[int] | None, layer: Layer) -> list[int]:
     count = layer.channels or 0
     if channels is None:
         return list(range(count))
@@ -204,82 +196,3 @@ def _picked(channels: Sequence[int] | None, layer: Layer) -> list[int]:
     for channel in picked:
         check_channel(layer, channel)
     return picked
-
-
-# The page -----------------------------------------------------------------------------------------
-
-
-def sheet_page(sheet: Sheet) -> Page:
-    """A sheet laid out: a heading, the photograph if there is one, and the cells in rows."""
-    s = sheet.settings
-    tall, wide = images.size_of(pages.trimmed(sheet.cells))
-    longest = max(tall, wide)
-    scale = (max(LEAST_SHOWN, longest) if s.cell == "auto" else s.cell) / longest
-    height, width = round(tall * scale), round(wide * scale)
-    groups = sheet.groups or (Group("", sheet.channels),)
-    columns = min(_columns(sheet, width / height), max(len(g.channels) for g in groups))
-    step = width + GAP
-    breadth = max(columns * step - GAP, 420.0)
-    items: list[Item] = []
-    y = MARGIN + 16
-    items.append(Text(MARGIN, y, fitted(f"{sheet.network} · {sheet.layer}", breadth, 20), 20))
-    y += 18
-    items.append(Text(MARGIN, y, fitted(sheet.about, breadth), 11, QUIET))
-    y += 14
-    if sheet.photo is not None:
-        _, _, w, h = pages.contained(sheet.photo, min(breadth, 3 * width), 2 * height)
-        small = images.resize(sheet.photo.float(), (round(h), round(w))).clamp(0, 1)
-        items.append(Picture(MARGIN, y, round(w), round(h), small[0]))
-        y += round(h) + GAP
-    place = {channel: i for i, channel in enumerate(sheet.channels)}
-    for group in groups:
-        if group.name:
-            y += 22
-            items.append(Text(MARGIN, y, group.name, 14))
-            y += 8
-        for i, channel in enumerate(group.channels):
-            x, top = MARGIN + i % columns * step, y + i // columns * (height + LABEL + GAP)
-            items += _cell(sheet, place[channel], x, top, width, height)
-        y += -(-len(group.channels) // columns) * (height + LABEL + GAP)
-    y += 12
-    items.append(Text(MARGIN, y, fitted(_foot(sheet), breadth), 11, QUIET))
-    title = f"{sheet.network} {sheet.layer}"
-    return Page(breadth + 2 * MARGIN, y + MARGIN - 6, tuple(items), title)
-
-
-def _columns(sheet: Sheet, aspect: float) -> int:
-    if sheet.settings.columns != "auto":
-        return sheet.settings.columns
-    if sheet.groups:
-        return 16
-    count = len(sheet.channels)
-    return count if count <= 8 else max(8, min(40, math.ceil(math.sqrt(count / aspect))))
-
-
-def _cell(sheet: Sheet, i: int, x: float, y: float, width: float, height: float) -> list[Item]:
-    foot = y + height + 12
-    items: list[Item]
-    if sheet.dead[i]:
-        items = [
-            pages.rectangle(x, y, width, height, fill=FAINT),
-            Text(x + width / 2, y + height / 2 + 4, "dead", 11, QUIET, "middle"),
-        ]
-    else:
-        items = [Picture(x, y, width, height, pages.trimmed(sheet.cells[i]))]
-    space = width
-    if sheet.strengths:
-        told = f"{sheet.strengths[i]:.3g}"
-        items.append(Text(x + width, foot, told, 11, QUIET, "end"))
-        space -= pages.width_of(told) + 6
-    items.append(Text(x, foot, fitted(sheet.labels[i], space), 11, INK))
-    return items
-
-
-def _foot(sheet: Sheet) -> str:
-    told = f"phosphene {sheet.version} · {how(sheet.settings, sheet.cells)}"
-    dead = sum(sheet.dead)
-    if dead:
-        told += f" · {dead} of {len(sheet.dead)} dead"
-    if sheet.groups:
-        told += " · numbers at the right: mean over positions, shown the photograph"
-    return told

@@ -113,7 +113,7 @@ def compare_page(
     if file.suffix.lower() != ".svg":
         return found
     there = file.read_text("utf-8", "replace")
-    unchanged, most, mean = layout.svg_apart(layout.svg(page), there)
+    unchanged, most, mean = layout.compare_svg(layout.svg(page), there)
     return replace(found, unchanged=unchanged, most=most, mean=mean)
 
 
