@@ -29,7 +29,7 @@ from phosphene import image as images
 from phosphene import load_network
 from phosphene.network import Network
 from phosphene.recipes.visualize import visualize
-from phosphene.recipes.visualize_settings import VisualizeSettings
+from phosphene.recipes.visualize import VisualizeSettings
 
 FOLDER = report.ROOT / "runs" / "recognise"
 # Who draws -> who judges.

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from benchmarks import report
 from phosphene import load_network, transforms
-from phosphene.explain.sheets import sheet
+from phosphene.recipes.sheet import sheet
 from phosphene.memory import keep_freed
 from phosphene.network import Network
 from phosphene.recipes.visualize import visualize

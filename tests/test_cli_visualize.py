@@ -13,10 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from phosphene import manifest as m
-from phosphene.cli import main, progress
-from phosphene.cli.visualizing import file_name, picture_names
+from phosphene import image as images
+from phosphene.cli import main
+from phosphene.errors import RecipeError
+from phosphene.jobs.outputs import file_name, picture_names
+from phosphene.jobs.replay import find_network
 from phosphene.manifest import Manifest
+from phosphene.recipes.base import recipe_named
 from phosphene.recipes.caricature import caricature
 from phosphene.recipes.visualize import VisualizeSettings, visualize
 from phosphene.recipes.visualize_grid import GAP, grid
@@ -82,16 +85,13 @@ def test_each_verb_writes_what_its_recipe_says(verb: str, say: Any) -> None:
     assert f"step 3/3  24×{24 if verb == 'visualize' else 18}  score" in done.err
     assert "octave" not in done.err
     manifest = Manifest.read(name)
-    model = m.RECIPES[verb].settings
+    model = recipe_named(verb).settings
     assert manifest.recipe == verb
     assert manifest.settings == model(**TINY, seed=2).model_dump(mode="json")  # pyright: ignore[reportCallIssue]
     assert manifest.machine.precision == "fp32"
     wants_photo = [word.removesuffix(".png") for word in VERBS[verb] if word.endswith(".png")]
     assert sorted(manifest.inputs) == sorted(wants_photo)
-    assert ("start", manifest.start) == (
-        "start",
-        "photo" if verb in ("accentuate", "style") else "noise",
-    )
+    assert manifest.plan == (None,)
     assert b"tests/" not in Path(name).read_bytes()
     transparent = Image.open(name).mode == "RGBA"
     assert transparent == (verb in ("accentuate", "style"))
@@ -117,16 +117,16 @@ def test_each_verb_writes_what_its_recipe_says(verb: str, say: Any) -> None:
 def test_it_is_what_the_function_gives(say: Any) -> None:
     assert say("visualize", UNIT, "--negative").code == 0
     expected = visualize(toy_network.net(), f"-{UNIT}", **TINY)
-    assert np.array_equal(pixels("second-3-negative.png"), m.images.to_uint8(expected))
+    assert np.array_equal(pixels("second-3-negative.png"), images.to_uint8(expected))
     manifest = Manifest.read("second-3-negative.png")
-    assert (manifest.objective, manifest.part) == (f"-{UNIT}", None)
+    assert (manifest.objectives, manifest.part) == ((f"-{UNIT}",), None)
     assert say("visualize", "-o", "minus.png", "--", f"-{UNIT}").code == 0
     assert Path("minus.png").read_bytes() == Path("second-3-negative.png").read_bytes()
-    photo = m.images.load_image("photo.png")
+    photo = images.load_image("photo.png")
     words = ("caricature", "photo.png", "--layer", "second", "--power", 2, "-o", "c.png")
     assert say(*words).code == 0
     expected = caricature(photo, toy_network.net(), "second", power=2, **TINY)
-    assert np.array_equal(pixels("c.png"), m.images.to_uint8(expected))
+    assert np.array_equal(pixels("c.png"), images.to_uint8(expected))
 
 
 def test_a_class_by_its_name(say: Any) -> None:
@@ -225,8 +225,8 @@ def test_a_start_is_an_input_too(say: Any) -> None:
     assert say(*words, "--learning-rate", 0.001).code == 0
     manifest = Manifest.read("out.png")
     assert (manifest.start, set(manifest.inputs)) == ("photo", {"photo"})
-    start = m.images.resize(m.images.load_image("photo.png"), (18, 24))
-    apart = pixels("out.png").astype(float) / 255 - m.images.to_uint8(start) / 255
+    start = images.resize(images.load_image("photo.png"), (18, 24))
+    apart = pixels("out.png").astype(float) / 255 - images.to_uint8(start) / 255
     assert abs(apart).mean() < 0.05
     assert say("replay", "out.png").code == 0
 
@@ -261,9 +261,9 @@ def test_a_mask_is_written_where_it_is_asked_for(suffix: str, say: Any) -> None:
     name = f"masked.{suffix}"
     done = say("visualize", UNIT, *MACO, "--transparent", "-o", name)
     assert done.code == 0, done
-    assert Manifest.read(name).transparent
+    assert Manifest.read(name).settings["transparent"]
     assert say("visualize", UNIT, *MACO, "-o", "plain.png").code == 0
-    assert "transparent" not in json.loads(Manifest.read("plain.png").text())
+    assert not Manifest.read("plain.png").settings["transparent"]
     assert Manifest.read(name).result == Manifest.read("plain.png").result
     given: dict[str, Any] = TINY | {"size": 32, "parameterization": "maco"}
     *_, step = visualize.steps(toy_network.net(), UNIT, **given)
@@ -285,10 +285,10 @@ def test_a_mask_is_written_where_it_is_asked_for(suffix: str, say: Any) -> None:
         return
     # The mask is looked at, too.
     expected[5, 6] = abs(expected[5, 6] - 30)
-    text = m.images.read_recipe(name)
-    picture = m.images.load_image(name)
+    text = images.read_recipe(name)
+    picture = images.load_image(name)
     alpha = torch.from_numpy(expected)[None, None] / 255
-    m.images.save_image(picture, "edited.png", alpha=alpha, recipe=text)
+    images.save_image(picture, "edited.png", alpha=alpha, recipe=text)
     done = say("replay", "edited.png")
     assert done.code == 3, done
     assert "the file's own pixels differ by at most 30 of 255 levels" in done.out
@@ -445,8 +445,9 @@ def test_recipes_name_what_they_need(say: Any) -> None:
     for changes, told in [
         ({"layers": []}, "a recipe of caricature that names no layers"),
         ({"inputs": {}}, "names no photo"),
-        ({"recipe": "dream"}, "a recipe of dream that names no objective"),
-        ({"recipe": "zoom"}, "no recipe 'zoom'; there are dream, visualize"),
+        ({"recipe": "dream", "layers": []}, "a recipe of dream that names no objective"),
+        ({"recipe": "dream"}, "a recipe of dream that names layers"),
+        ({"recipe": "zoom"}, "no recipe 'zoom'; there are accentuate, caricature"),
         ({"part": 0}, "is damaged: part"),
     ]:
         Path("recipe.json").write_text(json.dumps(given | changes))
@@ -478,13 +479,12 @@ def test_weights_behind_a_colon_are_no_code(name: str, code: bool, say: Any) -> 
     used = manifest.network.model_copy(update={"name": name})
     changed = manifest.model_copy(update={"network": used})
     if code:
-        with pytest.raises(m.RecipeError, match="may be code"):
-            m.find_network(changed, [])
+        with pytest.raises(RecipeError, match="may be code"):
+            find_network(changed, [])
     else:
-        assert m.find_network(changed, []) == name
+        assert find_network(changed, []) == name
 
 
 def test_several_pictures_are_counted_on_the_way() -> None:
     steps = visualize.steps(toy_network.net(), [UNIT, OTHER], **TINY)
-    told = progress._where(next(steps), None)  # pyright: ignore[reportPrivateUsage]
-    assert told.startswith("step 1/3  2 of 24×24  score ")
+    assert next(steps).text.startswith("step 1/3  2 of 24×24  score ")

@@ -24,8 +24,9 @@ from phosphene.errors import (
 )
 from phosphene.network import Network
 from phosphene.objectives import Objective
-from phosphene.recipes.dream import DreamSettings, DreamStep, dream
+from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.presets import PRESETS
+from phosphene.recipes.steps.dream import DreamStep
 from phosphene.settings import Settings, checked
 
 FIXED: dict[str, Any] = {"device": "cpu", "precision": "fp32", "octaves": 2, "steps": 3}

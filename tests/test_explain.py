@@ -29,7 +29,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from phosphene import explain
 from phosphene import image as images
 from phosphene.cli import main
 from phosphene.errors import (
@@ -54,10 +53,11 @@ from phosphene.explain.responses import (
     respond,
 )
 from phosphene.explain.sheet_page import sheet_page
-from phosphene.explain.sheet_settings import SheetSettings, parse_channels
-from phosphene.explain.sheets import Sheet, sheet
-from phosphene.explain.units import find_unit, unit_card
+from phosphene.explain.sheets import Sheet
+from phosphene.explain.units import find_unit
 from phosphene.network import Network
+from phosphene.recipes.sheet import SheetSettings, parse_channels, sheet
+from phosphene.recipes.unit import unit_card
 from phosphene.recipes.visualize import visualize
 from phosphene.zoo import load_network
 from tests import toy_network
@@ -288,13 +288,13 @@ def test_a_second_look_draws_nothing(
     first = sheet(toy, "third", "0-3", **TINY)
     assert len(cached_cells(cache)) == 4
     drawn: list[int] = []
-    steps = visualize.steps
+    steps = cells_module.ascend_objectives
 
-    def counted(network: Network, goals: list[Any], **given: Any) -> Iterator[Any]:
+    def counted(network: Network, goals: list[Any], settings: Any) -> Iterator[Any]:
         drawn.append(len(goals))
-        return steps(network, goals, **given)
+        return steps(network, goals, settings)
 
-    monkeypatch.setattr(type(visualize), "steps", lambda self, *a, **k: counted(*a, **k))
+    monkeypatch.setattr(cells_module, "ascend_objectives", counted)
     again = sheet(toy, "third", [3, 2, 1, 0], **TINY)
     assert not drawn
     assert torch.equal(first.cells.flip(0), again.cells)
@@ -822,18 +822,10 @@ def test_files_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_settings_need_no_torch() -> None:
     code = (
-        "import sys, phosphene.explain.sheet_settings, phosphene.explain.unit_settings, "
-        "phosphene.cli.explaining; sys.exit('torch' in sys.modules)"
+        "import sys, phosphene.recipes.sheet, phosphene.recipes.unit, phosphene.cli.verbs; "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_names_of_the_package() -> None:
-    assert explain.sheet is sheet
-    assert explain.unit_card is unit_card
-    assert explain.page is page
-    with pytest.raises(AttributeError):
-        _ = explain.sheets_  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # The command line ---------------------------------------------------------------------------------

@@ -49,9 +49,19 @@ class Step:
         )
 
     @property
+    def share(self) -> float:
+        """How much of all work is done, 0 to 1, where octaves are alike."""
+        part = 1.0 if self.last else (self.index + 1) / self.steps
+        return (self.octave + part) / self.octaves
+
+    @property
     def milestone(self) -> bool:
         """Whether this ascent ends here."""
         return self.last
+
+    def picture(self) -> Tensor:
+        """The image as a result, `(N, 3, H, W)` in [0, 1] on the CPU."""
+        return self.image.clamp(0, 1).float().cpu()
 
 
 class Ascent:

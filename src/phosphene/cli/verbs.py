@@ -225,14 +225,14 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         recipe=recipe.name,
         network=given["network"],
         layers=texts if layers else (),
-        objectives=texts if subject and subject.kind == "unit" else (),
+        objectives=texts if subject and not layers and not subject.parsed else (),
         start=_start(recipe, inputs, given.get("start")),
         size=given.get("size") if recipe.starts else None,
         inputs=inputs,
         settings=model.model_dump(mode="json"),
         outputs={kind: str(path) for kind, path in paths.items() if path},
     )
-    if subject and not layers and subject.kind != "unit" and texts:
+    if subject and subject.parsed and texts:
         from phosphene.jobs.job import named_by_role
 
         request = named_by_role(request, texts)

@@ -127,7 +127,9 @@ def arguments_of(
 ) -> Arguments:
     """The arguments of a recipe's steps; what is not named is the recipe's default."""
     recipe = request.declaration
-    unit = request.objectives[0] if recipe.subject and recipe.subject.kind == "unit" else None
+    subject = recipe.subject
+    about_unit = subject is not None and subject.field == "objectives" and not subject.parsed
+    unit = request.objectives[0] if about_unit else None
     objectives: tuple[Any, ...] = () if unit else load_objectives(request, loaded)
     return recipe.completed(
         Arguments(

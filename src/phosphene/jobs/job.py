@@ -104,6 +104,8 @@ class Job:
         yield from self.notes
         yield Started(self.recipe.name, self.arguments.network.name)
         step: Any = None
+        if "octaves" in self.request.outputs:
+            outputs.make_folder(Path(self.request.outputs["octaves"]))
         try:
             for step in self._steps():
                 yield from self._told(step)
@@ -204,7 +206,6 @@ class Job:
 
     def _save_octave(self, step: Any) -> Saved:
         folder, output = Path(self.request.outputs["octaves"]), self.targets[0].path
-        outputs.make_folder(folder)
         ended = m.Ended(why="octave", octave=step.octave + 1, step=step.index + 1)
         picture, alpha, manifest = self.recorded(Outcome(step, step.picture(), ended=ended))
         path = outputs.octave_file(folder, output, step.octave + 1)
@@ -243,7 +244,8 @@ class Job:
         picture: Tensor,
         part: int | None,
     ) -> m.Manifest:
-        request, network = self.request, outcome.step.network
+        request = self.request
+        network = getattr(outcome.step, "network", self.arguments.network)
         layers = self.recipe.subject is not None and self.recipe.subject.field == "layers"
         return m.Manifest(
             phosphene=__version__,
@@ -383,6 +385,7 @@ def prepare(
     targets: list[Target] = []
     if named:  # what can be refused is refused before a network is loaded
         request = _shortened(request, shorthands)
+        check_readable(request)
         request, targets = _with_targets(request, settings, force, name_output)
     net = network or load_network(request.network)
     loaded = load_inputs(request, settings)
@@ -441,7 +444,7 @@ def _with_targets(
 def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
     """The request with its objectives changed by shorthands, in canonical text, by role."""
     recipe = request.declaration
-    if not request.objectives or (recipe.subject and recipe.subject.kind == "unit"):
+    if not request.objectives or (recipe.subject and not recipe.subject.parsed):
         return request
     from phosphene import spec
 

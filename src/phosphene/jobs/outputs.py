@@ -74,6 +74,8 @@ def check_outputs(request: Request, targets: Sequence[Target], *, force: bool) -
             outputs.append(("recipe", target.recipe))
             _check_side_file(target.recipe, force)
     if (octaves := request.outputs.get("octaves")) and targets:
+        if os.path.lexists(octaves) and not os.path.isdir(octaves):
+            raise ImageError(f"cannot make the folder {octaves!r}: a file is there")
         for there in octave_files(Path(octaves), targets[0].path):
             outputs.append(("octave", there))
             check_free(there, force)

@@ -296,7 +296,7 @@ def check_fit(
             raise ValueError(f"a recipe of {name} that starts from {start} and a {entry.role}")
     if start and start != "photo" and start not in recipe.starts:
         raise ValueError(f"a recipe of {name} that starts from {start}")
-    if not objectives or (subject and subject.kind == "unit"):
+    if not objectives or (subject and not subject.parsed):
         known = {entry.role for entry in recipe.inputs}
         if unknown := [role for role in inputs if role not in known]:
             raise ValueError(f"a recipe of {name} with inputs {', '.join(unknown)}")

@@ -37,11 +37,11 @@ class RecipeStep(Protocol):
     text: what is being done, in a few words.
     milestone: whether that is worth a line of its own.
 
-    `network` is the one that it runs on, device and precision settled. A step of a recipe for
-    images is an `engine.Step` and has `picture()`, the result `(N, 3, H, W)` as if it ended here;
-    it may have `transparency()`, `(N, 1, H, W)` or None, `dead`, `(N,)` bool, and `tile`, px. Any
-    step may have `notes`, what a user should know now; `remarks`, what to know at the end, each
-    with whether it is a detail; `stored`, what an interruption leaves.
+    A step of a recipe for images is an `engine.Step`, whose `picture()` is the result so far; it
+    may have `transparency()`, `(N, 1, H, W)` or None, `dead`, `(N,)` bool, and `tile`, px. Any step
+    may have `network`, the one that it runs on, where that is not the one that was given; `notes`,
+    what a user should know now; `remarks`, what to know at the end, each with whether it is a
+    detail; `stored`, what an interruption leaves.
     """
 
     @property
@@ -115,6 +115,11 @@ class Subject:
     def several(self) -> bool:
         """Whether there may be more than one."""
         return self.kind in ("objectives", "layers")
+
+    @property
+    def parsed(self) -> bool:
+        """Whether its texts are objectives, which have a grammar; a unit's and a layer's are not."""
+        return self.kind in ("objective", "objectives")
 
     @property
     def field(self) -> Literal["objectives", "layers"]:
@@ -220,7 +225,7 @@ class Recipe:
     def completed(self, arguments: Arguments) -> Arguments:
         """The arguments with what the recipe is about by default, if they name nothing."""
         subject = self.subject
-        if subject is None or subject.kind == "unit" or getattr(arguments, subject.field):
+        if subject is None or arguments.unit or getattr(arguments, subject.field):
             return arguments
         if subject.default is None:
             raise SettingsError(
@@ -273,13 +278,8 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 
 # The registry -------------------------------------------------------------------------------------
 
-_HELPERS = {
-    "base",
-    "function",
-    "presets",
-    "starts",
-    "visualize_grid",
-}  # files of this folder that declare no recipe
+# Files of this folder that declare no recipe.
+_HELPERS = {"base", "function", "presets", "stubs", "starts", "visualize_grid"}
 _registered: dict[str, Recipe] = {}
 
 
@@ -299,6 +299,11 @@ def register(recipe: Recipe) -> Recipe:
         object.__setattr__(recipe, "summary", _first_line(module.__doc__))
     _registered[recipe.name] = recipe
     return recipe
+
+
+def unregister(name: str) -> None:
+    """Forget a recipe of one's own, as a test does that declared it."""
+    _registered.pop(name, None)
 
 
 def recipe_names() -> list[str]:

@@ -35,13 +35,18 @@ class DreamStep(Step):
     """A step of a dream. `image` has its octave's size; `picture()` is the dream so far, whole.
 
     `network` is the one that it runs on, device and precision settled; `tile` the side of the tiles
-    in which the octave was evaluated, px, None for whole; `share` how much of all is done, by px.
+    in which the octave was evaluated, px, None for whole; `work`, by px, is done of all.
     """
 
     finish: Callable[[Tensor], Tensor]
     network: Network
     tile: int | None
-    share: float
+    work: float
+
+    @property
+    def share(self) -> float:
+        """How much of all work is done, 0 to 1: the last octave alone is about half of it."""
+        return self.work
 
     @property
     def text(self) -> str:
@@ -164,7 +169,7 @@ def _steps(
                     finish=finish,
                     network=net,
                     tile=tile_of(evaluate, sizes[octave]),
-                    share=_share(step, sizes),
+                    work=_work(step, sizes),
                 )
         except NonFiniteError as error:
             # Before an octave's first step the picture is that of the octave before it.
@@ -239,8 +244,8 @@ def tile_of(evaluate: Rolled, size: Size) -> int | None:
     return None if tile is None else tile(size)
 
 
-def _share(step: Step, sizes: Sequence[Size]) -> float:
-    """How much of all work is done, by px: the last octave alone is about half of it."""
+def _work(step: Step, sizes: Sequence[Size]) -> float:
+    """How much of all work is done, by px."""
     work = [height * width for height, width in sizes]
     part = 1.0 if step.last else (step.index + 1) / step.steps
     return (sum(work[: step.octave]) + work[step.octave] * part) / sum(work)

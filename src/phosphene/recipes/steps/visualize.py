@@ -58,11 +58,6 @@ class VisualizeStep(Step):
     saliency: Tensor | None
     network: Network
 
-    @property
-    def share(self) -> float:
-        """How much of all steps is done, 0 to 1."""
-        return (self.index + 1) / self.steps
-
     def picture(self) -> Tensor:
         """The result, `(N, 3, H, W)` on the CPU, as if it ended here; grey for a dead unit."""
         return _shown(self.image, self.dead)
