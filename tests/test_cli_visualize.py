@@ -21,7 +21,7 @@ from phosphene.jobs.replay import find_network
 from phosphene.manifest import Manifest
 from phosphene.recipes.base import recipe_named
 from phosphene.recipes.caricature import caricature
-from phosphene.recipes.visualize import VisualizeSettings, visualize
+from phosphene.recipes.visualize import AscentSettings, visualize
 from phosphene.recipes.visualize_grid import GAP, grid
 from tests import command, toy_network
 from tests.test_cli import picture
@@ -224,7 +224,7 @@ def test_a_start_is_an_input_too(say: Any) -> None:
     words = ("visualize", UNIT, "--start", "photo.png", "--steps", 1, "-o", "out.png")
     assert say(*words, "--learning-rate", 0.001).code == 0
     manifest = Manifest.read("out.png")
-    assert (manifest.start, set(manifest.inputs)) == ("photo", {"photo"})
+    assert (manifest.start, set(manifest.inputs)) == (None, {"photo"})
     start = images.resize(images.load_image("photo.png"), (18, 24))
     apart = pixels("out.png").astype(float) / 255 - images.to_uint8(start) / 255
     assert abs(apart).mean() < 0.05
@@ -313,7 +313,7 @@ def test_masks_lie_side_by_side_as_their_pictures_do(say: Any) -> None:
 def test_only_maco_has_a_mask(say: Any) -> None:
     done = say("visualize", UNIT, "--transparent")
     assert (done.code, done.out) == (2, "")
-    assert "--transparent needs --parameterization maco" in done.err
+    assert "transparent needs parameterization maco" in done.err
     # Nor has what a stranger's recipe says.
     assert say("visualize", UNIT, "-o", "a.png", "--recipe", "a.json").code == 0
     given = json.loads(Path("a.json").read_text()) | {"transparent": True}
@@ -431,7 +431,7 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
     for verb in VERBS:
         assert f"phosphene {verb} " in done.stdout
-    for name in VisualizeSettings.model_fields:
+    for name in AscentSettings.model_fields:
         assert done.stdout.count(f"--{name.replace('_', '-')} ") >= len(VERBS)
 
 
@@ -446,7 +446,7 @@ def test_recipes_name_what_they_need(say: Any) -> None:
         ({"layers": []}, "a recipe of caricature that names no layers"),
         ({"inputs": {}}, "names no photo"),
         ({"recipe": "dream", "layers": []}, "a recipe of dream that names no objective"),
-        ({"recipe": "dream"}, "a recipe of dream that names layers"),
+        ({"recipe": "dream", "objectives": ["a"]}, "a recipe of dream that names layers"),
         ({"recipe": "zoom"}, "no recipe 'zoom'; there are accentuate, caricature"),
         ({"part": 0}, "is damaged: part"),
     ]:

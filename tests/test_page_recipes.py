@@ -37,6 +37,7 @@ from phosphene.manifest import schema as m
 from phosphene.manifest.capture import folder_of, result_of
 from phosphene.manifest.hashes import file_hash
 from phosphene.network import Network
+from phosphene.objectives import quoted
 from phosphene.recipes.base import recipe_named
 from phosphene.recipes.sheet import SheetSettings, sheet
 from phosphene.recipes.unit import unit_card
@@ -372,7 +373,7 @@ def test_a_unit_of_any_layer_is_found_by_its_text(name: str) -> None:
     except KeyError:  # PyTorch has attributes of that name
         return
     network = Network(module, input_size=16, name="odd", copy=False)
-    text = spec.parse(m.quoted(name) + ":3").text
+    text = spec.parse(quoted(name) + ":3").text
     found, channel = find_unit(network, text)
     assert (found.name, channel) == (name, 3)
     (objective,) = [spec.parse(text)]
