@@ -26,7 +26,6 @@ from torch import nn
 
 from phosphene import image as images
 from phosphene import manifest as m
-from phosphene import network as network_module
 from phosphene import spec
 from phosphene.cli import main
 from phosphene.errors import RecipeError
@@ -36,7 +35,7 @@ from phosphene.explain.sheet_settings import SheetSettings
 from phosphene.explain.sheets import sheet
 from phosphene.explain.units import find_unit, unit_card
 from phosphene.manifest import Manifest
-from phosphene.network import Network
+from phosphene.network import Network, precision
 from phosphene.settings import checked
 from tests import command, toy_network
 
@@ -172,13 +171,13 @@ def test_what_is_kept_proves_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_recipe_says_what_drew_it_kept_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
     monkeypatch.setattr(Network, "_agrees", lambda *_: True)
     some = [Cell("second", 0), Cell("second", 1)]
     chosen = checked(SheetSettings, TINY | {"precision": "auto"})
     assert [s.network.precision for s in draw(toy_network.net(), some, chosen)] == ["bf16"] * 3
     # A second look asks nobody, and says what drew it and not what would.
-    monkeypatch.setattr(network_module, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: False)
     monkeypatch.setattr(Network, "_agrees", lambda *_: 1 / 0)
     (step,) = draw(toy_network.net(), some, chosen)
     assert (step.found, step.network.precision, step.network.device.type) == (2, "bf16", "cpu")

@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from phosphene import fused, lean, tiling
 from phosphene import memory as planner
 from phosphene import objectives as obj
+from phosphene import tiling
 from phosphene.dreamnet import DreamNet
 from phosphene.errors import InputTooSmallError, NetworkError, SettingsError
 from phosphene.evaluation import whole
+from phosphene.evaluation.cost import bytes_per_pixel
 from phosphene.network import Network
 from phosphene.objectives import Objective
+from phosphene.runtime.options import DEFAULT, Options
 from phosphene.tiling import InexactError, blended, cut_of, fitted, tiled
 
 
@@ -219,10 +221,10 @@ def test_a_halo_that_is_too_narrow_shows_in_the_gradient_and_is_found_out():
     )
     image = picture(64, 64)
     _, expected = whole(PADDED, goal)(image)
-    _, got = tiling._evaluator(PADDED, goal, narrow, 16)(image)
+    _, got = tiling._evaluator(PADDED, goal, narrow, 16, DEFAULT)(image)
     assert float((got - expected).norm() / expected.norm()) > 1e-3
     with pytest.raises(InexactError, match=r"differ from the whole by \d"):
-        tiling._try_out(PADDED, goal, narrow)
+        tiling._try_out(PADDED, goal, narrow, DEFAULT)
 
 
 @given(side=st.integers(1, 300), tile=st.integers(1, 320), layer=st.sampled_from(["two", "eight"]))
@@ -447,7 +449,7 @@ def test_memory_that_runs_out_halves_the_tiles_and_loses_nothing(error, caplog):
 
     scarce, module = limited(200 * 200, error)
     bound = goal.bound(scarce)
-    evaluate = fitted(whole(scarce, bound), scarce, bound, [(300, 341)])
+    evaluate = fitted(scarce, bound, [(300, 341)])
     assert_alike(evaluate(image), expected)
     # A quarter of the picture and its halo are still too much.
     told = "memory ran out at 341×300 px: going on in tiles of {} px"
@@ -467,25 +469,25 @@ def test_memory_that_tiles_cannot_save_is_said():
     goal = obj.layer("inner.eight").bound(scarce)
     gram = obj.style("inner.eight", picture(16, 16)).bound(scarce)
     with pytest.raises(SettingsError, match="ran out at 341×300 px, whole; tile=auto"):
-        fitted(whole(scarce, goal), scarce, goal, [], tile="off")(image)
+        fitted(scarce, goal, [], tile="off")(image)
     with pytest.raises(SettingsError, match=r"ran out at .* is no sum.*tile=approximate"):
-        fitted(whole(scarce, gram), scarce, gram, [])(image)
-    blend = fitted(whole(scarce, gram), scarce, gram, [], tile="approximate")
+        fitted(scarce, gram, [])(image)
+    blend = fitted(scarce, gram, [], tile="approximate")
     assert blend(image)[1].shape == image.shape
-    fitted(whole(scarce, goal), scarce, goal, [])(image)
+    fitted(scarce, goal, [])(image)
     module.pixels = 30 * 30
     with pytest.raises(SettingsError, match="ran out at 341×300 px, even in tiles of 32 px"):
-        fitted(whole(scarce, goal), scarce, goal, [])(image)
+        fitted(scarce, goal, [])(image)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     broken, _ = limited(200 * 200, RuntimeError("the sizes of tensors must match"))
     goal = obj.layer("inner.eight").bound(broken)
     with pytest.raises(NetworkError, match="must match"):
-        fitted(whole(broken, goal), broken, goal, [])(picture(300, 341))
+        fitted(broken, goal, [])(picture(300, 341))
 
 
-def test_a_tile_in_px_is_taken_and_smaller_pictures_are_whole():
+def test_a_tile_in_px_is_taken_and_smaller_pictures_are_whole(monkeypatch):
     goal = obj.layer("eight").bound(PADDED)
     calls: list[tuple[int, ...]] = []
 
@@ -493,14 +495,15 @@ def test_a_tile_in_px_is_taken_and_smaller_pictures_are_whole():
         calls.append(tuple(image.shape[-2:]))
         return whole(PADDED, goal)(image)
 
-    evaluate = fitted(noted, PADDED, goal, [(64, 64), (200, 90)], tile=64)
+    monkeypatch.setattr(tiling, "whole", lambda *_, **__: noted)
+    evaluate = fitted(PADDED, goal, [(64, 64), (200, 90)], tile=64)
     for size in ((64, 64), (200, 90)):
         image = picture(*size)
         assert_alike(evaluate(image), whole(PADDED, goal)(image))
     assert calls == [(64, 64)]
     style = obj.style("four", picture(32, 32)).bound(PADDED)
     with pytest.raises(InexactError):
-        fitted(noted, PADDED, style, [(64, 64), (200, 90)], tile=64)
+        fitted(PADDED, style, [(64, 64), (200, 90)], tile=64)
 
 
 def test_little_memory_means_tiles_and_the_plan_is_logged(monkeypatch, caplog):
@@ -510,23 +513,27 @@ def test_little_memory_means_tiles_and_the_plan_is_logged(monkeypatch, caplog):
     size = (300, 411)
     need = tiling.bytes_per_pixel(PADDED, goal) * math.prod(size)
     little = f"{int(need / 1024)}K"  # what an allocator retains does not fit in, too
-    never = pytest.fail
-    evaluate = fitted(lambda _: never("whole"), PADDED, goal, [size], memory=little)
+
+    def never(image: Tensor) -> Any:
+        pytest.fail("whole")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiling, "whole", lambda *_, **__: never)
+        evaluate = fitted(PADDED, goal, [size], memory=little)
     image = picture(*size)
     assert_alike(evaluate(image), whole(PADDED, goal)(image))
     assert "411×300 px in tiles of" in caplog.text
     plenty = f"{int(need * 4 / 1024)}K"
     caplog.clear()
-    fitted(whole(PADDED, goal), PADDED, goal, [size], memory=plenty)(image)
+    fitted(PADDED, goal, [size], memory=plenty)(image)
     assert "411×300 px whole" in caplog.text
     with pytest.raises(SettingsError, match=r"memory: 411×300 px take \d+ MiB at least, 1 MiB"):
-        fitted(whole(PADDED, goal), PADDED, goal, [size], memory="100K")
+        fitted(PADDED, goal, [size], memory="100K")
     style = obj.style("four", picture(32, 32)).bound(PADDED)
     with pytest.raises(SettingsError, match=r"no sum over the positions.*tile=approximate"):
-        fitted(whole(PADDED, style), PADDED, style, [size], memory=little)
-    blend = fitted(
-        lambda _: never("whole"), PADDED, style, [size], memory=little, tile="approximate"
-    )
+        fitted(PADDED, style, [size], memory=little)
+    monkeypatch.setattr(tiling, "whole", lambda *_, **__: never)
+    blend = fitted(PADDED, style, [size], memory=little, tile="approximate")
     assert blend(image)[1].shape == image.shape
 
 
@@ -535,30 +542,32 @@ def test_what_fits_easily_is_measured_and_nothing_of_it_is_saved(monkeypatch, ca
     goal = obj.layer("eight").bound(PADDED)
     saved: list[bool] = []
 
-    class Noted(tiling.lean):
-        def __enter__(self):
-            saved.append(True)
-            return super().__enter__()
+    real = Network.activations
 
-    monkeypatch.setattr(tiling, "lean", Noted)
+    def noted(network: Network, *given: Any, options: Options = DEFAULT) -> Any:
+        saved.append(options.memory_efficient)
+        return real(network, *given, options=options)
+
     monkeypatch.setattr(tiling, "ENOUGH", 2**40)  # so that it is measured
     size = (96, 128)
-    taken = math.ceil(lean.bytes_per_pixel(PADDED, goal, saving=False) * math.prod(size))
+    taken = math.ceil(bytes_per_pixel(PADDED, goal, options=DEFAULT) * math.prod(size))
 
     def run(limit: int, **more: Any) -> list[bool]:
         saved.clear()
         limited = planner.Budget(math.ceil(limit / (1 - planner.SPARE)), 0)
         monkeypatch.setattr(tiling.planner, "budget_of", lambda *_, **__: limited)
-        image = picture(*size)
-        fitted(whole(PADDED, goal), PADDED, goal, [size], **more)(image)
-        return list(saved)
+        evaluate = fitted(PADDED, goal, [size], **more)
+        with monkeypatch.context() as patched:
+            patched.setattr(Network, "activations", noted)
+            evaluate(picture(*size))
+        return sorted({*saved})
 
-    assert run(2 * taken + 2) == []
+    assert run(2 * taken + 2) == [False]
     assert f"128×96 px whole: at most {planner.in_words(taken)} of" in caplog.text
-    assert run(2 * taken - 2) == [True]
-    assert run(2 * taken + 2, memory="4G") == [True]  # a limit is for saving
+    assert True in run(2 * taken - 2)
+    assert True in run(2 * taken + 2, memory="4G")  # a limit is for saving
     monkeypatch.setattr(tiling.planner, "COMFORT", taken - 1)
-    assert run(10 * taken) == [True]
+    assert True in run(10 * taken)
 
 
 @pytest.mark.parametrize(("tile", "settled"), [("off", 2), (96, 1)])
@@ -583,7 +592,7 @@ def test_what_has_run_is_settled_and_each_tile_has_the_heap(tile, settled, monke
 
     monkeypatch.setattr(tiling.planner, "held_to", held)
     monkeypatch.setattr(tiling.planner, "maps_in_heap", heap)
-    evaluate = fitted(whole(PADDED, goal), PADDED, goal, [size], tile=tile)
+    evaluate = fitted(PADDED, goal, [size], tile=tile)
     for _ in range(4):
         evaluate(picture(*size))
     assert told == [number >= settled for number in range(4)]
@@ -601,13 +610,13 @@ def test_pictures_that_bands_go_over_are_planned_as_such(monkeypatch):
 
     monkeypatch.setattr(tiling, "bytes_per_pixel", noted)
     monkeypatch.setattr(tiling, "ENOUGH", 2**40)
-    monkeypatch.setattr(tiling.bands, "ENOUGH", 300 * 411)
+    monkeypatch.setattr(tiling.bands, "BAND_PIXELS", 300 * 411)
     for size, banded in ((300, 411), True), ((300, 410), False):
         asked.clear()
-        fitted(whole(PADDED, goal), PADDED, goal, [size], memory="4G")
+        fitted(PADDED, goal, [size], memory="4G")
         assert set(asked) == {banded, False}
     asked.clear()
-    fitted(whole(PADDED, goal), PADDED, goal, [(300, 411)], memory="900M", tile=96)
+    fitted(PADDED, goal, [(300, 411)], memory="900M", tile=96)
     assert set(asked) == {False}  # the tiles are smaller
 
 
@@ -617,7 +626,7 @@ def test_no_smaller_tile_takes_more_than_is_planned(monkeypatch):
     size, enough = (300, 411), 200 * 411
     bytes_for = {True: 600.0, False: 1000.0}
     monkeypatch.setattr(tiling, "bytes_per_pixel", lambda *_, banded=False, **__: bytes_for[banded])
-    monkeypatch.setattr(tiling.bands, "ENOUGH", enough)
+    monkeypatch.setattr(tiling.bands, "BAND_PIXELS", enough)
     asked: list[Any] = []
     real = planner.plan
     monkeypatch.setattr(
@@ -625,7 +634,7 @@ def test_no_smaller_tile_takes_more_than_is_planned(monkeypatch):
         "plan",
         lambda size, need, *a, **k: asked.append(need) or real(size, need, *a, **k),
     )
-    fitted(whole(PADDED, goal), PADDED, goal, [size], memory="4G", batch=2)
+    fitted(PADDED, goal, [size], memory="4G", batch=2)
     (need,) = asked
     taken = [need(pixels) * pixels for pixels in range(enough - 500, 2 * enough, 97)]
     assert taken == sorted(taken)
@@ -656,9 +665,9 @@ def test_what_is_saved_is_held_to_what_was_planned(given, pixels, monkeypatch):
         monkeypatch.setattr(tiling.planner, "COMFORT", 2**20)
     if "memory" not in given:
         given = {**given, "buffers": 2, "between": 3}  # there is room for all at once
-    fitted(whole(PADDED, goal), PADDED, goal, [size], **given)(picture(*size))
+    fitted(PADDED, goal, [size], **given)(picture(*size))
     reserved = given.get("between", 0) * 3 * 8 * math.prod(size)
-    need = math.ceil(2 * lean.bytes_per_pixel(PADDED, goal) * pixels)
+    need = math.ceil(2 * bytes_per_pixel(PADDED, goal) * pixels)
     expected = 700_000_000 + reserved + need
     if "memory" in given:
         expected = int(2**30 * (1 - planner.SPARE))  # given to be used
@@ -671,7 +680,7 @@ def test_what_is_saved_is_held_to_what_was_planned(given, pixels, monkeypatch):
         for retained in (reserved, reserved - 1):
             assert not given_back
             monkeypatch.setattr(tiling.planner, "RETAINED", retained)
-            fitted(whole(PADDED, goal), PADDED, goal, [size], **given)(picture(*size))
+            fitted(PADDED, goal, [size], **given)(picture(*size))
         assert given_back == ([True] if held[0] else [])
 
 
@@ -680,7 +689,7 @@ def test_maps_lie_where_pictures_do_at_other_times(monkeypatch):
     goal = obj.layer("eight").bound(PADDED)
     size = (300, 411)
     picture_bytes = 3 * 8 * math.prod(size)
-    taken = planner.with_retained(lean.bytes_per_pixel(PADDED, goal) * math.prod(size))
+    taken = planner.with_retained(bytes_per_pixel(PADDED, goal) * math.prod(size))
     monkeypatch.setattr(tiling.planner, "used_memory", lambda _: 0)
     monkeypatch.setattr(tiling.planner, "available_memory", lambda *_: 2**34)
     monkeypatch.setattr(tiling, "ENOUGH", 2**40)
@@ -698,7 +707,7 @@ def test_maps_lie_where_pictures_do_at_other_times(monkeypatch):
             return replace(machine, **counts)
 
         monkeypatch.setattr(tiling.planner, "budget_of", budget)
-        fitted(whole(PADDED, goal), PADDED, goal, [size], tile="off", **given)(picture(*size))
+        fitted(PADDED, goal, [size], tile="off", **given)(picture(*size))
 
     run(picture_bytes + taken, buffers=1, between=4)
     run(picture_bytes + taken + 1000, buffers=1, between=4)
@@ -712,24 +721,28 @@ def test_maps_lie_where_pictures_do_at_other_times(monkeypatch):
 
 def test_all_sizes_of_a_dream_pool_alike(monkeypatch):
     goal = obj.layer("eight").bound(PADDED)
-    quick: list[bool] = []
+    numba: list[bool] = []
 
-    def noted(image: Tensor) -> tuple[Tensor, Tensor]:
-        quick.append(fused.is_quick())
-        return whole(PADDED, goal)(image)
+    def noted(*given: Any, options: Options) -> Any:
+        def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+            numba.append(options.numba_pooling)
+            return whole(*given, options=options)(image)
+
+        return evaluate
+
+    monkeypatch.setattr(tiling, "whole", noted)
 
     small, large = (64, 64), (80, 90)
-    monkeypatch.setattr(tiling.pooling, "ENOUGH", 2 * math.prod(large))
+    monkeypatch.setattr(tiling.pooling, "NUMBA_PIXELS", 2 * math.prod(large))
     for sizes, batch, expected in (
         ([small, large], 2, True),
         ([small, large], 1, False),
         ([small], 2, False),
         ([], 1, False),
     ):
-        quick.clear()
-        fitted(noted, PADDED, goal, sizes, batch=batch)(picture(*small))
-        assert quick == [expected]
-    assert not fused.is_quick()
+        numba.clear()
+        fitted(PADDED, goal, sizes, batch=batch)(picture(*small))
+        assert numba == [expected]
 
 
 # Dreams

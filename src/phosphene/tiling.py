@@ -20,8 +20,8 @@ import logging
 import math
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, Protocol
@@ -29,15 +29,15 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from phosphene import bands, pooling
 from phosphene import memory as planner
 from phosphene.errors import NetworkError, SettingsError
-from phosphene.fused import aside, quick
-from phosphene.lean import bytes_per_pixel, lean
+from phosphene.evaluation.cost import bytes_per_pixel
+from phosphene.evaluation.whole import whole
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, Activations, Objective, cells
+from phosphene.runtime import bands, pooling
+from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
 
-Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 Size = tuple[int, int]
 Span = tuple[int, int]
 Box = tuple[Span, Span]  # rows and columns, or along one axis a core and its tile
@@ -151,7 +151,7 @@ def up(number: int, multiple: int) -> int:
 _CUTS: weakref.WeakKeyDictionary[Network, dict[Any, Cut | str]] = weakref.WeakKeyDictionary()
 
 
-def cut_of(network: Network, objective: Objective) -> Cut:
+def cut_of(network: Network, objective: Objective, *, options: Options = DEFAULT) -> Cut:
     """How to cut pictures for a bound objective; found, tried, and kept for the next time.
 
     Raises InexactError where no cut gives the whole picture's gradient.
@@ -161,7 +161,7 @@ def cut_of(network: Network, objective: Objective) -> Cut:
     if key not in known:
         try:
             cut = _find_cut(network, objective)
-            _try_out(network, objective, cut)
+            _try_out(network, objective, cut, options)
             known[key] = cut
         except InexactError as error:
             known[key] = error.reason
@@ -259,7 +259,8 @@ def _reach(
         gone = torch.full_like(one, math.nan)
         changes = [torch.where(half, new, one) for new in (gone, other) for half in (first, ~first)]
         with _plainly_computed():
-            activations = network.activations(torch.stack([one, *changes]), objective.layers)
+            views = torch.stack([one, *changes])
+            activations = network.activations(views, objective.layers, options=PLAIN_MODULES)
         before = after = 0
         wide = None
         for part in _parts(objective, activations):
@@ -287,19 +288,19 @@ def _reach(
 def _plainly_computed() -> Iterator[None]:
     """Convolutions position by position: by Winograd or Fourier, NaN would reach neighbours.
 
-    And ReLUs by themselves: together with a convolution they make 0 of it.
+    ReLUs are to be by themselves as well (`PLAIN_MODULES`): convolutions that do them make 0 of it.
     """
     held = torch.backends.mkldnn.enabled
     # Its own flags() also sets a precision that not every build of torch has, which warns.
     torch.backends.mkldnn.enabled = False
     try:
-        with torch.backends.cudnn.flags(enabled=False), aside():
+        with torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
         torch.backends.mkldnn.enabled = held
 
 
-def _try_out(network: Network, objective: Objective, cut: Cut) -> None:
+def _try_out(network: Network, objective: Objective, cut: Cut, options: Options) -> None:
     """Compare tiles with the whole on small pictures that are cut along either axis."""
     tolerance = TOLERANCE[network.precision]
     dtype = torch.float64 if network.precision == "fp64" else torch.float32
@@ -315,11 +316,12 @@ def _try_out(network: Network, objective: Objective, cut: Cut) -> None:
             shape = (1, len(network.scale), *size)
             image = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
             image = image.to(network.device)
-            _, pieced = _evaluator(network, objective, cut, core)(image, (0, 0))
-            whole = image.clone().requires_grad_()
+            _, pieced = _evaluator(network, objective, cut, core, options)(image, (0, 0))
+            leaf = image.clone().requires_grad_()
             with torch.enable_grad():
-                score = objective.score(network.activations(whole, objective.layers)).sum()
-            (slope,) = torch.autograd.grad(score, whole)
+                found = network.activations(leaf, objective.layers, options=options)
+                score = objective.score(found).sum()
+            (slope,) = torch.autograd.grad(score, leaf)
             difference, length = float((pieced - slope).norm()), float(slope.norm())
             worst = min(worst, difference / length if length else difference)
             if worst <= tolerance:
@@ -360,7 +362,9 @@ def _parts(objective: Objective, activations: Activations) -> Iterator[_Part]:
             yield _Part(weight, t.layer, values, t.margin, t.mean, t.root)
 
 
-def tiled(network: Network, objective: Objective, tile: int) -> Rolled:
+def tiled(
+    network: Network, objective: Objective, tile: int, *, options: Options = DEFAULT
+) -> Rolled:
     """Evaluate a bound objective tile by tile; score and gradient are those of the whole picture.
 
     Image `(N, 3, H, W)` -> score `(N,)` and d score / d image, as `evaluation.whole` gives them.
@@ -370,16 +374,27 @@ def tiled(network: Network, objective: Objective, tile: int) -> Rolled:
     Raises InexactError where tiles are not the whole: for an objective that is no sum over
     positions, for a network whose positions see all of the picture.
     """
+    return _evaluator(
+        network, objective, *_cut_and_core(network, objective, tile, options), options
+    )
+
+
+def _cut_and_core(
+    network: Network, objective: Objective, tile: int, options: Options
+) -> tuple[Cut, int]:
+    """How to cut, and the side of a core in px for one that was asked for."""
     if tile < 1:
         raise SettingsError(f"tile: {tile} px; a tile has at least 1 px a side")
-    cut = cut_of(network, objective)
+    cut = cut_of(network, objective, options=options)
     core = up(tile, cut.smallest)
     if core != tile:
         logger.info("tile: %d px instead of %d, a multiple of %d", core, tile, cut.smallest)
-    return _evaluator(network, objective, cut, core)
+    return cut, core
 
 
-def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> Rolled:
+def _evaluator(
+    network: Network, objective: Objective, cut: Cut, tile: int, options: Options
+) -> Rolled:
     maps: dict[Size, dict[str, Size]] = {}
 
     def evaluate(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
@@ -390,7 +405,8 @@ def _evaluator(network: Network, objective: Objective, cut: Cut, tile: int) -> R
 
         def sums(seen: Tensor, box: tuple[Box, Box]) -> list[tuple[_Part, Tensor]]:
             """The parts of a tile's score, each with the sum `(N,)` of what the core owns of it."""
-            parts = _parts(objective, network.activations(seen, objective.layers))
+            found = network.activations(seen, objective.layers, options=options)
+            parts = _parts(objective, found)
             return [
                 (part, _owned(part, cut, box, size, counts[part.layer]).sum((1, 2)))
                 for part in parts
@@ -546,7 +562,9 @@ class Blend:
         return max(rows) * max(columns), sum(rows) * sum(columns)
 
 
-def blended(network: Network, objective: Objective, tile: int) -> Rolled:
+def blended(
+    network: Network, objective: Objective, tile: int, *, options: Options = DEFAULT
+) -> Rolled:
     """Score overlapping tiles one by one and blend their gradients: near the whole, not exact.
 
     For objectives that are no sum over positions, and networks that see all of a picture. The score
@@ -574,7 +592,8 @@ def blended(network: Network, objective: Objective, tile: int) -> Rolled:
                 with planner.maps_in_heap():
                     seen = _taken(image, (row, column), shift).detach().requires_grad_()
                     with torch.enable_grad():
-                        value = objective.score(network.activations(seen, objective.layers))
+                        found = network.activations(seen, objective.layers, options=options)
+                        value = objective.score(found)
                     _needs_gradient(value, network, objective)
                     (slope,) = torch.autograd.grad(value.sum(), seen)
                 # A tile's mean is over fewer positions than the whole's.
@@ -607,7 +626,6 @@ def _ramps(spans: Sequence[Span], like: Tensor) -> list[Tensor]:
 
 
 def fitted(
-    whole: Evaluate,
     network: Network,
     objective: Objective,
     sizes: Sequence[Size],
@@ -620,7 +638,6 @@ def fitted(
 ) -> Rolled:
     """Evaluate a bound objective whole or in tiles, as memory allows at each of some sizes.
 
-    whole: evaluates the picture at once; the tiles' own way is found here.
     sizes: those (H, W) that will come; the plan for the largest is made now, so that an objective
         that cannot be tiled and a limit that is too low are told before any work is done.
     tile: auto; off for always whole; px, the side of a core; approximate: as auto, and where tiles
@@ -634,13 +651,17 @@ def fitted(
     Raises SettingsError: InexactError where tiles are needed and are not the whole; with the least
     memory that works where it is too little.
     """
+    # All alike: a library that is there for one size costs the others nothing.
+    large = batch * max(map(math.prod, sizes), default=0) >= pooling.NUMBA_PIXELS
+    roomy = Options(numba_pooling=large)
+    thrifty = Options(numba_pooling=large, memory_efficient=True)
     halved: dict[Size, int] = {}  # px of tiles, at sizes where memory ran out
     done: Counter[Size] = Counter()  # evaluations
 
     @functools.cache
     def ways() -> Cut | Blend | str:
         try:
-            return cut_of(network, objective)
+            return cut_of(network, objective, options=roomy)
         except InexactError as error:
             if tile == "approximate" and not objective.positional:
                 return _blend(network, objective)
@@ -662,10 +683,12 @@ def fitted(
 
         That of no smaller one takes more altogether: tiles at the border are smaller than others.
         """
-        if pixels < bands.ENOUGH:
-            return bytes_per_pixel(network, objective) * batch
-        banded, plain = (bytes_per_pixel(network, objective, banded=b) for b in (True, False))
-        return max(banded, plain * (bands.ENOUGH - 1) / pixels) * batch
+        if pixels < bands.BAND_PIXELS:
+            return bytes_per_pixel(network, objective, options=thrifty) * batch
+        banded, plain = (
+            bytes_per_pixel(network, objective, options=thrifty, banded=b) for b in (True, False)
+        )
+        return max(banded, plain * (bands.BAND_PIXELS - 1) / pixels) * batch
 
     @functools.cache
     def easily(size: Size) -> str | None:
@@ -678,7 +701,7 @@ def fitted(
         if taken > most:
             # Not by a margin that holds for anything: measured, with room for as much again.
             taken = math.ceil(
-                bytes_per_pixel(network, objective, saving=False) * math.prod(size) * batch
+                bytes_per_pixel(network, objective, options=roomy) * math.prod(size) * batch
             )
             most = min(most, budget.free // 2)
         if taken > most:
@@ -725,28 +748,34 @@ def fitted(
         given = int(budget.limit * (1 - planner.SPARE)) if budget.given else 0
         return max(most, given), budget.reserved + budget.instead
 
-    def rolled(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
-        moved = image.roll(shift, (-2, -1)) if any(shift) else image
-        with planner.maps_in_heap():
-            score, slope = whole(moved)
-        if not any(shift):
-            return score, slope
-        return score, slope.roll((-shift[0], -shift[1]), (-2, -1))
+    def rolled(options: Options) -> Rolled:
+        evaluate = whole(network, objective, options=options)
+
+        def moved(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
+            image = image.roll(shift, (-2, -1)) if any(shift) else image
+            with planner.maps_in_heap():
+                score, slope = evaluate(image)
+            if not any(shift):
+                return score, slope
+            return score, slope.roll((-shift[0], -shift[1]), (-2, -1))
+
+        return moved
 
     @functools.cache
-    def way(side: int | None) -> Rolled:
-        if side is None:
-            return rolled
-        if isinstance(ways(), Blend):
-            return blended(network, objective, side)
-        return tiled(network, objective, side)
+    def core(side: int) -> tuple[Cut, int]:
+        return _cut_and_core(network, objective, side, roomy)
 
-    # All alike: a library that is there for one size costs the others nothing.
-    large = batch * max(map(math.prod, sizes), default=0) >= pooling.ENOUGH
-    with quick(large):
-        for size in sorted(sizes, key=math.prod, reverse=True):
-            way(planned(size))
-            held(size)  # before there is more than what stays
+    @functools.cache
+    def way(side: int | None, options: Options) -> Rolled:
+        if side is None:
+            return rolled(options)
+        if isinstance(ways(), Blend):
+            return blended(network, objective, side, options=options)
+        return _evaluator(network, objective, *core(side), options)
+
+    for size in sorted(sizes, key=math.prod, reverse=True):
+        way(planned(size), roomy)
+        held(size)  # before there is more than what stays
 
     def evaluate(image: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])
@@ -759,12 +788,9 @@ def fitted(
                 most, pictures = held(size)
                 # The second time weights are laid out; tiles are many already.
                 settled = done[size] >= (2 if side is None else 1)
-                with (
-                    lean() if saving else nullcontext(),
-                    planner.held_to(most, settled=settled),
-                    quick(large),
-                ):
-                    found = way(side)(image, shift)
+                run = way(side, thrifty if saving else roomy)
+                with planner.held_to(most, settled=settled):
+                    found = run(image, shift)
                 done[size] += 1
                 if most is not None and pictures > planner.RETAINED:
                     # The caller's pictures are so large that what maps left behind would add up.

@@ -14,7 +14,6 @@ from phosphene import gradients, pyramid, spec, transforms
 from phosphene import image as images
 from phosphene.engine import Ascent, Evaluate, Step, ascend
 from phosphene.errors import ImageError, InputTooSmallError, NonFiniteError
-from phosphene.evaluation import whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.parameterization import Pixels
@@ -140,7 +139,6 @@ def _steps(
     bases = deque(pyramid.bases(photo, sizes, resampling=s.resampling, chain=chain))
     more = (s.detail == "after") + (mask is not None)  # what was lost; the mask at this size
     evaluate = fitted(
-        whole(net, goal),
         net,
         goal,
         sizes,

@@ -27,6 +27,7 @@ from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.parameterization import Fourier, MaCo, Pixels, opacity
 from phosphene.recipes.visualize_settings import VisualizeSettings as VisualizeSettings
+from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
 from phosphene.settings import checked
 
 Goals = Objective | str | Sequence[Objective | str]
@@ -149,7 +150,7 @@ def drawn(
 
     count = len(goals) * s.batch
     watch = _Watch(
-        lambda some: shared(net, [bound[k] for k in some], alike=alike),
+        lambda some, options: shared(net, [bound[k] for k in some], alike=alike, options=options),
         [t for t in given for _ in range(s.batch)],
         s.batch,
     )
@@ -439,11 +440,11 @@ class _Watch:
     """
 
     def __init__(
-        self, of: Callable[[Sequence[int]], Evaluate], texts: Sequence[str], batch: int
+        self, of: Callable[[Sequence[int], Options], Evaluate], texts: Sequence[str], batch: int
     ) -> None:
         self.of, self.texts, self.batch = of, texts, batch
         self.count, self.goals = len(texts), len(texts) // batch
-        self.plain = of(range(self.goals))
+        self.plain = of(range(self.goals), DEFAULT)
         self.moved = torch.zeros(self.count, dtype=torch.bool)
         self.index = 0
         self.helps = False
@@ -475,7 +476,7 @@ class _Watch:
             return slope
         parts = [*image.split(len(image) // self.goals)]
         with leaking_relus():
-            _, leaked = self.of(asleep)(torch.cat([parts[k] for k in asleep]))
+            _, leaked = self.of(asleep, PLAIN_MODULES)(torch.cat([parts[k] for k in asleep]))
         rows = moves.repeat_interleave(len(image) // self.count).view(-1, 1, 1, 1)
         found, seen = [*slope.split(len(parts[0]))], rows.split(len(parts[0]))
         for k, leak in zip(asleep, leaked.split(len(parts[0])), strict=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,17 +13,18 @@ from torch.overrides import TorchFunctionMode
 
 from phosphene.engine import Evaluate
 from phosphene.errors import NetworkError
-from phosphene.fused import aside
 from phosphene.network import Network
 from phosphene.objectives import Activations, Objective
+from phosphene.runtime.options import DEFAULT, Options
 
 
-def whole(network: Network, objective: Objective) -> Evaluate:
+def whole(network: Network, objective: Objective, *, options: Options = DEFAULT) -> Evaluate:
     """Evaluate a bound objective on the whole picture at once.
 
     Image `(N, 3, H, W)` -> score `(N,)` and d score / d image, both float32 (or as the image).
+    options: how the network is run.
     """
-    return shared(network, [objective])
+    return shared(network, [objective], options=options)
 
 
 def shared(
@@ -31,19 +32,21 @@ def shared(
     objectives: Sequence[Objective],
     *,
     alike: Callable[[Tensor], Tensor] | None = None,
+    options: Options = DEFAULT,
 ) -> Evaluate:
     """Evaluate several bound objectives in one pass, each on its own equal share of the batch.
 
     Of K objectives the first scores rows 0 to N / K − 1, and so on; as `whole` for one objective.
     alike: does to an objective's reference picture what has been done to the picture, so that
         what is compared place by place stays in its place.
+    options: how the network is run.
     """
     layers = tuple(dict.fromkeys(layer for goal in objectives for layer in goal.layers))
 
     def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             image = image.detach().requires_grad_()
-            activations = network.activations(image, layers)
+            activations = network.activations(image, layers, options=options)
             parts: list[Activations] = [activations]
             if len(objectives) > 1:
                 # One split, since its gradient is one concatenation; a slice's is a map of zeros.
@@ -54,7 +57,7 @@ def shared(
                     for k, goal in enumerate(objectives)
                 ]
             scores = [
-                _scored(goal, part, network, alike)
+                _scored(goal, part, network, alike, options)
                 for goal, part in zip(objectives, parts, strict=True)
             ]
             score = torch.cat(scores)
@@ -63,8 +66,8 @@ def shared(
                     f"{network.name} gives no gradient from {', '.join(layers)} to the picture: "
                     "the layer's output is whole numbers, or was computed without gradients"
                 )
-            (slope,) = torch.autograd.grad(score.sum(), image)
-        return score.detach(), slope
+            (gradient,) = torch.autograd.grad(score.sum(), image)
+        return score.detach(), gradient
 
     return evaluate
 
@@ -74,6 +77,7 @@ def _scored(
     activations: Activations,
     network: Network,
     alike: Callable[[Tensor], Tensor] | None,
+    options: Options,
 ) -> Tensor:
     if alike is None or not goal.positional:
         return goal(activations)
@@ -83,11 +87,13 @@ def _scored(
             score = term(activations)
         else:
             with torch.no_grad():
-                seen = alike(term.comparison.picture)
-                beside = network.activations(seen, term.layers)
+                reference = alike(term.comparison.picture)
+                beside = network.activations(reference, term.layers, options=options)
             rows = len(next(iter(activations.values())))
-            if 1 < len(seen) < rows:  # several parts of a picture, of each picture of the batch
-                beside = {layer: a.repeat(rows // len(seen), *[1] * (a.ndim - 1))
+            if (
+                1 < len(reference) < rows
+            ):  # several parts of a picture, of each picture of the batch
+                beside = {layer: a.repeat(rows // len(reference), *[1] * (a.ndim - 1))
                           for layer, a in beside.items()}  # fmt: skip
             score = term.comparison.score(activations, beside)
         total = weight * score if total is None else total + weight * score
@@ -98,16 +104,16 @@ def _scored(
 # Dead units ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def leaking_relus() -> Iterator[None]:
+def leaking_relus() -> AbstractContextManager[object]:
     """Inside, the gradient leaks through ReLUs that would let none of it pass.
+
+    Networks are to be run with `Options(plain_modules=True)`: of what is fused it sees nothing.
 
     Forward nothing changes. Where of one picture nothing gets through a ReLU, what would raise its
     negative inputs does; what would lower them further does not. It holds for modules and functions
     alike and leaves nothing behind. lucid's `redirected_relu_grad`, after Olah et al. 2017.
     """
-    with aside(), _Leaking():
-        yield
+    return _Leaking()
 
 
 class _Leaking(TorchFunctionMode):
@@ -153,9 +159,9 @@ class _LeakingRelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (slope,) = gradients
+        (grad,) = gradients
         passes, below = ctx.saved_tensors
-        usual = slope * passes
-        leaked = slope * ~(below & (slope < 0))
+        usual = grad * passes
+        leaked = grad * ~(below & (grad < 0))
         through = usual.flatten(1).abs().amax(1) > 0
-        return torch.where(through.view(-1, *[1] * (slope.ndim - 1)), usual, leaked), None
+        return torch.where(through.view(-1, *[1] * (grad.ndim - 1)), usual, leaked), None
