@@ -169,6 +169,66 @@ def test_a_dream_says_where_it_lies_and_is_the_same_twice(sky: Path, tmp_path: P
     assert photo.read_bytes() == sky.read_bytes()
 
 
+@pytest.mark.parametrize("link", ["itself", "symlink", "hard link"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dream", "sky.png", "--recipe", "LINK"),
+        ("dream", "sky.png", "-o", "LINK"),
+        ("dream", "sky.png", "--mask", "other.png", "--recipe", "OTHER"),
+        ("dream", "sky.png", "--guide", "other.png", "-o", "OTHER"),
+        ("dream", "--objective", "guide(second, 'other.png')", "--recipe", "OTHER"),
+        (
+            "dream",
+            "octaves/a-octave1.png",
+            "--objective",
+            "second",
+            "-o",
+            "a.png",
+            "--save-octaves",
+            "octaves",
+        ),
+        ("visualize", "second:1", "--start", "sky.png", "--recipe", "LINK"),
+        ("caricature", "sky.png", "--layer", "second", "-o", "LINK"),
+        ("invert", "sky.png", "--layer", "second", "--recipe", "LINK"),
+        ("accentuate", "sky.png", "second:1", "--recipe", "LINK"),
+        ("style", "sky.png", "other.png", "--recipe", "OTHER"),
+        ("unit", "tests.toy_network:network", "second:1", "--pictures", ".", "--data", "LINK"),
+        ("unit", "tests.toy_network:network", "second:1", "--pictures", ".", "--recipe", "LINK"),
+        ("sheet", "tests.toy_network:network", "second", "--top", "1", "sky.png", "-o", "LINK"),
+        ("dream", "sky.png", "--network", "file:weights.pth@dreamnet", "--recipe", "weights.pth"),
+    ],
+)
+def test_nothing_that_is_read_is_written(
+    words: tuple[str, ...], link: str, sky: Path, tmp_path: Path
+) -> None:
+    octaves = tmp_path / "octaves"
+    octaves.mkdir()
+    files = [tmp_path / "sky.png", tmp_path / "other.png", octaves / "a-octave1.png"]
+    for file in files:
+        file.write_bytes(sky.read_bytes())
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    suffix = ".json" if "--data" in words else ".png"
+    for name in ("sky", "other"):
+        there, target = tmp_path / f"{name}.png", tmp_path / f"{name}-link{suffix}"
+        if link == "symlink":
+            target.symlink_to(there)
+        elif link == "hard link":
+            os.link(there, target)
+    if link == "itself" and "--data" in words:
+        pytest.skip("a picture is no .json")
+    named = {
+        "LINK": "sky.png" if link == "itself" else f"sky-link{suffix}",
+        "OTHER": "other.png" if link == "itself" else f"other-link{suffix}",
+    }
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    toy = TOY if words[0] not in ("unit", "sheet") and "--network" not in words else ()
+    steps = ("--steps", "1", "--force")
+    done = run(*(named.get(word, word) for word in words), *toy, *steps, cwd=tmp_path)
+    failed(done, "never replaced", code=2)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_only_given_flags_take_the_place_of_the_presets(tmp_path: Path) -> None:
     words = ("dream", *TOY, "--objective", "second", "--size", "24", "--octaves", "1")
     done = run(*words, "--preset", "keras", "--steps", "2", "--no-keep-colors", cwd=tmp_path)

@@ -454,7 +454,7 @@ def test_the_recipe_is_refused_where_it_cannot_be_written(say: Say) -> None:
     done = say(*SHEET, "-o", "a.svg", "--data", "a.json", "--recipe", "a.json")
     assert (done.code, "both to be 'a.json'" in done.err) == (2, True)
     done = say(*UNIT, "-o", "a.svg", "--recipe", "pictures/a.png", "--force")
-    assert (done.code, "is an input" in done.err) == (2, True)
+    assert (done.code, "never replaced" in done.err) == (2, True)
     refused(say(*SHEET, "-o", "a.svg", "--recipe", "none/a.json"), "no folder")
     Path("there.json").touch()
     refused(say(*SHEET, "-o", "a.svg", "--recipe", "there.json"), "already there")

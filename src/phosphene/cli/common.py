@@ -93,7 +93,7 @@ def check_side_file(path: Path, output: Path, force: bool) -> None:
         raise ImageError(f"{str(path)!r} is a folder; a file for the recipe was expected")
     if not path.parent.is_dir():
         raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
-    if os.path.abspath(path) == os.path.abspath(output):
+    if same_file(path, output):
         raise SettingsError(f"the recipe and the picture are both to be {str(path)!r}")
     check_new(path, force)
 
@@ -104,14 +104,42 @@ def check_new(path: Path, force: bool) -> None:
         raise ImageError(f"{str(path)!r} is already there: another name, or --force to replace it")
 
 
-def refuse_same(output: Path, given: Path, role: str) -> None:
-    """SettingsError if the output is an input."""
-    # By what they are, not by their names: links and case-blind disks.
-    if output.exists() and given.exists() and os.path.samefile(output, given):
-        raise SettingsError(
-            f"the output {str(output)!r} is the {role} itself, which is never replaced (the recipe "
-            "could not be replayed without it): choose another name with -o"
-        )
+def refuse_inputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:
+    """SettingsError if an output, by what it is called in a message, is one of the inputs.
+
+    By what they are, not by their names: links, hard links and case-blind disks.
+    """
+    for what, output in outputs.items():
+        for role, given in inputs.items():
+            if output.exists() and same_file(output, given):
+                raise SettingsError(
+                    f"the {what} {str(output)!r} is the {role} itself, which is never replaced "
+                    "(nothing could be made again without it): choose another name"
+                )
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, be it there or still to be written."""
+    if one.exists() and other.exists():
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def outputs_of(files: Iterable[Target]) -> dict[str, Path]:
+    """All that these write, by what it is called in a message."""
+    found: dict[str, Path] = {}
+    for number, file in enumerate(files, 1):
+        more = f" {number}" if number > 1 else ""
+        found[f"output{more}"] = file.path
+        if file.recipe:
+            found[f"recipe{more}"] = file.recipe
+    return found
+
+
+def weights_of(network: str) -> dict[str, Path]:
+    """The file of weights that a network's name names, if it names one."""
+    path, at, _ = network.removeprefix("file:").rpartition("@")
+    return {"weights": Path(path).expanduser()} if at and network.startswith("file:") else {}
 
 
 def read_picture(path: Path, voice: Voice, size: int | None = None) -> tuple[Picture, Input]:
@@ -136,8 +164,7 @@ def named_pictures(
     roles = m.picture_roles(list(paths))
     inputs: dict[str, Input] = {}
     for path, role in roles.items():
-        for file in files:
-            refuse_same(file.path, Path(path), "guide")
+        refuse_inputs(outputs_of(files), {"guide": Path(path)})
         inputs[role] = m.input_of(path, images.size_of(images.load_image(path)))
     return [m.with_pictures(goal.text, roles) for goal in objectives], inputs
 

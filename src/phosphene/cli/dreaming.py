@@ -18,10 +18,12 @@ from phosphene.cli.common import (
     check_new,
     job_of,
     named_pictures,
+    outputs_of,
     read_picture,
-    refuse_same,
+    refuse_inputs,
     run,
     targets,
+    weights_of,
 )
 from phosphene.cli.flags import with_settings
 from phosphene.errors import ImageError, ObjectiveError, SettingsError
@@ -99,18 +101,23 @@ def verb(
         raise SettingsError(f"size is {size}; the longest side must be 1 px or more")
     voice = telling.voice()
     from phosphene import image as images
+    from phosphene import manifest as m
 
     if photo and not photo.is_file():
         images.read_image(photo)  # tells what is wrong, before anything else is
     output = output or (photo.with_name(f"{photo.stem}-dream.png") if photo else Path("dream.png"))
-    if photo:
-        refuse_same(output, photo, "photo")
     files = targets(output, telling)
+    given = {"photo": photo, "mask": mask, "guide": guide}
+    inputs = {role: path for role, path in given.items() if path} | weights_of(network)
+    refuse_inputs(outputs_of(files), inputs)
     with voice.hearing_warnings():
         job = _prepare(photo, kind, size, network, objective, guide, mask, files, chosen, voice)
         if not save_octaves:
             return run(job, files, voice, force=telling.force)
-        folder = _octave_folder(save_octaves, output, telling.force)
+        paths = m.pictures_of(job.order.objectives[0])
+        folder = _octave_folder(
+            save_octaves, output, telling, [*inputs.values(), *map(Path, paths)]
+        )
         tapped = functools.partial(_saving, job=job, folder=folder, output=output)
         return run(job, files, voice, force=telling.force, tapped=tapped)
 
@@ -125,14 +132,17 @@ def _start(photo: Path | None, start: Start | None) -> Start:
     return start
 
 
-def _octave_folder(folder: Path, output: Path, force: bool) -> Path:
+def _octave_folder(folder: Path, output: Path, telling: Telling, inputs: Sequence[Path]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from None
+    taken = {"output": output} | ({"recipe": telling.recipe} if telling.recipe else {})
+    taken |= {f"input {path.name}": path for path in inputs}
     for there in sorted(folder.iterdir()):
         if there.name.startswith(f"{output.stem}-octave"):
-            check_new(there, force)
+            check_new(there, telling.force)
+            refuse_inputs({"octave": there}, taken)
     return folder
 
 
@@ -168,7 +178,6 @@ def _prepare(
         pixels = start_picture(start, (height, width), settings.seed)
     pictures = {"photo": pixels}
     if mask:
-        refuse_same(output, mask, "mask")
         pictures["mask"], notes = images.load_mask(mask, images.size_of(pixels))
         for note in notes:
             voice.note(f"{mask}: {note}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,10 @@ from phosphene.cli.common import (
     check_side_file,
     read_picture,
     recipe_of,
+    refuse_inputs,
+    same_file,
     undisturbed,
+    weights_of,
 )
 from phosphene.cli.flags import with_settings
 from phosphene.cli.progress import SHOW_EVERY, Voice, to_stdout
@@ -93,7 +95,7 @@ def sheet(
     from phosphene.explain.sheets import sheet as draw
     from phosphene.zoo import load_network
 
-    files = _writable(output, data, telling, [top[1]] if top else [])
+    files = _writable(output, data, telling, [top[1]] if top else [], network)
     with voice.hearing_warnings():
         photo, inputs = None, {}
         if top:
@@ -172,7 +174,8 @@ def unit(
     from phosphene.explain.units import unit_card
     from phosphene.zoo import load_network
 
-    files = _writable(output, data, telling, find_pictures(pictures) if pictures else [])
+    photos = find_pictures(pictures) if pictures else []
+    files = _writable(output, data, telling, photos, network)
     with voice.hearing_warnings():
         net = load_network(network)
         folder = m.folder_of(pictures) if pictures else None
@@ -208,20 +211,21 @@ def _plain(name: str) -> str:
 
 
 def _writable(
-    output: Path, data: Path | None, telling: Telling, inputs: Sequence[Path]
+    output: Path, data: Path | None, telling: Telling, inputs: Sequence[Path], network: str
 ) -> tuple[Path, ...]:
     """The files to write, seen to be writable before anything is computed; then the recipe's."""
     from phosphene.explain.layout import check_page
 
     if data is not None and data.suffix.lower() != ".json":
         raise SettingsError(f"--data {str(data)!r}: a file that ends in .json was expected")
-    if data is not None and os.path.abspath(data) == os.path.abspath(output):
+    if data is not None and same_file(data, output):
         raise SettingsError(f"the data and the page are both to be {str(output)!r}")
     files = (output,) if data is None else (output, data)
-    for file in files if telling.recipe is None else (*files, telling.recipe):
-        for given in inputs:
-            if file.exists() and given.exists() and os.path.samefile(file, given):
-                raise SettingsError(f"the output {str(file)!r} is an input, never replaced")
+    outputs = {"output": output, "data": data, "recipe": telling.recipe}
+    refuse_inputs(
+        {what: path for what, path in outputs.items() if path},
+        {f"input {path.name}": path for path in inputs} | weights_of(network),
+    )
     for file in files:
         check_page(file, overwrite=telling.force)
         if telling.recipe:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from phosphene.cli import DIFFERENT, DONE, INTERRUPTED, complain
-from phosphene.cli.common import Job, check_new, consumed, refuse_same, undisturbed
+from phosphene.cli.common import Job, check_new, consumed, refuse_inputs, undisturbed, weights_of
 from phosphene.cli.dreaming import machine_of
 from phosphene.cli.explaining import drawn_card, drawn_sheet
 from phosphene.cli.progress import Voice, to_stdout, watched
@@ -70,10 +70,13 @@ def verb(
     folders = [file.parent, Path.cwd()]
     files = m.find_inputs(recipe, folders, _named(input or []), anyway=anyway)
     if output:
-        refuse_same(output, file, "picture to replay")
+        refuse_inputs({"output": output}, {"picture to replay": file})
         _check_output(output, recipe, files, force)
     with voice.hearing_warnings():
-        job = _job(recipe, network or m.find_network(recipe, folders), files, voice)
+        name = network or m.find_network(recipe, folders)
+        if output:
+            refuse_inputs({"output": output}, weights_of(name))
+        job = _job(recipe, name, files, voice)
         again = (_page if recipe.recipe in m.PAGES else _picture)(job, recipe, files, voice)
     if again is None:
         complain("interrupted, nothing was written")
@@ -97,7 +100,7 @@ def _check_output(output: Path, recipe: Manifest, files: Mapping[str, Path], for
 
     for role, path in files.items():
         for each in find_pictures(path) if path.is_dir() else [path]:
-            refuse_same(output, each, role)
+            refuse_inputs({"output": output}, {role: each})
     check_new(output, force)
     if recipe.recipe in m.PAGES:
         check_page(output, overwrite=force)

@@ -16,10 +16,12 @@ from phosphene.cli.common import (
     Telling,
     job_of,
     named_pictures,
+    outputs_of,
     read_picture,
-    refuse_same,
+    refuse_inputs,
     run,
     targets,
+    weights_of,
 )
 from phosphene.cli.flags import with_settings
 from phosphene.errors import SettingsError
@@ -269,8 +271,9 @@ def _drawn(
     for path in pictures.values():
         if not path.is_file():
             images.read_image(path)  # tells what is wrong, before anything else is
+    inputs_named = pictures | weights_of(network)
     files = (
-        _files(output, telling, pictures, goals, layers, settings.batch)
+        _files(output, telling, inputs_named, goals, layers, settings.batch)
         if goals or layers or EACH not in str(output)
         else []
     )
@@ -280,7 +283,7 @@ def _drawn(
         if "layers" in RECIPES[recipe].needs and not layers:
             layers = [middle(net)]
             voice.detail(f"layer {layers[0]}")
-        files = files or _files(output, telling, pictures, goals, layers, settings.batch)
+        files = files or _files(output, telling, inputs_named, goals, layers, settings.batch)
         pixels: dict[str, Tensor] = {}
         inputs: dict[str, Input] = {}
         alpha = None
@@ -315,15 +318,13 @@ def _drawn(
 def _files(
     output: Path,
     telling: Telling,
-    pictures: dict[str, Path],
+    inputs: dict[str, Path],
     goals: Sequence[Objective],
     layers: Sequence[str],
     batch: int,
 ) -> list[Target]:
     files = targets(output, telling, picture_names([g.text for g in goals] or layers, batch))
-    for file in files:
-        for role, path in pictures.items():
-            refuse_same(file.path, path, role)
+    refuse_inputs(outputs_of(files), inputs)
     return files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,12 +44,13 @@ def forward_hooks(
     module: nn.Module, layers: Sequence[str], hook: Callable[[str, object], Any]
 ) -> Iterator[None]:
     """Inside, `hook(name, output)` is called whenever one of the layers has run."""
-    handles = []
+    handles, thread = [], threading.get_ident()
     try:
         for name in layers:
 
             def called(_m: nn.Module, _i: object, output: object, name: str = name) -> Any:
-                return hook(name, output)
+                # Another thread may run the same module for reasons of its own.
+                return hook(name, output) if threading.get_ident() == thread else None
 
             handles.append(module.get_submodule(name).register_forward_hook(called))
         yield

@@ -26,7 +26,7 @@ from phosphene.network.precision import DTYPES, LEAST_COSINE, PRECISIONS, pick_d
 from phosphene.network.preprocessing import Preprocessing
 from phosphene.objectives import IMAGE
 from phosphene.runtime.geometry import Geometry, geometry
-from phosphene.runtime.graph import Traced, trace
+from phosphene.runtime.graph import LOCK, Traced, trace
 from phosphene.runtime.options import DEFAULT, Options
 
 
@@ -107,7 +107,8 @@ class Network:
     @functools.cached_property
     def layers(self) -> dict[str, Layer]:
         """Every layer that a forward pass uses, by name, in the order in which they are done."""
-        return self.layers_at((self.input_size, self.input_size))
+        with LOCK:
+            return self.layers_at((self.input_size, self.input_size))
 
     def layers_at(self, size: tuple[int, int]) -> dict[str, Layer]:
         """The layers with the shapes that a picture of `size` (H, W) gives them."""
@@ -224,6 +225,12 @@ class Network:
         target = pick_device(device)
         if precision not in PRECISIONS:
             raise SettingsError(f"no precision {precision!r}{suggest(precision, PRECISIONS)}")
+        with LOCK:
+            return self._prepared_for(target, precision, layers, sample)
+
+    def _prepared_for(
+        self, target: torch.device, precision: str, layers: Sequence[str], sample: Tensor | None
+    ) -> Network:
         if precision == "auto":
             precision = "fp32"
             if precisions.has_fast_bf16(target):
@@ -263,7 +270,7 @@ class Network:
                 warnings.warn(
                     f"bfloat16 strays on {', '.join(names)} (cosine {cosine:.3f}, "
                     f"least {LEAST_COSINE}): using float32",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
         return self._agreed[key]
 
@@ -314,9 +321,11 @@ class Network:
 
     def _extractor(self, layers: tuple[str, ...]) -> Extractor:
         if layers not in self._extractors:
-            size = (self.input_size, self.input_size)
-            hooks = self._hooks(layers)
-            self._extractors[layers] = choose_extractor(hooks, self._traced, self._blank(size))
+            with LOCK:
+                if layers not in self._extractors:
+                    blank = self._blank((self.input_size, self.input_size))
+                    hooks = self._hooks(layers)
+                    self._extractors[layers] = choose_extractor(hooks, self._traced, blank)
         return self._extractors[layers]
 
     def _hooks(self, layers: tuple[str, ...]) -> HookExtractor:

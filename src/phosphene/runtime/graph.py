@@ -7,6 +7,7 @@ flow that depends on values, say); `Network` then runs the module itself under h
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -46,7 +47,9 @@ class Traced:
         cut = fx.GraphModule(self.module, graph)
         cut.graph.eliminate_dead_code()
         cut.recompile()
-        cut = fuse(cut)  # copies the weights, so what follows may change modules
+        # Copies the weights, so what follows may change modules. A trace of its own, which it would
+        # take, would take in what other threads run.
+        cut = fuse(cut, no_trace=True)
         assert isinstance(cut, fx.GraphModule)
         _fold_preprocessing(cut)
         _set_in_place(cut)
@@ -55,14 +58,32 @@ class Traced:
         return cut.eval().requires_grad_(False)
 
 
+# One trace at a time in a process: torch.fx replaces nn.Module's own methods while it traces, and
+# what two traces put back in the wrong order would stay replaced. Whatever is found out about a
+# network and kept is found out under it, too, so that threads do not do the same work beside each
+# other.
+LOCK = threading.RLock()
+
+
 class _Tracer(fx.Tracer):
-    """A tracer that remembers what every module call gave."""
+    """A tracer that remembers what every module call gave, and leaves other threads' calls alone.
+
+    While it traces, every module of the process that is called anywhere comes by here.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.outputs: dict[str, fx.Node] = {}
+        self.thread = threading.get_ident()
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
         output = super().call_module(m, forward, args, kwargs)
         proxy = first_of(output, fx.Proxy)
         if proxy is not None:
@@ -72,8 +93,9 @@ class _Tracer(fx.Tracer):
 
 def trace(module: nn.Module) -> Traced:
     """Trace a module that takes one image; raises whatever tracing raises."""
-    tracer = _Tracer()
-    graph = tracer.trace(module)
+    with LOCK:
+        tracer = _Tracer()
+        graph = tracer.trace(module)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1:
         # Optional arguments of forward() become constants.
