@@ -28,8 +28,8 @@ from torch.fx.node import map_arg
 
 from phosphene import pooling
 from phosphene.context import inside
-from phosphene.memory import relieve
 from phosphene.pooling import LAST, pooled, pooling_gradient
+from phosphene.runtime.allocator import trim_to_limit
 
 Pair = tuple[int, int]
 # A strided convolution of so few channels has a slow gradient of its own: that of the picture.
@@ -588,7 +588,7 @@ class Program:
     ) -> tuple[Tensor, ...]:
         """`forward`, from {0: picture}; what is in there goes as soon as no step wants it."""
         for index, step in enumerate(self.steps):
-            relieve()
+            trim_to_limit()
             inputs = [known[number] for number in step.inputs]
             output, more = step.operation.forward(inputs, kept is not None)
             known[step.output] = output
@@ -609,7 +609,7 @@ class Program:
         """The gradient with respect to the picture, from those with respect to outputs."""
         gathered: dict[int, Tensor] = {}  # by a family's first step
         for index in reversed(range(len(self.steps))):
-            relieve()
+            trim_to_limit()
             self._step_back(index, slopes, kept, outputs, gathered)
         result = slopes.pop(0, None)
         return None if result is None else result.value

@@ -24,10 +24,10 @@ from torch.utils._pytree import tree_leaves
 
 from phosphene import bands
 from phosphene.fused import is_quick, thrift
-from phosphene.memory import relieve
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.pooling import pooled, pooling_gradient
+from phosphene.runtime.allocator import trim_to_limit
 
 Pair = int | list[int] | tuple[int, ...]
 
@@ -51,7 +51,7 @@ class lean(TorchFunctionMode):  # noqa: N801 - reads as the function that it is 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        relieve()
+        trim_to_limit()
         if (ours := _OURS.get(func)) and torch.is_grad_enabled():
             return ours(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -130,7 +130,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        relieve()
+        trim_to_limit()
         (weight,) = ctx.saved_tensors
         (shape, like), (stride, padding, dilation, groups) = ctx.like, ctx.options
         (slope, _, _) = torch.ops.aten.convolution_backward(

@@ -1,0 +1,12 @@
+"""Score and gradient of an image, whole or in tiles, as memory allows.
+
+| module | what it does |
+|---|---|
+| `whole` | the whole image at once, for one objective or several |
+| `leaking` | ReLUs through which a dead unit still gets a gradient |
+| `tiles` | exact tiles: score and gradient are those of the whole image |
+| `blend` | overlapping tiles, for what has no exact ones |
+| `reach` | where to cut an image into exact tiles: how far a position sees |
+| `plan` | whole or in tiles, and how large they are, for a budget of memory |
+| `adaptive` | evaluates at each size as planned, and in smaller tiles where memory runs out |
+"""
