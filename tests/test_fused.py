@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from phosphene import Network, fused, graph, load_network, pooling
 from phosphene import objectives as obj
-from phosphene.evaluation import leaking_relus, whole
+from phosphene.evaluation.leaking import leaking_relus
+from phosphene.evaluation.whole import whole
 
 pytestmark = pytest.mark.skipif(not fused.available(), reason="PyTorch without oneDNN")
 
@@ -306,7 +307,7 @@ def test_before_each_step_there_is_a_chance_to_give_memory_back(
 ) -> None:
     program = fused.program(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
     chances: list[int] = []
-    monkeypatch.setattr(fused, "relieve", lambda: chances.append(1))
+    monkeypatch.setattr(fused, "trim_to_limit", lambda: chances.append(1))
     image = torch.rand(1, 3, 64, 64).requires_grad_()
     answer = program(image)["mixed4a"].sum()
     assert len(chances) == len(program.steps)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phosphene import fused, pooling
 from phosphene import objectives as obj
 from phosphene.dreamnet import DreamNet
-from phosphene.evaluation import whole
+from phosphene.evaluation.whole import whole
 from phosphene.lean import bytes_per_pixel, lean, most_held
 from phosphene.network import Network
 
@@ -223,7 +223,7 @@ def test_each_operation_is_a_chance_to_give_memory_back(monkeypatch: pytest.Monk
     """For networks that no program can be made of."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).requires_grad_(False)
     chances: list[int] = []
-    monkeypatch.setattr("phosphene.lean.relieve", lambda: chances.append(1))
+    monkeypatch.setattr("phosphene.lean.trim_to_limit", lambda: chances.append(1))
     image = torch.rand(1, 3, 16, 16).requires_grad_()
     with lean():
         answer = module(image).sum()

@@ -65,7 +65,7 @@ class AdaptiveEvaluation:
             network: as prepared.
             objective: bound to it.
             sizes: those (H, W) that will come; they are planned now, so that an objective that
-                cannot be tiled and a limit that is too low are told before any work is done.
+                cannot be tiled and a limit that is too low are errors before any work is done.
             batch: images at a time.
             tile: auto; off for always whole; px, the side of a core; approximate: as auto, and
                 where tiles cannot be exact they are blended.
@@ -109,9 +109,7 @@ class AdaptiveEvaluation:
         if side is None:
             return None
         tiling = self._planner.tiling()
-        if isinstance(tiling, ExactTiling):
-            return round_up(side, tiling.smallest)
-        return side if isinstance(tiling, str) else max(side, tiling.smallest)
+        return round_up(side, tiling.smallest) if isinstance(tiling, ExactTiling) else side
 
     def __call__(self, image: Tensor, shift: Shift = (0, 0)) -> tuple[Tensor, Tensor]:
         """Score `(N,)` and gradient `(N, 3, H, W)` of an image rolled by (down, right) px.

@@ -91,13 +91,9 @@ def _scored(
                 reference = transform_reference(term.comparison.picture)
                 target = network.activations(reference, term.layers)
             rows = len(next(iter(activations.values())))
-            if (
-                1 < len(reference) < rows
-            ):  # several parts of a picture, of each picture of the batch
+            if 1 < len(reference) < rows:  # several crops, of each image of the batch
                 times = rows // len(reference)
-                target = {
-                    layer: a.repeat(times, *[1] * (a.ndim - 1)) for layer, a in target.items()
-                }
+                target = {name: a.repeat(times, *[1] * (a.ndim - 1)) for name, a in target.items()}
             score = term.comparison.score(activations, target)
         total = weight * score if total is None else total + weight * score
     assert total is not None

@@ -198,8 +198,9 @@ def _refuse_too_many(
     there = available_memory(network.device)
     if need > there:
         raise SettingsError(
-            f"{count} pictures of {size[1]}×{size[0]} px at a time take about {format_bytes(need)}, "
-            f"{format_bytes(there)} are there: a smaller batch or size, or fewer objectives"
+            f"{count} pictures of {size[1]}×{size[0]} px at a time take about "
+            f"{format_bytes(need)}, {format_bytes(there)} are there: a smaller batch or size, or "
+            "fewer objectives"
         )
 
 
