@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from phosphene import memory
 from phosphene.cli import explained, main
 from phosphene.cli.common import consumed
 from phosphene.errors import NetworkError, SettingsError
 from phosphene.network import Network
 from phosphene.recipes.dream import DreamStep, dream
+from phosphene.runtime import memory
 from tests.command import Done, addresses, run
 from tests.toy_network import net
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from phosphene import objectives as obj
 from phosphene.dreamnet import DreamNet
-from phosphene.evaluation import whole
 from phosphene.evaluation.cost import bytes_per_pixel, peak_bytes
+from phosphene.evaluation.whole import whole
 from phosphene.network import Network
 from phosphene.runtime import pooling
 from phosphene.runtime.autograd import MemoryEfficientAutograd
@@ -224,7 +224,7 @@ def test_each_operation_is_a_chance_to_give_memory_back(monkeypatch: pytest.Monk
     """For networks that no program can be made of."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).requires_grad_(False)
     chances: list[int] = []
-    monkeypatch.setattr("phosphene.runtime.autograd.relieve", lambda: chances.append(1))
+    monkeypatch.setattr("phosphene.runtime.autograd.trim_to_limit", lambda: chances.append(1))
     image = torch.rand(1, 3, 16, 16).requires_grad_()
     with MemoryEfficientAutograd():
         answer = module(image).sum()

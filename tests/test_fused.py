@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from phosphene import Network, load_network
 from phosphene import objectives as obj
-from phosphene.evaluation import leaking_relus, whole
+from phosphene.evaluation.leaking import leaking_relus
+from phosphene.evaluation.whole import whole
 from phosphene.runtime import bands, graph, lowering, pooling
 from phosphene.runtime import program as programs
 from phosphene.runtime.lowering import lower
@@ -317,7 +318,7 @@ def test_before_each_step_there_is_a_chance_to_give_memory_back(
 ) -> None:
     program = lower(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
     chances: list[int] = []
-    monkeypatch.setattr(programs, "relieve", lambda: chances.append(1))
+    monkeypatch.setattr(programs, "trim_to_limit", lambda: chances.append(1))
     image = torch.rand(1, 3, 64, 64).requires_grad_()
     answer = program(image)["mixed4a"].sum()
     assert len(chances) == len(program.instructions)

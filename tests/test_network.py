@@ -15,7 +15,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from phosphene import zoo
 from phosphene.errors import InputTooSmallError, NetworkError, SettingsError, UnknownLayerError
-from phosphene.evaluation import whole
+from phosphene.evaluation.whole import whole
 from phosphene.network import Layer, Network, precision
 from phosphene.network.extract import Extractor, HookExtractor
 from phosphene.objectives import IMAGE, Objective

@@ -18,7 +18,8 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from phosphene import __version__
 from phosphene.errors import PhospheneError, SettingsError
-from phosphene.memory import large_pages, out_of_memory
+from phosphene.runtime.allocator import large_pages
+from phosphene.runtime.memory import out_of_memory
 
 DONE, FAILED, MISUSED, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -16,7 +16,8 @@ from cyclopts import Group, Parameter
 from phosphene.cli import DONE, FAILED, INTERRUPTED, complain, explained
 from phosphene.cli.progress import Voice, to_stdout, watched
 from phosphene.errors import ImageError, NonFiniteError, SettingsError
-from phosphene.memory import addresses_limited, keep_freed, out_of_memory, return_freed
+from phosphene.runtime.allocator import keep_freed, return_freed
+from phosphene.runtime.memory import addresses_limited, out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,6 +14,8 @@ from phosphene import gradients, pyramid, spec, transforms
 from phosphene import image as images
 from phosphene.engine import Ascent, Evaluate, Step, ascend
 from phosphene.errors import ImageError, InputTooSmallError, NonFiniteError
+from phosphene.evaluation.adaptive import AdaptiveEvaluation
+from phosphene.evaluation.rolled import RolledEvaluate
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.parameterization import Pixels
@@ -21,7 +23,6 @@ from phosphene.pyramid import Size
 from phosphene.recipes.dream_settings import DreamSettings as DreamSettings
 from phosphene.recipes.presets import preset
 from phosphene.settings import checked
-from phosphene.tiling import Rolled, fitted
 
 Luma = (0.299, 0.587, 0.114)
 # Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
@@ -138,7 +139,7 @@ def _steps(
     chain = s.octave_rounding == "chain"
     bases = deque(pyramid.bases(photo, sizes, resampling=s.resampling, chain=chain))
     more = (s.detail == "after") + (mask is not None)  # what was lost; the mask at this size
-    evaluate = fitted(
+    evaluate = AdaptiveEvaluation(
         net,
         goal,
         sizes,
@@ -219,7 +220,11 @@ def _sizes(size: Size, net: Network, goal: Objective, s: DreamSettings) -> list[
 
 
 def _jittered(
-    evaluate: Rolled, size: Size, goal: Objective, s: DreamSettings, generator: torch.Generator
+    evaluate: RolledEvaluate,
+    size: Size,
+    goal: Objective,
+    s: DreamSettings,
+    generator: torch.Generator,
 ) -> Evaluate:
     """Evaluate the picture rolled by chance, which needs no rolled copy of it."""
     if s.jitter == 0 or goal.positional:

@@ -21,12 +21,13 @@ from phosphene import objectives as obj
 from phosphene import spec, transforms
 from phosphene.engine import Evaluate, Step, ascend
 from phosphene.errors import InputTooSmallError, NetworkError, NonFiniteError, SettingsError
-from phosphene.evaluation import leaking_relus, shared
-from phosphene.memory import available_memory, in_words
+from phosphene.evaluation.leaking import leaking_relus
+from phosphene.evaluation.whole import shared
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.parameterization import Fourier, MaCo, Pixels, opacity
 from phosphene.recipes.visualize_settings import VisualizeSettings as VisualizeSettings
+from phosphene.runtime.memory import available_memory, format_bytes
 from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
 from phosphene.settings import checked
 
@@ -150,7 +151,9 @@ def drawn(
 
     count = len(goals) * s.batch
     watch = _Watch(
-        lambda some, options: shared(net, [bound[k] for k in some], alike=alike, options=options),
+        lambda some, options: shared(
+            net, [bound[k] for k in some], transform_reference=alike, options=options
+        ),
         [t for t in given for _ in range(s.batch)],
         s.batch,
     )
@@ -198,8 +201,9 @@ def _refuse_too_many(
     there = available_memory(network.device)
     if need > there:
         raise SettingsError(
-            f"{count} pictures of {size[1]}×{size[0]} px at a time take about {in_words(need)}, "
-            f"{in_words(there)} are there: a smaller batch or size, or fewer objectives"
+            f"{count} pictures of {size[1]}×{size[0]} px at a time take about "
+            f"{format_bytes(need)}, {format_bytes(there)} are there: a smaller batch or size, or "
+            "fewer objectives"
         )
 
 

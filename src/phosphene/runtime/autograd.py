@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from phosphene.memory import relieve
+from phosphene.runtime.allocator import trim_to_limit
 from phosphene.runtime.pooling import max_pool, max_pool_backward, memory_format_of
 
 Pair = int | list[int] | tuple[int, ...]
@@ -33,7 +33,7 @@ class MemoryEfficientAutograd(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        relieve()
+        trim_to_limit()
         if (ours := _REPLACEMENTS.get(func)) and torch.is_grad_enabled():
             return ours(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -138,7 +138,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        relieve()
+        trim_to_limit()
         (weight,) = ctx.saved_tensors
         found = convolution_input_gradient(gradient, *ctx.input, weight, *ctx.arguments)
         return found, *[None] * 6

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from phosphene.memory import relieve
 from phosphene.runtime import pooling
+from phosphene.runtime.allocator import trim_to_limit
 from phosphene.runtime.operations import (
     Convolution,
     Gradient,
@@ -94,7 +94,7 @@ class Program:
         """`forward`, from {0: picture}; what is in there goes as soon as nobody wants it."""
         save = saved is not None
         for index, instruction in enumerate(self.instructions):
-            relieve()
+            trim_to_limit()
             inputs = [known[number] for number in instruction.inputs]
             output, more = instruction.operation.forward(inputs, options, save)
             known[instruction.output] = output
@@ -116,7 +116,7 @@ class Program:
         """The gradient with respect to the picture, from those with respect to outputs."""
         gathered: dict[int, Tensor] = {}  # by the first instruction of a parallel group
         for index in reversed(range(len(self.instructions))):
-            relieve()
+            trim_to_limit()
             self._backward_one(index, gradients, saved, outputs, gathered)
         result = gradients.pop(0, None)
         return None if result is None else result.value
