@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from phosphene import memory
 from phosphene.cli import main
 from phosphene.cli.exits import explained
 from phosphene.errors import NetworkError, SettingsError
@@ -26,6 +25,7 @@ from phosphene.objectives import parse
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.steps.dream import DreamStep
+from phosphene.runtime import memory
 from tests.command import Done, addresses, run
 from tests.toy_network import net
 

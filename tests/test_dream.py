@@ -481,12 +481,12 @@ def test_a_plan_counts_the_pictures_that_are_there(
     size = (101, 67)
     told: list[int] = []
     recipe = sys.modules[dream.steps.__module__]
-    real_fitted, real_activations = recipe.fitted, Network.activations
+    real_evaluation, real_activations = recipe.AdaptiveEvaluation, Network.activations
 
-    def fitted(*given: Any, buffers: int, between: int, **more: Any) -> Any:
+    def evaluation(*given: Any, buffers: int, between: int, **more: Any) -> Any:
         assert between > buffers
         told.append(buffers)
-        return real_fitted(*given, buffers=buffers, between=between, **more)
+        return real_evaluation(*given, buffers=buffers, between=between, **more)
 
     held: list[float] = []
 
@@ -499,7 +499,7 @@ def test_a_plan_counts_the_pictures_that_are_there(
         held.append(sum(channels.values()) / 3)
         return real_activations(self, image, layers)
 
-    monkeypatch.setattr(recipe, "fitted", fitted)
+    monkeypatch.setattr(recipe, "AdaptiveEvaluation", evaluation)
     monkeypatch.setattr(Network, "activations", activations)
     photo = torch.rand(1, 3, *size)
     mask = torch.ones(1, 1, *size) if masked else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -15,19 +14,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from phosphene import Network, fused, graph, load_network, pooling
+from phosphene import Network, load_network
 from phosphene import objectives as obj
-from phosphene.evaluation import leaking_relus, whole
+from phosphene.evaluation.leaking import leaking_relus
+from phosphene.evaluation.whole import whole
+from phosphene.runtime import bands, graph, lowering, pooling
+from phosphene.runtime import program as programs
+from phosphene.runtime.lowering import lower
+from phosphene.runtime.operations import AveragePool, PrepackedWeight, UnfitError
+from phosphene.runtime.options import DEFAULT, MEMORY_EFFICIENT, PLAIN_MODULES, Options
+from phosphene.runtime.program import Program
 
-pytestmark = pytest.mark.skipif(not fused.available(), reason="PyTorch without oneDNN")
+pytestmark = pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN")
 
 
 def compared(
-    module: nn.Module, layers: tuple[str, ...], size: tuple[int, int], *, channels: int = 3
-) -> fused.Program:
+    module: nn.Module,
+    layers: tuple[str, ...],
+    size: tuple[int, int],
+    *,
+    channels: int = 3,
+    options: Options = DEFAULT,
+) -> Program:
     """Answers and gradient of the program of a module, held to autograd through the module."""
     module = module.eval().requires_grad_(False)
-    program = fused.program(graph.trace(module).cut(layers))
+    program = lower(graph.trace(module).cut(layers))
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(2, channels, *size, generator=generator)
     image = image.contiguous(memory_format=torch.channels_last)
@@ -44,15 +55,15 @@ def compared(
         hook.remove()
     weights = {name: torch.randn(out.shape, generator=generator) for name, out in found.items()}
     expected = sum((found[name] * weights[name]).sum() for name in layers)
-    answers = program(b)
+    answers = program(b, options)
     got = sum((answers[name] * weights[name]).sum() for name in layers)
     for name in layers:
         torch.testing.assert_close(answers[name], found[name], rtol=1e-4, atol=1e-5)
-    (slope,) = torch.autograd.grad(expected, a)
+    (grad,) = torch.autograd.grad(expected, a)
     (mine,) = torch.autograd.grad(got, b)
-    assert float((mine - slope).norm() / slope.norm()) < 1e-5
+    assert float((mine - grad).norm() / grad.norm()) < 1e-5
     with torch.no_grad():
-        again = program(image)
+        again = program(image, options)
     for name in layers:
         torch.testing.assert_close(again[name], answers[name].detach())
     return program
@@ -129,7 +140,7 @@ def test_published_architectures(name: str, layers: tuple[str, ...], size: tuple
 
 def test_parallel_convolutions_share_one_gradient() -> None:
     program = compared(Forked(), ("tail",), (16, 16))
-    assert max(len(family.steps) for family in program.families.values()) == 2  # a and b, not c
+    assert max(len(group.indices) for group in program.parallel.values()) == 2  # a and b, not c
 
 
 class Averaged(nn.Module):
@@ -167,8 +178,8 @@ class Averaged(nn.Module):
 
 def test_means_that_keep_the_size_are_their_own_gradient() -> None:
     program = compared(Averaged(), ("last",), (33, 38))
-    found = [type(step.operation) for step in program.steps]
-    assert found.count(fused._AveragePool) == Averaged.ours
+    found = [type(instruction.operation) for instruction in program.instructions]
+    assert found.count(AveragePool) == Averaged.ours
     compared(Averaged(), ("first", "means.0", "means.1", "last"), (33, 38))
 
 
@@ -201,26 +212,27 @@ class Gated(nn.Module):
         return self.last(torch.cat([mixed.relu() - 0.1, shared - 0.1], 1)[:, :23])
 
 
-@pytest.mark.parametrize("way", ["plain", "thrift", "numba"])
+@pytest.mark.parametrize("how", ["plain", "memory_efficient", "numba"])
 @pytest.mark.parametrize(
     ("layers", "gated"),
     [
-        (("last",), ["_MaxPool", "_MaxPool", "_Convolution", "_ReLU"]),
-        (("first_relu", "last"), ["_Convolution", "_MaxPool", "_Convolution", "_ReLU"]),
+        (("last",), ["MaxPool", "MaxPool", "Convolution", "ReLU"]),
+        (("first_relu", "last"), ["Convolution", "MaxPool", "Convolution", "ReLU"]),
         (
             ("pool", "second_relu", "last"),
-            ["_MaxPool", "_Convolution", "_MaxPool", "_Convolution", "_ReLU"],
+            ["MaxPool", "Convolution", "MaxPool", "Convolution", "ReLU"],
         ),
     ],
 )
 def test_relus_leave_their_part_to_what_alone_sees_them(
-    layers: tuple[str, ...], gated: list[str], way: str, monkeypatch: pytest.MonkeyPatch
+    layers: tuple[str, ...], gated: list[str], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if way == "numba":
-        monkeypatch.setattr(pooling, "ENOUGH", 1)
-    with fused.thrift() if way == "thrift" else nullcontext():
-        program = compared(Gated(), layers, (21, 26))
-    found = [s.operation for s in program.steps if getattr(s.operation, "gated", False)]
+    if how == "numba":
+        monkeypatch.setattr(pooling, "NUMBA_PIXELS", 1)
+    options = MEMORY_EFFICIENT if how == "memory_efficient" else DEFAULT
+    program = compared(Gated(), layers, (21, 26), options=options)
+    operations = [instruction.operation for instruction in program.instructions]
+    found = [operation for operation in operations if getattr(operation, "gated", False)]
     assert [type(operation).__name__ for operation in found] == gated
 
 
@@ -228,27 +240,27 @@ def test_the_gradient_of_some_layers_alone() -> None:
     """A sibling whose answer nobody scores leaves no rubbish in the others' gradient."""
     torch.manual_seed(0)
     module = Forked().eval().requires_grad_(False)
-    program = fused.program(graph.trace(module).cut(("a", "b")))
+    program = lower(graph.trace(module).cut(("a", "b")))
     image = torch.rand(1, 3, 12, 12).requires_grad_()
     (mine,) = torch.autograd.grad(program(image)["b"].square().sum(), image)
-    seen = module.b(module.stem(image).relu())
-    (slope,) = torch.autograd.grad(seen.square().sum(), image)
-    torch.testing.assert_close(mine, slope)
+    answer = module.b(module.stem(image).relu())
+    (grad,) = torch.autograd.grad(answer.square().sum(), image)
+    torch.testing.assert_close(mine, grad)
 
 
 def test_ties_go_where_pytorchs_go() -> None:
     """A flat picture: every maximum is a tie, and the first of a window takes all."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)).eval()
-    program = fused.program(graph.trace(module.requires_grad_(False)).cut(("2",)))
-    slopes = []
+    program = lower(graph.trace(module.requires_grad_(False)).cut(("2",)))
+    grads = []
     for run in (module, lambda x: program(x)["2"]):
         image = torch.full((1, 3, 13, 13), 0.7).requires_grad_()
-        slopes.append(torch.autograd.grad(run(image).sum(), image)[0])
-    torch.testing.assert_close(*slopes)
+        grads.append(torch.autograd.grad(run(image).sum(), image)[0])
+    torch.testing.assert_close(*grads)
 
 
 def test_the_gradient_can_be_taken_twice_and_nothing_stays() -> None:
-    program = fused.program(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
+    program = lower(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
     image = torch.rand(1, 3, 64, 64).requires_grad_()
     answer = program(image)["mixed4a"]
     first = torch.autograd.grad(answer.sum(), image, retain_graph=True)[0]
@@ -262,40 +274,40 @@ def test_the_gradient_can_be_taken_twice_and_nothing_stays() -> None:
         gc.enable()
 
 
-def test_thrift_changes_nothing_but_memory() -> None:
-    program = fused.program(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
-    slopes = []
-    for mode in (fused.thrift, fused.aside):
+def test_saving_memory_changes_nothing_but_memory() -> None:
+    program = lower(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
+    grads = []
+    for options in (MEMORY_EFFICIENT, DEFAULT):
         image = torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64).requires_grad_()
-        with mode():
-            slopes.append(torch.autograd.grad(program(image)["mixed4a"].sum(), image)[0])
-    assert torch.equal(*slopes)
+        answer = program(image, options)["mixed4a"]
+        grads.append(torch.autograd.grad(answer.sum(), image)[0])
+    assert torch.equal(*grads)
 
 
 def test_weights_are_laid_out_once_a_size_comes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever order sizes come in, answers and gradients are those of fresh weights."""
     cut = load_network()._traced.cut(("mixed4a",))  # pyright: ignore[reportOptionalMemberAccess]
-    program = fused.program(cut)
+    program = lower(cut)
     laid: list[int] = []
-    real = fused._LaidOut.for_map
+    real = PrepackedWeight.for_size
 
-    def noted(self: fused._LaidOut, size: torch.Size) -> Tensor:
+    def noted(self: PrepackedWeight, size: torch.Size) -> Tensor:
         weight = real(self, size)
         laid.append(weight is not self.weight)
         return weight
 
-    monkeypatch.setattr(fused._LaidOut, "for_map", noted)
+    monkeypatch.setattr(PrepackedWeight, "for_size", noted)
     expected = []
     for number, side in enumerate((64, 64, 64, 48, 64, 48, 48, 48)):
         image = torch.rand(1, 3, side, 64, generator=torch.Generator().manual_seed(side))
-        slopes = []
-        for run in (program, fused.program(cut)):
+        grads = []
+        for run in (program, lower(cut)):
             laid.clear()
             leaf = image.clone().requires_grad_()
-            (slope,) = torch.autograd.grad(run(leaf)["mixed4a"].square().sum(), leaf)
-            slopes.append(slope)
+            (grad,) = torch.autograd.grad(run(leaf)["mixed4a"].square().sum(), leaf)
+            grads.append(grad)
             expected.append((number, run is program, bool(laid) and all(laid), any(laid)))
-        assert float((slopes[0] - slopes[1]).norm() / slopes[1].norm()) < 1e-5
+        assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 1e-5
     again = {number for number, ours, every, _ in expected if ours and every}
     assert again == {1, 2, 6, 7}
     assert {number for number, ours, _, some in expected if some} == again
@@ -304,38 +316,39 @@ def test_weights_are_laid_out_once_a_size_comes_twice(monkeypatch: pytest.Monkey
 def test_before_each_step_there_is_a_chance_to_give_memory_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    program = fused.program(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
+    program = lower(load_network()._traced.cut(("mixed4a",)))  # pyright: ignore
     chances: list[int] = []
-    monkeypatch.setattr(fused, "relieve", lambda: chances.append(1))
+    monkeypatch.setattr(programs, "trim_to_limit", lambda: chances.append(1))
     image = torch.rand(1, 3, 64, 64).requires_grad_()
     answer = program(image)["mixed4a"].sum()
-    assert len(chances) == len(program.steps)
+    assert len(chances) == len(program.instructions)
     answer.backward()
-    assert len(chances) == 2 * len(program.steps)
+    assert len(chances) == 2 * len(program.instructions)
 
 
-def test_the_bundled_network_uses_one_and_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bundled_network_uses_one_and_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
     network = load_network().prepared("cpu", "fp32")
     goal = obj.layer("mixed4a").bound(network)
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     runs = []
-    real = fused.run
+    real = programs.run
 
     def counted(*given: Any) -> dict[str, Tensor]:
         runs.append(1)
         return real(*given)
 
-    monkeypatch.setattr(fused, "run", counted)
-    score, slope = whole(network, goal)(image)
+    monkeypatch.setattr(programs, "run", counted)
+    monkeypatch.setattr(bands, "run", counted)
+    score, grad = whole(network, goal)(image)
     assert runs
     runs.clear()
-    with fused.aside():
-        plain, plain_slope = whole(network, goal)(image)
+    evaluate = whole(network, goal, options=PLAIN_MODULES)
+    plain, plain_grad = evaluate(image)
     with leaking_relus():
-        whole(network, goal)(image)
+        evaluate(image)
     assert not runs
     torch.testing.assert_close(score, plain)
-    assert float((slope - plain_slope).norm() / slope.norm()) < 1e-5
+    assert float((grad - plain_grad).norm() / grad.norm()) < 1e-5
 
 
 def test_what_has_no_gradient_is_left_to_autograd() -> None:
@@ -366,8 +379,8 @@ def test_no_program_without_a_picture() -> None:
             return self.split(first) + second
 
     module = Two().eval().requires_grad_(False)
-    program = fused.program(graph.trace(module).cut(("split",)))
-    with pytest.raises(fused.UnfitError):
+    program = lower(graph.trace(module).cut(("split",)))
+    with pytest.raises(UnfitError):
         program(torch.rand(1, 3, 8, 8))
     # The network itself goes on without one.
     assert Network(Two()).activations(torch.rand(1, 3, 8, 8), ["split"])["split"].shape[1] == 1

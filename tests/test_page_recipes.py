@@ -25,7 +25,6 @@ from PIL import Image
 from torch import nn
 
 from phosphene import image as images
-from phosphene import network as network_module
 from phosphene import spec
 from phosphene.cli import main
 from phosphene.errors import RecipeError
@@ -36,7 +35,7 @@ from phosphene.manifest import Manifest
 from phosphene.manifest import schema as m
 from phosphene.manifest.capture import folder_of, result_of
 from phosphene.manifest.hashes import file_hash
-from phosphene.network import Network
+from phosphene.network import Network, precision
 from phosphene.objectives import quoted
 from phosphene.recipes.base import recipe_named
 from phosphene.recipes.sheet import SheetSettings, sheet
@@ -176,7 +175,7 @@ def test_what_is_cached_proves_nothing(say: Say, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_recipe_says_what_drew_it_kept_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
     monkeypatch.setattr(Network, "_agrees", lambda *_: True)
     some = [Cell("second", 0), Cell("second", 1)]
     chosen = checked(SheetSettings, TINY | {"precision": "auto"})
@@ -184,7 +183,7 @@ def test_the_recipe_says_what_drew_it_kept_or_not(monkeypatch: pytest.MonkeyPatc
         "bf16"
     ] * 3
     # A second look asks nobody, and says what drew it and not what would.
-    monkeypatch.setattr(network_module, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: False)
     monkeypatch.setattr(Network, "_agrees", lambda *_: 1 / 0)
     (step,) = render_cells(toy_network.net(), some, chosen)
     assert (step.cached, step.network.precision, step.network.device.type) == (2, "bf16", "cpu")

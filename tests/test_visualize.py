@@ -24,7 +24,8 @@ from phosphene.errors import (
     SettingsError,
     UnknownLayerError,
 )
-from phosphene.evaluation import leaking_relus, shared, whole
+from phosphene.evaluation.leaking import leaking_relus
+from phosphene.evaluation.whole import shared, whole
 from phosphene.network import Network
 from phosphene.objectives import IMAGE
 from phosphene.recipes.accentuate import AccentuateSettings, accentuate

@@ -19,8 +19,8 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 from phosphene import __version__
 from phosphene.cli.exits import DONE, FAILED, INTERRUPTED, MISUSED, complain, explained
 from phosphene.errors import SettingsError
-from phosphene.memory import large_pages
 from phosphene.recipes.base import recipe_named, recipe_names, recipe_summary
+from phosphene.runtime.allocator import large_pages
 
 EPILOGUE = """Examples:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from phosphene.errors import PhospheneError, SettingsError
-from phosphene.memory import out_of_memory
+from phosphene.runtime.memory import out_of_memory
 
 DONE, FAILED, MISUSED, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 

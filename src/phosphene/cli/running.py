@@ -87,7 +87,8 @@ def _ending(job: Job, ended: Ended, saved: list[Saved]) -> str:
 
 def _settle_allocator(job: Job) -> None:
     """What this process does with the memory that it frees, by what is to come."""
-    from phosphene.memory import addresses_limited, keep_freed, return_freed
+    from phosphene.runtime.allocator import keep_freed, return_freed
+    from phosphene.runtime.memory import addresses_limited
 
     pictures = job.arguments.images.values()
     if any(p.shape[-2] * p.shape[-1] > MODEST for p in pictures) and addresses_limited():

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from phosphene import image as images
 from phosphene.errors import ImageError, NetworkError, ObjectiveError
-from phosphene.fused import aside
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, cells, token_grid
+from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
 
 READABLE_SUFFIXES = {*images.SUFFIXES, ".bmp", ".gif"}
 
@@ -177,11 +177,11 @@ def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return images.resize(picture, size).clamp(0, 1)
 
 
-def _layer_map(network: Network, layer: str, picture: Tensor) -> Tensor:
+def _layer_map(network: Network, layer: str, picture: Tensor, options: Options = DEFAULT) -> Tensor:
     """What a layer answers at each place over a picture: `(N, h, w, C)`."""
     picture = picture.to(network.device)
     with torch.no_grad():
-        found = network.activations(picture, [layer])
+        found = network.activations(picture, [layer], options=options)
     if found[layer].ndim == 3:
         # Tokens that are no grid have an order, but no places.
         with suppress(ObjectiveError):
@@ -216,8 +216,9 @@ def _visible_span(
         pictures = torch.full((len(parts), 3, *size), 0.5, device=network.device)
         for picture, part in zip(pictures, parts, strict=True):
             picture.transpose(1, 1 + axis)[:, part] = torch.nan
-        with aside():  # where ReLUs are done by convolutions, they make 0 of it
-            return _layer_map(network, layer, pictures)[:, y, x].isnan().any(-1).tolist()
+        # Where ReLUs are done by convolutions, they make 0 of it.
+        map_ = _layer_map(network, layer, pictures, PLAIN_MODULES)
+        return map_[:, y, x].isnan().any(-1).tolist()
 
     if not spoils(slice(None))[0]:
         return 0, length  # something on the way makes numbers of anything

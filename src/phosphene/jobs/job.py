@@ -33,9 +33,9 @@ from phosphene.jobs.request import (
 )
 from phosphene.manifest import capture
 from phosphene.manifest import schema as m
-from phosphene.memory import out_of_memory
 from phosphene.objectives.text import picture_paths, with_pictures
 from phosphene.recipes.base import Arguments, Recipe, imported
+from phosphene.runtime.memory import out_of_memory
 from phosphene.zoo import load_network, names_code, network_label
 
 if TYPE_CHECKING:

@@ -118,7 +118,7 @@ class Subject:
 
     @property
     def parsed(self) -> bool:
-        """Whether its texts are objectives, which have a grammar; a unit's and a layer's are not."""
+        """Whether its texts are objectives, which have a grammar, as units and layers have none."""
         return self.kind in ("objective", "objectives")
 
     @property

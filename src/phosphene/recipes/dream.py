@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from phosphene.errors import SettingsError
-from phosphene.memory import parse_memory
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.presets import PRESETS, preset
+from phosphene.runtime.memory import parse_memory
 from phosphene.settings import Settings
 
 # As in gradients.py and pyramid.py, which import torch; a test holds them equal.

@@ -14,7 +14,8 @@ from phosphene import gradients, pyramid, transforms
 from phosphene import image as images
 from phosphene.engine import Ascent, Evaluate, Step, ascend
 from phosphene.errors import ImageError, InputTooSmallError, NonFiniteError, ObjectiveError
-from phosphene.evaluation import whole
+from phosphene.evaluation.adaptive import AdaptiveEvaluation
+from phosphene.evaluation.rolled import RolledEvaluate
 from phosphene.network import Network
 from phosphene.objectives import Objective, combine, guide
 from phosphene.parameterization import Pixels
@@ -22,7 +23,6 @@ from phosphene.pyramid import Size
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.dream import DreamSettings
 from phosphene.recipes.presets import preset
-from phosphene.tiling import Rolled, fitted
 
 Luma = (0.299, 0.587, 0.114)
 # Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
@@ -116,8 +116,7 @@ def _steps(
     chain = s.octave_rounding == "chain"
     bases = deque(pyramid.bases(photo, sizes, resampling=s.resampling, chain=chain))
     more = (s.detail == "after") + (mask is not None)  # what was lost; the mask at this size
-    evaluate = fitted(
-        whole(net, goal),
+    evaluate = AdaptiveEvaluation(
         net,
         goal,
         sizes,
@@ -168,7 +167,7 @@ def _steps(
                     **{**vars(step), "image": image},
                     finish=finish,
                     network=net,
-                    tile=tile_of(evaluate, sizes[octave]),
+                    tile=evaluate.tile(sizes[octave]),
                     work=_work(step, sizes),
                 )
         except NonFiniteError as error:
@@ -238,12 +237,6 @@ def _sizes(size: Size, net: Network, goal: Objective, s: DreamSettings) -> list[
     )
 
 
-def tile_of(evaluate: Rolled, size: Size) -> int | None:
-    """The side, px, of the tiles by which pictures of a size are evaluated; None for whole."""
-    tile = getattr(evaluate, "tile", None)
-    return None if tile is None else tile(size)
-
-
 def _work(step: Step, sizes: Sequence[Size]) -> float:
     """How much of all work is done, by px."""
     work = [height * width for height, width in sizes]
@@ -252,7 +245,11 @@ def _work(step: Step, sizes: Sequence[Size]) -> float:
 
 
 def _jittered(
-    evaluate: Rolled, size: Size, goal: Objective, s: DreamSettings, generator: torch.Generator
+    evaluate: RolledEvaluate,
+    size: Size,
+    goal: Objective,
+    s: DreamSettings,
+    generator: torch.Generator,
 ) -> Evaluate:
     """Evaluate the picture rolled by chance, which needs no rolled copy of it."""
     if s.jitter == 0 or goal.positional:

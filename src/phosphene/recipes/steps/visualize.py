@@ -26,13 +26,15 @@ from phosphene.errors import (
     NonFiniteError,
     SettingsError,
 )
-from phosphene.evaluation import leaking_relus, shared
-from phosphene.memory import available_memory, in_words
+from phosphene.evaluation.leaking import leaking_relus
+from phosphene.evaluation.whole import shared
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.parameterization import Fourier, MaCo, Pixels, opacity
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.visualize import AscentSettings
+from phosphene.runtime.memory import available_memory, format_bytes
+from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
 
 # Steps over which a unit without a gradient is helped; lucid's 16 wake few of the deeper sleepers.
 HELPED_STEPS = 32
@@ -118,7 +120,9 @@ def ascend_objectives(
 
     count = len(goals) * s.batch
     watch = _Watch(
-        lambda some: shared(net, [bound[k] for k in some], alike=alike),
+        lambda some, options: shared(
+            net, [bound[k] for k in some], transform_reference=alike, options=options
+        ),
         [t for t in given for _ in range(s.batch)],
         s.batch,
     )
@@ -166,8 +170,9 @@ def _refuse_too_many(
     there = available_memory(network.device)
     if need > there:
         raise SettingsError(
-            f"{count} pictures of {size[1]}×{size[0]} px at a time take about {in_words(need)}, "
-            f"{in_words(there)} are there: a smaller batch or size, or fewer objectives"
+            f"{count} pictures of {size[1]}×{size[0]} px at a time take about "
+            f"{format_bytes(need)}, {format_bytes(there)} are there: a smaller batch or size, or "
+            "fewer objectives"
         )
 
 
@@ -432,11 +437,11 @@ class _Watch:
     """
 
     def __init__(
-        self, of: Callable[[Sequence[int]], Evaluate], texts: Sequence[str], batch: int
+        self, of: Callable[[Sequence[int], Options], Evaluate], texts: Sequence[str], batch: int
     ) -> None:
         self.of, self.texts, self.batch = of, texts, batch
         self.count, self.goals = len(texts), len(texts) // batch
-        self.plain = of(range(self.goals))
+        self.plain = of(range(self.goals), DEFAULT)
         self.moved = torch.zeros(self.count, dtype=torch.bool)
         self.index = 0
         self.helps = False
@@ -468,7 +473,7 @@ class _Watch:
             return slope
         parts = [*image.split(len(image) // self.goals)]
         with leaking_relus():
-            _, leaked = self.of(asleep)(torch.cat([parts[k] for k in asleep]))
+            _, leaked = self.of(asleep, PLAIN_MODULES)(torch.cat([parts[k] for k in asleep]))
         rows = moves.repeat_interleave(len(image) // self.count).view(-1, 1, 1, 1)
         found, seen = [*slope.split(len(parts[0]))], rows.split(len(parts[0]))
         for k, leak in zip(asleep, leaked.split(len(parts[0])), strict=True):

@@ -1,8 +1,8 @@
 """Max-pooling by Numba, compiled once on a machine: several times as fast as PyTorch's own.
 
-PyTorch's gradient of one picture's pooling runs on one core, value by value, and notes each place
-in eight bytes. Here a row of channels is one loop, which the compiler makes one of vectors, and a
-place is the tap of its window, in one byte. The gradient is gathered: each px of the map asks the
+PyTorch's gradient of one picture's pooling runs on one core, value by value, and notes each index
+in eight bytes. Here a row of channels is one loop, which the compiler makes one of vectors, and an
+index is the tap of its window, in one byte. The gradient is gathered: each px of the map asks the
 windows that it is in, so that cores need not wait for each other.
 
 Maps lie flat, channels last. Of bfloat16, which Numba does not know, there are the bits: a float is
@@ -29,7 +29,7 @@ shared: Any = njit(nogil=True, cache=True, boundscheck=False, parallel=True)
 PROCESS = os.getpid()
 
 NOTHING = np.float32(0)
-NOWHERE = np.uint8(255)
+NO_INDEX = np.uint8(255)
 HALF = np.uint32(16)
 
 
@@ -106,19 +106,19 @@ def _like(other, value):
 
 
 @compiled
-def pool(x, y, places, shape, result, options, gated, first, last):
+def pool(x, y, indices, shape, result, window, gated, first, last):
     """Rows `first` to `last` of windows, of all pictures, one after the other.
 
     x, y: the map and what comes of it, floats, or int16, the bits of bfloat16 that is nowhere
         negative: they stand in the order of the numbers. Of equal ones the first is taken, and a
         float that is no number.
-    places: the tap of each maximum, row by row of the window. shape, result: (H, W, C) of a
-    picture. options: kernel, stride, padding, of each axis. gated: a maximum that is not above 0
-    has no place.
+    indices: the tap of each maximum, row by row of the window. shape, result: (H, W, C) of a
+    picture. window: kernel, stride, padding, of each axis. gated: a maximum that is not above 0
+    has no index.
     """
     height, width, channels = shape
     rows, columns, _ = result
-    down, right, step_down, step_right, above, before = options
+    down, right, step_down, step_right, above, before = window
     for row in range(first, last):
         picture = row // rows
         i = row - picture * rows
@@ -136,16 +136,16 @@ def pool(x, y, places, shape, result, options, gated, first, last):
                             value, best_yet = get(x, at + c), get(y, to + c)
                             more = (value > best_yet) | (value != value)
                             put(y, to + c, value if more else best_yet)
-                            put(places, to + c, tap if more else get(places, to + c))
+                            put(indices, to + c, tap if more else get(indices, to + c))
                     else:
                         begun = True
                         for c in range(channels):
                             put(y, to + c, get(x, at + c))
-                            put(places, to + c, tap)
+                            put(indices, to + c, tap)
             if gated:
                 for c in range(channels):
                     off = get(y, to + c) <= 0
-                    put(places, to + c, NOWHERE if off else get(places, to + c))
+                    put(indices, to + c, NO_INDEX if off else get(indices, to + c))
 
 
 @compiled
@@ -159,22 +159,22 @@ def ends(width, columns, kernel, step, before):
 
 
 @compiled
-def won(slope, places, at, place, tap):
+def routed(grad_output, indices, at, index, tap):
     """A channel's share of a window's gradient: all, if its maximum is that tap, or none."""
-    return number(get(slope, at)) if get(places, place) == tap else NOTHING
+    return number(get(grad_output, at)) if get(indices, index) == tap else NOTHING
 
 
 @compiled
-def spread(slope, apart, places, gradient, shape, result, options, onto, first, last):
+def pool_backward(grad_output, apart, indices, gradient, shape, result, window, onto, first, last):
     """Rows `first` to `last` of the map's gradient, from that of the windows.
 
-    slope, gradient: float32, or uint16, the bits of bfloat16. Sums are float32, rounded once.
-    apart: from a window's first channel in `slope` to the next one's. onto: sums begin with what is
-    in `gradient`.
+    grad_output, gradient: float32, or uint16, the bits of bfloat16. Sums are float32, rounded once.
+    apart: from a window's first channel in `grad_output` to the next one's. onto: sums begin with
+    what is in `gradient`.
     """
     height, width, channels = shape
     rows, columns, _ = result
-    down, right, step_down, step_right, above, before = options
+    down, right, step_down, step_right, above, before = window
     nears, fars = ends(width, columns, right, step_right, before)
     total = np.empty(channels, np.float32)
     for row in range(first, last):
@@ -199,18 +199,18 @@ def spread(slope, apart, places, gradient, shape, result, options, onto, first, 
                     g2, p2, t2 = g1 + apart, p1 + channels, np.uint8(tap - 2 * step_right)
                     if many == 1:
                         for c in range(channels):
-                            one = won(slope, places, g0 + c, p0 + c, t0)
+                            one = routed(grad_output, indices, g0 + c, p0 + c, t0)
                             put(total, c, one + (get(total, c) if begun else NOTHING))
                     elif many == 2:
                         for c in range(channels):
-                            one = won(slope, places, g0 + c, p0 + c, t0)
-                            two = won(slope, places, g1 + c, p1 + c, t1)
+                            one = routed(grad_output, indices, g0 + c, p0 + c, t0)
+                            two = routed(grad_output, indices, g1 + c, p1 + c, t1)
                             put(total, c, one + two + (get(total, c) if begun else NOTHING))
                     else:
                         for c in range(channels):
-                            one = won(slope, places, g0 + c, p0 + c, t0)
-                            two = won(slope, places, g1 + c, p1 + c, t1)
-                            three = won(slope, places, g2 + c, p2 + c, t2)
+                            one = routed(grad_output, indices, g0 + c, p0 + c, t0)
+                            two = routed(grad_output, indices, g1 + c, p1 + c, t1)
+                            three = routed(grad_output, indices, g2 + c, p2 + c, t2)
                             put(total, c, one + two + three + (get(total, c) if begun else NOTHING))
                     begun = True
                     j += many
@@ -227,20 +227,24 @@ def spread(slope, apart, places, gradient, shape, result, options, onto, first, 
 
 
 @shared
-def pool_shared(x, y, places, shape, result, options, gated, rows, shares):
+def pool_shared(x, y, indices, shape, result, window, gated, rows, shares):
     for k in prange(shares):
         first, last = rows * k // shares, rows * (k + 1) // shares
-        pool(x, y, places, shape, result, options, gated, first, last)
+        pool(x, y, indices, shape, result, window, gated, first, last)
 
 
 @shared
-def spread_shared(slope, apart, places, gradient, shape, result, options, onto, rows, shares):
+def pool_backward_shared(
+    grad_output, apart, indices, gradient, shape, result, window, onto, rows, shares
+):
     for k in prange(shares):
         first, last = rows * k // shares, rows * (k + 1) // shares
-        spread(slope, apart, places, gradient, shape, result, options, onto, first, last)
+        pool_backward(
+            grad_output, apart, indices, gradient, shape, result, window, onto, first, last
+        )
 
 
-def share_out(name: str, given: tuple[Any, ...], rows: int, shares: int) -> None:
+def run_shared(name: str, given: tuple[Any, ...], rows: int, shares: int) -> None:
     """Run a kernel on all rows, on so many cores, if they can be had here."""
     if shares == 1 or not _several():
         globals()[name](*given, 0, rows)

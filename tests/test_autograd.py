@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene import fused, pooling
 from phosphene import objectives as obj
-from phosphene.evaluation import whole
-from phosphene.lean import bytes_per_pixel, lean, most_held
+from phosphene.evaluation.cost import bytes_per_pixel, peak_bytes
+from phosphene.evaluation.whole import whole
 from phosphene.network import Network
+from phosphene.runtime import pooling
+from phosphene.runtime.autograd import MemoryEfficientAutograd
+from phosphene.runtime.options import MEMORY_EFFICIENT, Options
 from phosphene.zoo.dreamnet import DreamNet
 
 
@@ -33,8 +34,7 @@ def test_of_a_small_picture_score_and_gradient_are_the_same_bit_for_bit(precisio
     dtype = torch.float64 if precision == "fp64" else torch.float32
     image = torch.rand(2, 3, 45, 62, generator=torch.Generator().manual_seed(0), dtype=dtype)
     expected = whole(network, goal)(image)
-    with lean():
-        got = whole(network, goal)(image)
+    got = whole(network, goal, options=MEMORY_EFFICIENT)(image)
     assert float(expected[1].abs().max()) > 0
     for a, b in zip(got, expected, strict=True):
         assert torch.equal(a, b)
@@ -58,27 +58,27 @@ def test_pooling_some_rows_at_a_time_is_pooling(monkeypatch, layout, options, si
     x = x.contiguous(memory_format=layout).requires_grad_()
     plain: Any = F.max_pool2d
     result = plain(x, *options)
-    slope = torch.randn(result.shape, dtype=x.dtype).contiguous(memory_format=layout)
-    (expected,) = torch.autograd.grad(result, x, slope)
+    gradient = torch.randn(result.shape, dtype=x.dtype).contiguous(memory_format=layout)
+    (expected,) = torch.autograd.grad(result, x, gradient)
     count = x[:, :, :1].numel()
     for rows in (1, 2, 5, 100):
-        monkeypatch.setattr(pooling, "PLACES_AT_A_TIME", rows * count)
-        pooled, places = pooling.pooled_shortly(x.detach(), *options)
-        assert torch.equal(pooled, result)
-        assert places.dtype == torch.int16
-        found = pooling.pooling_gradient(slope, x.shape, places, options)
+        monkeypatch.setattr(pooling, "INDICES_AT_A_TIME", rows * count)
+        maxima, indices = pooling.max_pool_int16(x.detach(), *options)
+        assert torch.equal(maxima, result)
+        assert indices.dtype == torch.int16
+        found = pooling.max_pool_backward(gradient, x.shape, indices, options)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-        for map_ in (pooled, places, found):
+        for map_ in (maxima, indices, found):
             assert map_.is_contiguous(memory_format=layout)
 
 
 def test_places_too_far_apart_for_two_bytes_take_four():
     x = torch.rand(1, 1, 4, 20_000).requires_grad_()
     options = ((3, 3), (1, 1), (1, 1), (1, 1), False)
-    pooled, places = pooling.pooled_shortly(x.detach(), *options)
-    assert places.dtype == torch.int32
+    maxima, indices = pooling.max_pool_int16(x.detach(), *options)
+    assert indices.dtype == torch.int32
     (expected,) = torch.autograd.grad(F.max_pool2d(x, 3, 1, 1).sum(), x)
-    found = pooling.pooling_gradient(torch.ones_like(pooled), x.shape, places, options)
+    found = pooling.max_pool_backward(torch.ones_like(maxima), x.shape, indices, options)
     assert torch.equal(found, expected)
 
 
@@ -110,7 +110,7 @@ def test_every_way_to_call_an_operation_gives_its_own_answer_and_gradient():
     x = torch.randn(2, 2, 9, 8, generator=generator, dtype=torch.float64).requires_grad_()
     weight = torch.randn(4, 2, 3, 3, generator=generator, dtype=torch.float64)
     plain = functions_of(x, weight)
-    with lean():
+    with MemoryEfficientAutograd():
         ours = functions_of(x, weight)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -120,15 +120,15 @@ def functions_of(x: Tensor, weight: Tensor) -> list[Tensor]:
     found = []
     for result in functions(x, weight):
         steps = torch.arange(result.numel(), dtype=x.dtype).view(result.shape)
-        (slope,) = torch.autograd.grad((result * steps).sum(), x)
-        found += [result.detach(), slope]
+        (gradient,) = torch.autograd.grad((result * steps).sum(), x)
+        found += [result.detach(), gradient]
     return found
 
 
 def test_weights_that_learn_still_get_their_gradient():
     x = torch.randn(1, 3, 8, 8, requires_grad=True)
     conv = nn.Conv2d(3, 4, 3)
-    with lean():
+    with MemoryEfficientAutograd():
         conv(x).square().sum().backward()
     assert conv.weight.grad is not None
     assert conv.bias is not None
@@ -139,27 +139,27 @@ def test_weights_that_learn_still_get_their_gradient():
 def test_it_keeps_less_and_no_more_than_is_counted_by_hand():
     x = torch.rand(1, 4, 16, 16, requires_grad=True)
     layers = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.MaxPool2d(2)).requires_grad_(False)
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     def run() -> int:
-        kept.clear()
+        saved.clear()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             layers(x)
-        return sum(kept.values())
+        return sum(saved.values())
 
     weights = 8 * 4 * 4
     # Its input, the ReLU's output, which is the pool's input, and 8 bytes for each place.
     assert run() == x.numel() * 4 + weights + 8 * 256 * 4 + 8 * 64 * 8
-    with lean():
+    with MemoryEfficientAutograd():
         assert run() == weights + 8 * 256 + 8 * 64 * 2
 
 
-def test_most_held_counts_what_lives_at_the_same_time():
+def test_the_peak_counts_what_lives_at_the_same_time():
     x = torch.zeros(1000)
 
     def run() -> Tensor:
@@ -171,16 +171,16 @@ def test_most_held_counts_what_lives_at_the_same_time():
         c.add_(1)
         return c.double()  # 12000
 
-    assert most_held(run) == 12000
-    assert most_held(lambda: x.view(-1)[:5]) == 0
+    assert peak_bytes(run) == 12000
+    assert peak_bytes(lambda: x.view(-1)[:5]) == 0
 
 
 def test_measuring_leaves_the_compiler_alone():
     # torch._dynamo takes seconds to import, and 150 MiB.
     code = """
 import sys, torch
-from phosphene.lean import most_held
-assert most_held(lambda: torch.ones(10) + 1) == 80
+from phosphene.evaluation.cost import peak_bytes
+assert peak_bytes(lambda: torch.ones(10) + 1) == 80
 assert "torch._dynamo" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -205,16 +205,17 @@ def test_a_program_keeps_no_more_than_the_operations_one_by_one():
     goal = obj.layer("mixed4c").bound(network)
     image = torch.rand(1, 3, 256, 256).requires_grad_()
 
-    def held(mode: Any) -> int:
+    def held(plain: bool) -> int:
+        options = Options(memory_efficient=True, plain_modules=plain)
+
         def run() -> None:
-            with mode(), lean():
-                score = goal.score(network.activations(image, goal.layers))
-                torch.autograd.grad(score.sum(), image)
+            score = goal.score(network.activations(image, goal.layers, options=options))
+            torch.autograd.grad(score.sum(), image)
 
         run()  # what is built once
-        return most_held(run)
+        return peak_bytes(run)
 
-    program, plain = held(nullcontext), held(fused.aside)
+    program, plain = held(False), held(True)
     assert program <= 1.25 * plain
     assert program < 340 * 256**2
 
@@ -223,9 +224,9 @@ def test_each_operation_is_a_chance_to_give_memory_back(monkeypatch: pytest.Monk
     """For networks that no program can be made of."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).requires_grad_(False)
     chances: list[int] = []
-    monkeypatch.setattr("phosphene.lean.relieve", lambda: chances.append(1))
+    monkeypatch.setattr("phosphene.runtime.autograd.trim_to_limit", lambda: chances.append(1))
     image = torch.rand(1, 3, 16, 16).requires_grad_()
-    with lean():
+    with MemoryEfficientAutograd():
         answer = module(image).sum()
         before = len(chances)
         answer.backward()

@@ -10,10 +10,9 @@ import operator
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
@@ -30,17 +29,6 @@ def first_of(output: object, kind: type) -> Any:
     elif is_dataclass(output):
         parts = (getattr(output, field.name) for field in fields(output))
     return next((found for part in parts if (found := first_of(part, kind)) is not None), None)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a layer looks at the picture: px from one position to the next, px that one sees.
-
-    None where a position sees the whole picture, or where nobody can tell.
-    """
-
-    stride: int | None
-    field: int | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class Traced:
         cut = fuse(cut, no_trace=True)
         assert isinstance(cut, fx.GraphModule)
         _fold_preprocessing(cut)
-        _settle_in_place(cut)
+        _set_in_place(cut)
         cut.delete_all_unused_submodules()
         cut.recompile()
         return cut.eval().requires_grad_(False)
@@ -144,8 +132,8 @@ class Affine(nn.Module):
 
 
 # (H, W) of pictures to try on, and how strong they are: something that cuts off shows in one.
-_TRIED = ((5, 7), (11, 6))
-_STRENGTHS = (1e-2, 1e2, 1e6)
+_PROBE_SIZES = ((5, 7), (11, 6))
+_PROBE_STRENGTHS = (1e-2, 1e2, 1e6)
 
 
 def _fold_preprocessing(cut: fx.GraphModule) -> None:
@@ -184,9 +172,9 @@ def _affine(cut: fx.GraphModule, nodes: Sequence[fx.Node], channels: int) -> Aff
     """What nodes do to a picture of so many channels, if that is all they do; tried on noise."""
     noise = torch.Generator().manual_seed(0)
     known: Affine | None = None
-    for size in _TRIED:
+    for size in _PROBE_SIZES:
         blank = torch.zeros(1, channels, *size, dtype=torch.float64)
-        strong = [s * torch.randn(blank.shape, generator=noise).double() for s in _STRENGTHS]
+        strong = [s * torch.randn(blank.shape, generator=noise).double() for s in _PROBE_STRENGTHS]
         probe = torch.cat([blank, blank + 1, *strong]).requires_grad_()
         run = fx.Interpreter(cut)
         run.args_iter = iter([probe])
@@ -205,8 +193,8 @@ def _affine(cut: fx.GraphModule, nodes: Sequence[fx.Node], channels: int) -> Aff
         # And it lets the gradient pass.
         if not found.requires_grad or not torch.allclose(found, expected, rtol=1e-9, atol=1e-9):
             return None
-        slopes = [torch.autograd.grad(y.sum(), probe)[0] for y in (found, expected)]
-        if not torch.allclose(*slopes, rtol=1e-9, atol=1e-9):
+        grads = [torch.autograd.grad(y.sum(), probe)[0] for y in (found, expected)]
+        if not torch.allclose(*grads, rtol=1e-9, atol=1e-9):
             return None
     return known
 
@@ -219,7 +207,7 @@ _IN_PLACE = {
 _RELU = (nn.ReLU, nn.ReLU6)
 
 
-def _settle_in_place(cut: fx.GraphModule) -> None:
+def _set_in_place(cut: fx.GraphModule) -> None:
     """In-place where it saves a copy of a map, out of place where it would spoil a captured one."""
     modules = dict(cut.named_modules())
     (output,) = (node for node in cut.graph.nodes if node.op == "output")
@@ -247,163 +235,3 @@ def _settle_in_place(cut: fx.GraphModule) -> None:
         may = mine and isinstance(module, _RELU) and allowed.get(str(node.target), True)
         allowed[str(node.target)] = may
         module.inplace = may  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-
-
-_POINTWISE_MODULES = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.SiLU,
-    nn.GELU,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Sigmoid,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Identity,
-    nn.BatchNorm2d,
-    nn.LocalResponseNorm,
-)
-_POINTWISE_FUNCTIONS = {
-    operator.add,
-    operator.mul,
-    operator.sub,
-    operator.truediv,
-    operator.iadd,
-    operator.imul,
-    operator.getitem,
-    getattr,
-    torch.cat,
-    torch.add,
-    torch.mul,
-    torch.unsqueeze,
-    torch.relu,
-    F.relu,
-    F.relu6,
-    F.dropout,
-    F.silu,
-    F.hardswish,
-}
-_POINTWISE_METHODS = {"add", "add_", "mul", "mul_", "sub", "div", "relu", "relu_", "sigmoid",
-                      "clamp", "contiguous", "clone", "float", "to"}  # fmt: skip
-# What they are given after the image, in order.
-_POOLS = {
-    F.max_pool2d: ("kernel_size", "stride", "padding", "dilation"),
-    torch.max_pool2d: ("kernel_size", "stride", "padding", "dilation"),
-    F.avg_pool2d: ("kernel_size", "stride", "padding"),
-}
-_WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-
-
-class _Sight(NamedTuple):
-    """What position i of a layer sees in one direction: px from `stride * i - left` to `+ right`.
-
-    The two ends apart, since branches with even kernels are not centred on one another.
-    """
-
-    stride: int
-    left: int | None
-    right: int | None
-
-    def through(self, kernel: int, step: int, padding: int, dilation: int) -> _Sight:
-        """What a position sees after a sliding window over this."""
-        if self.left is None or self.right is None:
-            return _Sight(self.stride * step, None, None)
-        reach = (kernel - 1) * dilation
-        return _Sight(
-            self.stride * step,
-            self.left + padding * self.stride,
-            self.right + (reach - padding) * self.stride,
-        )
-
-
-def _together(sights: list[_Sight | None]) -> _Sight | None:
-    """What a position sees that takes from all of these; None is the whole picture."""
-    known = [sight for sight in sights if sight is not None]
-    if not known:
-        return None
-    stride = max(sight.stride for sight in known)
-    lefts, rights = [s.left for s in known], [s.right for s in known]
-    if len(known) < len(sights) or None in lefts or None in rights:
-        return _Sight(stride, None, None)
-    return _Sight(
-        stride, max(v for v in lefts if v is not None), max(v for v in rights if v is not None)
-    )
-
-
-def _window(node: fx.Node, module: nn.Module | None) -> dict[str, Any] | None:
-    """Kernel, stride, padding and dilation of a sliding window, as they were given."""
-    if isinstance(module, _WINDOWS):
-        return {
-            name: getattr(module, name, None)
-            for name in ("kernel_size", "stride", "padding", "dilation")
-        }
-    if node.op == "call_function" and node.target in _POOLS:
-        return dict(zip(_POOLS[node.target], node.args[1:], strict=False)) | node.kwargs
-    return None
-
-
-def _slid(sight: _Sight, window: Mapping[str, Any], axis: int) -> _Sight | None:
-    def along(name: str, default: int) -> Any:
-        value = window.get(name)
-        if isinstance(value, (tuple, list)):
-            value = value[axis if len(value) > 1 else 0] if value else None
-        return default if value is None else value
-
-    kernel, dilation = along("kernel_size", 0), along("dilation", 1)
-    step, padding = along("stride", kernel), along("padding", 0)
-    if padding in ("same", "valid"):
-        padding = (kernel - 1) * dilation // 2 if padding == "same" else 0
-    if not all(isinstance(value, int) for value in (kernel, step, padding, dilation)):
-        return None  # computed from the picture
-    return sight.through(kernel, step, padding, dilation)
-
-
-def geometry(traced: Traced) -> dict[str, Geometry]:
-    """Stride and receptive field of every layer, by arithmetic along the graph.
-
-    Of two directions that differ, the larger. Araujo, Norris and Sim, "Computing receptive fields
-    of convolutional neural networks", 2019.
-    """
-    modules = dict(traced.module.named_modules())
-    # One sight a direction; None where a position sees the whole picture or nobody can tell.
-    known: dict[fx.Node, tuple[_Sight | None, ...]] = {}
-    for node in traced.graph.nodes:
-        if node.op == "placeholder":
-            known[node] = (_Sight(1, 0, 0), _Sight(1, 0, 0))
-            continue
-        before = [known[i] for i in node.all_input_nodes if i in known]
-        if not before:
-            continue
-        module = modules.get(str(node.target)) if node.op == "call_module" else None
-        window = _window(node, module)
-        pointwise = (
-            isinstance(module, _POINTWISE_MODULES)
-            or (node.op == "call_function" and node.target in _POINTWISE_FUNCTIONS)
-            or (node.op == "call_method" and node.target in _POINTWISE_METHODS)
-        )
-        sights: list[_Sight | None] = []
-        for axis in (0, 1):
-            sight = _together([pair[axis] for pair in before])
-            if sight is not None and window is not None:
-                sight = _slid(sight, window, axis)
-            elif not pointwise:
-                sight = None
-            sights.append(sight)
-        known[node] = tuple(sights)
-    return {
-        layer: _geometry(known[node]) for layer, node in traced.outputs.items() if node in known
-    }
-
-
-def _geometry(sights: tuple[_Sight | None, ...]) -> Geometry:
-    strides = [None if sight is None else sight.stride for sight in sights]
-    fields = [
-        None if s is None or s.left is None or s.right is None else s.left + s.right + 1
-        for s in sights
-    ]
-    return Geometry(
-        None if None in strides else max(s for s in strides if s is not None),
-        None if None in fields else max(f for f in fields if f is not None),
-    )

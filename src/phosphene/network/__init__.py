@@ -1,0 +1,25 @@
+"""Any `nn.Module` as something to look through: its preprocessing, its layers, its activations."""
+
+from phosphene.network.layers import Layer
+from phosphene.network.network import Network
+from phosphene.network.precision import (
+    DTYPES,
+    LEAST_COSINE,
+    PRECISIONS,
+    Precision,
+    has_fast_bf16,
+    pick_device,
+)
+from phosphene.network.preprocessing import LUMA
+
+__all__ = [
+    "DTYPES",
+    "LEAST_COSINE",
+    "LUMA",
+    "PRECISIONS",
+    "Layer",
+    "Network",
+    "Precision",
+    "has_fast_bf16",
+    "pick_device",
+]

@@ -1,0 +1,55 @@
+"""From pictures in [0, 1] to the values that a module was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from phosphene.errors import NetworkError, SettingsError
+
+# To be merged with `phosphene.image.tensor.LUMA`, where that is there.
+LUMA = (0.299, 0.587, 0.114)
+
+
+class Preprocessing:
+    """Image `(N, C, H, W)` in [0, 1] -> (image - shift) / scale, a number a channel each.
+
+    Args:
+        mean: Of the values that the module takes, a number a channel.
+        std: Of the same.
+        input_range: What black and white are before `mean` and `std`.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], input_range: tuple[float, float]
+    ) -> None:
+        if len(mean) != len(std) or not all(s > 0 for s in std):
+            raise SettingsError(
+                f"mean {tuple(mean)} and std {tuple(std)}: one number > 0 a channel"
+            )
+        low, high = input_range
+        self.scale = tuple(s / (high - low) for s in std)
+        self.shift = tuple((m - low) / (high - low) for m in mean)
+        self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, image: Tensor, dtype: torch.dtype) -> Tensor:
+        """The values, in a type and channels last.
+
+        A network of one channel is shown the luma of a picture in colour, Rec. 601 as Pillow's "L".
+        """
+        if image.ndim == 4 and image.shape[1] == 3 and len(self.scale) == 1:
+            red, green, blue = image.split(1, 1)
+            image = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+        if image.ndim != 4 or image.shape[1] != len(self.scale):
+            shape = tuple(image.shape)
+            raise NetworkError(f"an image is (N, {len(self.scale)}, H, W), this one is {shape}")
+        key = (image.dtype, image.device)
+        if key not in self._constants:
+            self._constants[key] = (
+                image.new_tensor(self.shift).view(1, -1, 1, 1),
+                image.new_tensor(self.scale).view(1, -1, 1, 1),
+            )
+        shift, scale = self._constants[key]
+        return ((image - shift) / scale).to(dtype).contiguous(memory_format=torch.channels_last)
