@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from phosphene import objectives as obj
-from phosphene.zoo.dreamnet import DreamNet
 from phosphene.errors import InputTooSmallError, SettingsError
 from phosphene.evaluation import tiles
 from phosphene.evaluation.geometry import Axis, ExactTiling
@@ -23,6 +22,7 @@ from phosphene.evaluation.tiles import exact_tiling, tile_by_tile, tiled, verify
 from phosphene.evaluation.whole import whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
+from phosphene.zoo.dreamnet import DreamNet
 from tests.tiling_networks import (
     NETWORKS,
     OBJECTIVES,
