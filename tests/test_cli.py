@@ -25,11 +25,11 @@ from phosphene import image as images
 from phosphene.cli import listing, main
 from phosphene.cli.flags import _bounds  # pyright: ignore[reportPrivateUsage]
 from phosphene.cli.reporter import Estimate
+from phosphene.image import start_picture
 from phosphene.jobs.job import undisturbed
 from phosphene.manifest import Manifest
 from phosphene.recipes import dream as declared
 from phosphene.recipes.dream import DreamSettings
-from phosphene.recipes.starts import start_picture
 from phosphene.recipes.steps.dream import guided
 from phosphene.spec import parse
 from tests import command

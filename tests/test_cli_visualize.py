@@ -16,13 +16,13 @@ from PIL import Image
 from phosphene import image as images
 from phosphene.cli import main
 from phosphene.errors import RecipeError
+from phosphene.image import GRID_GAP, grid
 from phosphene.jobs.outputs import file_name, picture_names
 from phosphene.jobs.replay import find_network
 from phosphene.manifest import Manifest
 from phosphene.recipes.base import recipe_named
 from phosphene.recipes.caricature import caricature
 from phosphene.recipes.visualize import AscentSettings, visualize
-from phosphene.recipes.visualize_grid import GAP, grid
 from tests import command, toy_network
 from tests.test_cli import picture
 
@@ -139,13 +139,13 @@ def test_several_pictures_lie_side_by_side_or_apart(say: Any) -> None:
     words = ("visualize", UNIT, OTHER, "--batch", 2)
     assert say(*words).out == "visualize.png\n"
     sheet = pixels("visualize.png")
-    side = 2 * 24 + GAP
+    side = 2 * 24 + GRID_GAP
     assert sheet.shape == (side, side, 3)
     done = say(*words, "-o", "{}.png", "--recipe", "{}.json")
     names = ["second-3-1.png", "second-3-2.png", "first-3-1.png", "first-3-2.png"]
     assert done.out.splitlines() == names
     for k, name in enumerate(names):
-        top, left = k // 2 * (24 + GAP), k % 2 * (24 + GAP)
+        top, left = k // 2 * (24 + GRID_GAP), k % 2 * (24 + GRID_GAP)
         part = pixels(name)
         assert np.array_equal(part, sheet[top : top + 24, left : left + 24]), name
         manifest = Manifest.read(name)
@@ -249,7 +249,7 @@ def test_among_others_a_dead_unit_is_grey(say: Any) -> None:
     assert (done.code, done.out) == (0, "visualize.png\n")
     told = [line for line in done.err.splitlines() if "dead, and" in line]
     assert told == [f"note: {DEAD} gives no gradient: dead, and left grey"]
-    assert np.all(pixels("visualize.png")[:, 24 + GAP :] == 128)
+    assert np.all(pixels("visualize.png")[:, 24 + GRID_GAP :] == 128)
     assert pixels("visualize.png")[:, :24].std() > 1
 
 
@@ -299,9 +299,9 @@ def test_masks_lie_side_by_side_as_their_pictures_do(say: Any) -> None:
     words = ("visualize", UNIT, dead, *MACO, "--transparent")
     assert say(*words, "-o", "a.png").code == 0
     alpha = np.asarray(Image.open("a.png").getchannel("A"))
-    assert alpha.shape == (32, 2 * 32 + GAP)
-    assert (alpha[:, 32 : 32 + GAP] == 0).all()
-    assert (alpha[:, 32 + GAP :] == 255).all()  # grey, and all of it
+    assert alpha.shape == (32, 2 * 32 + GRID_GAP)
+    assert (alpha[:, 32 : 32 + GRID_GAP] == 0).all()
+    assert (alpha[:, 32 + GRID_GAP :] == 255).all()  # grey, and all of it
     assert say(*words, "-o", "{}.png").out == "second-3.png\nsecond-0.png\n"
     alone = np.asarray(Image.open("second-3.png").getchannel("A"))
     assert np.array_equal(alone, alpha[:, :32])

@@ -16,7 +16,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phosphene import image as images
 from phosphene.engine import Step
 from phosphene.errors import RecipeError, SettingsError
 from phosphene.image import save_image, to_uint8
@@ -238,10 +237,6 @@ def test_a_manifest_of_the_first_format_is_the_same_in_the_second() -> None:
     ]:
         with pytest.raises(RecipeError, match=message):
             read(**changes)
-
-
-def test_the_limit_is_that_of_pictures() -> None:
-    assert m.PIXEL_LIMIT == images.PIXEL_LIMIT
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])

@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from phosphene.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -43,15 +42,4 @@ _MODULES = ("jobs", "objectives")
 __all__ = ["__version__", *_MODULES, *PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"phosphene.{name}")
-    if name not in PUBLIC:
-        raise AttributeError(f"module 'phosphene' has no attribute {name!r}")
-    value = getattr(importlib.import_module(PUBLIC[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, PUBLIC, submodules=_MODULES)

@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from phosphene.cli.exits import DONE, FAILED, INTERRUPTED, complain, explained, to_stdout
 from phosphene.errors import SettingsError
+from phosphene.image.files import write_atomically
 from phosphene.jobs import Ended, Request, Saved
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ def _check_request_file(path: Path, request: Request, force: bool) -> None:
 
 
 def _save_request(job: Job, path: Path, force: bool) -> None:
-    from phosphene.image import write_atomically
 
     for target in job.targets:
         for other in (target.path, target.recipe):

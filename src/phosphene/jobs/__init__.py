@@ -10,8 +10,7 @@ like any other.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phosphene.jobs.events import Ended as Ended
 from phosphene.jobs.events import Note as Note
@@ -21,6 +20,7 @@ from phosphene.jobs.events import Saved as Saved
 from phosphene.jobs.events import Started as Started
 from phosphene.jobs.request import InputFile as InputFile
 from phosphene.jobs.request import Request as Request
+from phosphene.lazy import lazy_names
 
 if TYPE_CHECKING:
     from phosphene.jobs.job import Job as Job
@@ -28,16 +28,12 @@ if TYPE_CHECKING:
     from phosphene.jobs.job import run as run
     from phosphene.jobs.replay import replay as replay
 
-_LAZY = {"Job": "job", "prepare": "job", "run": "job", "replay": "replay"}
+_HOMES = dict.fromkeys(("Job", "prepare", "run"), f"{__name__}.job") | {
+    "replay": f"{__name__}.replay"
+}
 
 __all__ = ["Ended", "InputFile", "Job", "Note", "Preview", "Progress", "Request", "Saved",
            "Started", "prepare", "replay", "run"]  # fmt: skip
 
-
-def __getattr__(name: str) -> Any:
-    # These import torch, which a request does not need.
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+# These import torch, which a request does not need.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

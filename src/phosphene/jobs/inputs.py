@@ -12,7 +12,6 @@ from phosphene import image as images
 from phosphene import spec
 from phosphene.errors import RequestError
 from phosphene.explain.responses import find_pictures
-from phosphene.image.start import start_picture
 from phosphene.jobs.request import Request
 from phosphene.manifest import capture
 from phosphene.objectives.text import picture_paths, with_pictures
@@ -76,7 +75,7 @@ def _draw_start(request: Request, recipe: Recipe, settings: Any, loaded: Loaded)
     width, height = SKY
     if request.size:
         width, height = request.size, max(1, round(request.size * SKY[1] / SKY[0]))
-    loaded.images[role] = start_picture(kind, (height, width), settings.seed)  # pyright: ignore[reportArgumentType]
+    loaded.images[role] = images.start_picture(kind, (height, width), settings.seed)  # pyright: ignore[reportArgumentType]
 
 
 def _load_input(

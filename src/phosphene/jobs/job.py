@@ -19,7 +19,6 @@ from torch import Tensor
 from phosphene import __version__
 from phosphene import image as images
 from phosphene.errors import ImageError, NonFiniteError, RequestError
-from phosphene.image.grid import grid
 from phosphene.jobs import outputs
 from phosphene.jobs.events import Ended, Event, Note, Preview, Progress, Saved, Started
 from phosphene.jobs.inputs import Loaded, arguments_of, check_readable, load_inputs
@@ -288,7 +287,7 @@ class Job:
             return pictures[part - 1 : part]
         batch = self.arguments.settings.batch
         rows = len(pictures) // batch
-        return grid(pictures, columns=batch if rows > 1 and batch > 1 else None, blank=blank)
+        return images.grid(pictures, columns=batch if rows > 1 and batch > 1 else None, blank=blank)
 
     def _opacity(self, picture: Tensor) -> Tensor | None:
         """The photo's alpha, at a picture's size; of several pictures in one there is none."""

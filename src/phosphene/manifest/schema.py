@@ -24,6 +24,7 @@ from pydantic import (
 
 from phosphene import __version__
 from phosphene.errors import RecipeError, SettingsError
+from phosphene.image.files import PIXEL_LIMIT
 from phosphene.recipes.base import Recipe, recipe_named
 from phosphene.settings import Settings, checked
 
@@ -32,7 +33,6 @@ FORMAT = 2
 # request gives the same bytes.
 NUMERICS = 1
 LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
-PIXEL_LIMIT = 300_000_000  # that of `phosphene.image`, which imports torch; a test holds them equal
 
 Start = Literal["photo", "noise", "sky"]
 Sha256 = Field(pattern="[0-9a-f]{64}")
@@ -236,7 +236,7 @@ class Manifest(Part):
         except OSError:
             text = None  # what is wrong with it is better told below
         if text is None:
-            from phosphene.image import read_recipe
+            from phosphene.image.metadata import read_recipe
 
             text = read_recipe(path)
             if text is None:

@@ -10,12 +10,10 @@ from phosphene.network.precision import (
     has_fast_bf16,
     pick_device,
 )
-from phosphene.network.preprocessing import LUMA
 
 __all__ = [
     "DTYPES",
     "LEAST_COSINE",
-    "LUMA",
     "PRECISIONS",
     "Layer",
     "Network",

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import NetworkError, SettingsError
-
-# To be merged with `phosphene.image.tensor.LUMA`, where that is there.
-LUMA = (0.299, 0.587, 0.114)
+from phosphene.image.tensor import luma
 
 
 class Preprocessing:
@@ -40,8 +38,7 @@ class Preprocessing:
         A network of one channel is shown the luma of a picture in colour, Rec. 601 as Pillow's "L".
         """
         if image.ndim == 4 and image.shape[1] == 3 and len(self.scale) == 1:
-            red, green, blue = image.split(1, 1)
-            image = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+            image = luma(image)
         if image.ndim != 4 or image.shape[1] != len(self.scale):
             shape = tuple(image.shape)
             raise NetworkError(f"an image is (N, {len(self.scale)}, H, W), this one is {shape}")

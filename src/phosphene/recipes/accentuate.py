@@ -37,7 +37,7 @@ def accentuate_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
     network, unit, s = arguments.network, arguments.objectives[0], arguments.settings
     photo = arguments.images["photo"]
     side = loop.auto_size(network.input_size) if s.size == "auto" else s.size
-    photo = images.resize(photo, loop.fit(photo, side)).clamp(0, 1)
+    photo = images.resize(photo, images.fit(images.size_of(photo), side)).clamp(0, 1)
     layers = [layer for layer in unit.bound(network).layers if layer != obj.IMAGE]
     leash = s.leash_layer if s.leash_layer != "auto" else stages.early(network, layers)
     shown = loop.shown_to(network, [leash, *layers], photo, side)

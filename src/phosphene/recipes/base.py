@@ -279,7 +279,7 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 # The registry -------------------------------------------------------------------------------------
 
 # Files of this folder that declare no recipe.
-_HELPERS = {"base", "function", "presets", "stubs", "starts", "visualize_grid"}
+_HELPERS = {"base", "function", "presets", "stubs"}
 _registered: dict[str, Recipe] = {}
 
 

@@ -68,10 +68,9 @@ def style_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
 def style_size(s: StyleSettings, photo: Tensor) -> tuple[int, int]:
     """The size (H, W) at which a photo is drawn: auto is its own, up to `MOST_AUTO` px."""
     from phosphene import image as images
-    from phosphene.recipes.steps.visualize import fit
 
-    longest = max(images.size_of(photo))
-    return fit(photo, min(MOST_AUTO, longest) if s.size == "auto" else s.size)
+    size = images.size_of(photo)
+    return images.fit(size, min(MOST_AUTO, max(size)) if s.size == "auto" else s.size)
 
 
 def painting_size(s: StyleSettings, pictures: Mapping[str, Tensor]) -> int:

@@ -140,7 +140,8 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         trim_to_limit()
         (weight,) = ctx.saved_tensors
-        found = convolution_input_gradient(gradient, *ctx.input, weight, *ctx.arguments)
+        shape, layout = ctx.input
+        found = convolution_input_gradient(gradient, shape, layout, weight, *ctx.arguments)
         return found, *[None] * 6
 
 

@@ -24,7 +24,6 @@ from phosphene.recipes.base import Arguments
 from phosphene.recipes.dream import DreamSettings
 from phosphene.recipes.presets import preset
 
-Luma = (0.299, 0.587, 0.114)
 # Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
 # picture, that before it, and the gradient or what is rolled), and between two and at its end.
 BUFFERS, BETWEEN = 3, 4
@@ -283,8 +282,7 @@ def _finished(photo: Tensor, base: Tensor, image: Tensor, s: DreamSettings) -> T
         image = image.clamp(0, 1)
     if s.keep_colors:
         # Only the luma moves: Y of the dream, I and Q of the photograph.
-        weights = image.new_tensor(Luma).view(1, 3, 1, 1)
-        luma = image.sub_(photo).mul_(weights).sum(1, keepdim=True)
+        luma = images.luma(image.sub_(photo))
         image = torch.add(photo, luma, out=image)
     if s.blend < 1:
         image = torch.lerp(photo, image, s.blend, out=image)

@@ -262,17 +262,11 @@ def shown_to(
 ) -> Tensor:
     """A photo with a longest side of `side` px, or as the network can take it if that is fixed."""
     if _takes_any_size(network, layers):
-        size = fit(photo, auto_size(network.input_size) if side == "auto" else side)
+        longest = auto_size(network.input_size) if side == "auto" else side
+        size = images.fit(images.size_of(photo), longest)
     else:
         size = (network.input_size, network.input_size)
     return photo if images.size_of(photo) == size else images.resize(photo, size).clamp(0, 1)
-
-
-def fit(photo: Tensor, side: int) -> tuple[int, int]:
-    """The size (H, W) of a photo whose longest side, px, is brought to `side`."""
-    height, width = images.size_of(photo)
-    scale = side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _sample(size: tuple[int, int], start: Tensor | None) -> Tensor:
