@@ -480,7 +480,7 @@ def test_a_plan_counts_the_pictures_that_are_there(
     """While a gradient is found those of full size, besides the photograph, are what is planned."""
     size = (101, 67)
     told: list[int] = []
-    recipe = sys.modules[dream.steps.__module__]
+    recipe = sys.modules[DreamStep.__module__]
     real_evaluation, real_activations = recipe.AdaptiveEvaluation, Network.activations
 
     def evaluation(*given: Any, buffers: int, between: int, **more: Any) -> Any:
@@ -490,14 +490,14 @@ def test_a_plan_counts_the_pictures_that_are_there(
 
     held: list[float] = []
 
-    def activations(self: Network, image: Tensor, layers: Any) -> Any:
+    def activations(self: Network, image: Tensor, layers: Any, **more: Any) -> Any:
         channels = {
             found.untyped_storage().data_ptr(): found.shape[1]
             for found in gc.get_objects()
             if type(found) in (Tensor, nn.Parameter) and found.shape[-2:] == size
         }
         held.append(sum(channels.values()) / 3)
-        return real_activations(self, image, layers)
+        return real_activations(self, image, layers, **more)
 
     monkeypatch.setattr(recipe, "AdaptiveEvaluation", evaluation)
     monkeypatch.setattr(Network, "activations", activations)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator
 
+from phosphene.errors import SettingsError
 from phosphene.recipes.base import Arguments, Recipe
 from phosphene.settings import checked
 
@@ -81,6 +82,8 @@ def _objectives(named: Any) -> tuple[Any, ...]:
     from phosphene.objectives import Objective
 
     several = [named] if isinstance(named, (str, Objective)) else list(named)
+    if not several:
+        raise SettingsError("there is no objective in the list; each of them gets a picture")
     return tuple(spec.parse(one) if isinstance(one, str) else one for one in several)
 
 
