@@ -489,14 +489,14 @@ def test_a_plan_counts_the_pictures_that_are_there(
 
     held: list[float] = []
 
-    def activations(self: Network, image: Tensor, layers: Any) -> Any:
+    def activations(self: Network, image: Tensor, layers: Any, **more: Any) -> Any:
         channels = {
             found.untyped_storage().data_ptr(): found.shape[1]
             for found in gc.get_objects()
             if type(found) in (Tensor, nn.Parameter) and found.shape[-2:] == size
         }
         held.append(sum(channels.values()) / 3)
-        return real_activations(self, image, layers)
+        return real_activations(self, image, layers, **more)
 
     monkeypatch.setattr(recipe, "AdaptiveEvaluation", evaluation)
     monkeypatch.setattr(Network, "activations", activations)

@@ -348,11 +348,6 @@ class Network:
         return NetworkError(_failure(self.name, (height, width), error))
 
 
-def _failure(self, size: tuple[int, int], error: Exception) -> str:
-    told = " ".join(str(error).split())
-    return f"{self.name} failed on a picture of {size[1]}×{size[0]}: {told}"
-
-
 def _failure(name: str, size: tuple[int, int], error: Exception) -> str:
     message = " ".join(str(error).split())
     return f"{name} failed on a picture of {size[1]}×{size[0]}: {message}"
