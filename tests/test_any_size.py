@@ -113,13 +113,13 @@ def test_verbose_tells_the_plan_and_nothing_else_does(sky: Path, here: Here) -> 
 def test_what_goes_wrong_and_is_made_good_is_noted_once(
     sky: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lacking(*_: object) -> Any:
+    def lacking(*_: object, **__: object) -> Any:
         def evaluate(image: Tensor) -> Any:
             raise MemoryError
 
         return evaluate
 
-    monkeypatch.setattr("phosphene.recipes.dream.whole", lacking)
+    monkeypatch.setattr("phosphene.evaluation.adaptive.whole", lacking)
     done = here("dream", sky, *TOY, *SMALL)
     assert done.code == 0, done
     notes = [line for line in done.err.splitlines() if "memory" in line]

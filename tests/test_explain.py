@@ -323,7 +323,7 @@ def test_another_network_is_another_cell(cache: Path) -> None:
         next(weights.module.parameters())[0, 0, 0, 0] += 1e-3
     # The same weights, computing something else.
     order.module.second[1] = nn.Tanh()  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
-    means = Network(means.module, mean=(0.4, 0.5, 0.5), std=(0.5,) * 3, input_size=means.input_size)
+    means = Network(means.module, mean=(0.4, 0.5, 0.5), input_size=means.input_size)
     for count, net in enumerate((weights, order, means), 2):
         net.name = "toy"
         sheet(net, "second", [0], **TINY)

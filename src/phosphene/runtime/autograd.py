@@ -140,8 +140,11 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         trim_to_limit()
         (weight,) = ctx.saved_tensors
-        shape, layout = ctx.input
-        found = convolution_input_gradient(gradient, shape, layout, weight, *ctx.arguments)
+        shape, memory_format = ctx.input
+        stride, padding, dilation, groups = ctx.arguments
+        found = convolution_input_gradient(
+            gradient, shape, memory_format, weight, stride, padding, dilation, groups
+        )
         return found, *[None] * 6
 
 
