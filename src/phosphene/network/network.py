@@ -62,7 +62,7 @@ class Network:
     ) -> None:
         if not isinstance(module, nn.Module):
             raise NetworkError(f"a network is a torch.nn.Module, not {type(module).__name__}")
-        self._preprocessing = Preprocessing(mean, std, input_range)
+        self._preprocessing = Preprocessing.of(mean, std, input_range)
         self.module = (_copied(module) if copy else module).float().eval()
         self.module.requires_grad_(False)
         self.name = name or type(module).__name__
@@ -97,10 +97,18 @@ class Network:
         """What is taken from each channel of a picture in [0, 1]: (image - shift) / scale."""
         return self._preprocessing.shift
 
+    @shift.setter
+    def shift(self, values: Sequence[float]) -> None:
+        self._preprocessing = Preprocessing(values, self.scale)
+
     @property
     def scale(self) -> tuple[float, ...]:
         """What each channel of a picture is divided by, once `shift` is taken from it."""
         return self._preprocessing.scale
+
+    @scale.setter
+    def scale(self, values: Sequence[float]) -> None:
+        self._preprocessing = Preprocessing(self.shift, values)
 
     # Layers ---------------------------------------------------------------------------------------
 

@@ -15,22 +15,29 @@ class Preprocessing:
     """Image `(N, C, H, W)` in [0, 1] -> (image - shift) / scale, a number a channel each.
 
     Args:
-        mean: Of the values that the module takes, a number a channel.
-        std: Of the same.
-        input_range: What black and white are before `mean` and `std`.
+        shift: What is taken from each channel.
+        scale: What each channel is divided by then.
     """
 
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], input_range: tuple[float, float]
-    ) -> None:
+    def __init__(self, shift: Sequence[float], scale: Sequence[float]) -> None:
+        self.shift, self.scale = tuple(shift), tuple(scale)
+        self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def of(
+        cls, mean: Sequence[float], std: Sequence[float], input_range: tuple[float, float]
+    ) -> Preprocessing:
+        """That of a module which takes values of such a mean and standard deviation.
+
+        input_range: what black and white are before `mean` and `std`.
+        """
         if len(mean) != len(std) or not all(s > 0 for s in std):
             raise SettingsError(
                 f"mean {tuple(mean)} and std {tuple(std)}: one number > 0 a channel"
             )
         low, high = input_range
-        self.scale = tuple(s / (high - low) for s in std)
-        self.shift = tuple((m - low) / (high - low) for m in mean)
-        self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        # image in [0, 1] -> (image - shift) / scale, in one go
+        return cls([(m - low) / (high - low) for m in mean], [s / (high - low) for s in std])
 
     def __call__(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         """The values, in a type and channels last.
