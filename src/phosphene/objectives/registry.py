@@ -102,6 +102,11 @@ def picture_parameters(function: Callable[..., Objective]) -> frozenset[str]:
     found = set()
     for name in inspect.signature(function).parameters:
         hint = _hint(function, name)
+        if isinstance(hint, str) and not _takes_path(hint):
+            raise ObjectiveError(
+                f"{function.__name__}: the annotation {hint!r} of {name!r} names what is not there "
+                "where the function is defined, so nobody can tell whether it is a picture"
+            )
         if _is_picture(hint):
             found.add(name)
         elif _takes_path(hint):
