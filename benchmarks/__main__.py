@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import command, jobs, memory, quality, report, steps
-from phosphene.memory import keep_freed
+from phosphene.runtime.allocator import keep_freed
 
 
 def main() -> None:

@@ -117,8 +117,8 @@ def most_held() -> int:
 
 def _child(job: dict[str, Any]) -> dict[str, Any]:
     from phosphene import load_network
-    from phosphene.memory import keep_freed
     from phosphene.recipes.dream import dream
+    from phosphene.runtime.allocator import keep_freed
 
     keep_freed()  # as the command line does
     network = load_network(job["network"])

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from benchmarks import report
 from phosphene import image, load_network, spec
-from phosphene.evaluation import whole
+from phosphene.evaluation.tiles import exact_tiling
+from phosphene.evaluation.tiles import tiled as tiles_of
+from phosphene.evaluation.whole import whole
 from phosphene.network import Network
 from phosphene.recipes.dream import dream
 from phosphene.recipes.presets import preset
-from phosphene.tiling import cut_of
-from phosphene.tiling import tiled as tiles_of
 
 # (precision, in tiles)
 WAYS = (("fp32", False), ("bf16", False), ("fp32", True), ("bf16", True))
@@ -132,10 +132,10 @@ def _borders(
     network: Network, goal: spec.Objective, photo: Tensor, tile: int, device: str
 ) -> Borders:
     """Where cores begin, rows and columns, at the last octave."""
-    cut = cut_of(network.prepared(device, "fp32"), goal)
+    tiling = exact_tiling(network.prepared(device, "fp32"), goal)
     rows, columns = (
         [begin for (begin, _), _ in axis.cuts(side, tile)][1:]
-        for axis, side in zip(cut.axes, image.size_of(photo), strict=True)
+        for axis, side in zip(tiling.axes, image.size_of(photo), strict=True)
     )
     return rows, columns
 

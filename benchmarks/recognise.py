@@ -28,8 +28,7 @@ from benchmarks import report
 from phosphene import image as images
 from phosphene import load_network
 from phosphene.network import Network
-from phosphene.recipes.visualize import visualize
-from phosphene.recipes.visualize_settings import VisualizeSettings
+from phosphene.recipes.visualize import VisualizeSettings, visualize
 
 FOLDER = report.ROOT / "runs" / "recognise"
 # Who draws -> who judges.

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import report
-from phosphene import graph, load_network, parse
+from phosphene import load_network, parse
 from phosphene.network import DTYPES, Network
 from phosphene.recipes.dream import dream
+from phosphene.runtime import graph
 
 # What is dreamt: network, weights, the settings of `dream`, the layer.
 DREAMS = (

@@ -35,10 +35,10 @@ from torch import Tensor
 
 from benchmarks import report
 from phosphene import load_network, transforms
-from phosphene.explain.sheets import sheet
-from phosphene.memory import keep_freed
 from phosphene.network import Network
+from phosphene.recipes.sheet import sheet
 from phosphene.recipes.visualize import visualize
+from phosphene.runtime.allocator import keep_freed
 
 UNITS = ("mixed4c:42", "mixed5a:100", "logits:5")
 SIDE = 128

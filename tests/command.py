@@ -22,9 +22,9 @@ from pathlib import Path
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        "phosphene.cli.replaying",
-        "phosphene.manifest",
-        "phosphene.zoo",
+        "phosphene.cli.replay",
+        "phosphene.jobs.replay",
+        "phosphene.zoo.bundled",
         "rich.progress",
         "lark",
         "torch.fx.experimental.symbolic_shapes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from phosphene import memory
-from phosphene.cli import explained, main
-from phosphene.cli.common import consumed
+from phosphene.cli import main
+from phosphene.cli.exits import explained
 from phosphene.errors import NetworkError, SettingsError
+from phosphene.jobs.inputs import Loaded
+from phosphene.jobs.job import Job, Outcome
+from phosphene.jobs.request import InputFile, Request
 from phosphene.network import Network
-from phosphene.recipes.dream import DreamStep, dream
+from phosphene.objectives import parse
+from phosphene.recipes.base import Arguments
+from phosphene.recipes.dream import DreamSettings, dream
+from phosphene.recipes.steps.dream import DreamStep
+from phosphene.runtime import memory
 from tests.command import Done, addresses, run
 from tests.toy_network import net
 
@@ -107,13 +113,13 @@ def test_verbose_tells_the_plan_and_nothing_else_does(sky: Path, here: Here) -> 
 def test_what_goes_wrong_and_is_made_good_is_noted_once(
     sky: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lacking(*_: object) -> Any:
+    def lacking(*_: object, **__: object) -> Any:
         def evaluate(image: Tensor) -> Any:
             raise MemoryError
 
         return evaluate
 
-    monkeypatch.setattr("phosphene.recipes.dream.whole", lacking)
+    monkeypatch.setattr("phosphene.evaluation.adaptive.whole", lacking)
     done = here("dream", sky, *TOY, *SMALL)
     assert done.code == 0, done
     notes = [line for line in done.err.splitlines() if "memory" in line]
@@ -336,10 +342,24 @@ def test_memory_that_runs_out_half_way_costs_nothing(
     assert float((got[-1].picture() - image).abs().max()) > 0.01
 
 
+def last_of(events: Generator[Any, None, Outcome]) -> Outcome:
+    """What a job came to."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value
+
+
 def test_where_tiles_cannot_help_the_dream_so_far_is_kept(undisturbed: Undisturbed) -> None:
     network = scarce(LACKS["device"], undisturbed.before[1, 3])
     image = undisturbed.image
-    outcome = consumed(dream.steps(image, network, "inner.second", tile="off", **GIVEN))
+    settings = DreamSettings(tile="off", **GIVEN)
+    goal = parse("inner.second")
+    arguments = Arguments(network, settings, objectives=(goal,), images={"photo": image})
+    request = Request(recipe="dream", objectives=(goal.text,), start="photo",
+                      inputs={"photo": InputFile(path="photo.png")})  # fmt: skip
+    outcome = last_of(Job(request, arguments, Loaded()).computed())
     assert outcome.ended is not None
     assert (outcome.ended.why, outcome.ended.octave, outcome.ended.step) == ("out of memory", 2, 3)
     assert outcome.picture is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,17 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from phosphene import Network, bands, fused, graph, load_network, pooling
+from phosphene import Network, load_network
 from phosphene import objectives as obj
-from phosphene.bands import Banded, banded
-from phosphene.lean import bytes_per_pixel, lean, most_held
+from phosphene.evaluation.cost import bytes_per_pixel, peak_bytes
+from phosphene.network import extract
+from phosphene.runtime import bands, graph, lowering, pooling
+from phosphene.runtime.bands import Banded, banded
+from phosphene.runtime.lowering import lower
+from phosphene.runtime.options import DEFAULT, MEMORY_EFFICIENT, Options
+from phosphene.runtime.program import Program
 
-pytestmark = pytest.mark.skipif(not fused.available(), reason="PyTorch without oneDNN")
+IN_BANDS = Options(memory_efficient=True, bands="always")
+
+pytestmark = pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN")
 
 
-def program_of(module: nn.Module, *layers: str) -> fused.Program | Banded:
+def program_of(module: nn.Module, *layers: str) -> Program | Banded:
     module = module.eval().requires_grad_(False)
-    return banded(fused.program(graph.trace(module).cut(layers)))
+    return banded(lower(graph.trace(module).cut(layers)))
 
 
 def bands_of(module: nn.Module, *layers: str) -> Banded:
@@ -38,26 +44,31 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def compared(
-    program: Banded, image: Tensor, tolerance: float = 2e-6, *, exact: bool = False
+    program: Banded,
+    image: Tensor,
+    tolerance: float = 2e-6,
+    *,
+    exact: bool = False,
+    numba: bool = False,
 ) -> None:
     """Answers without and with a gradient, and that, in bands and whole."""
     found: list[tuple[dict[str, Tensor], Tensor]] = []
-    for mode in (nullcontext(), bands.always()):
+    for options in (MEMORY_EFFICIENT, IN_BANDS):
+        options = options.with_numba(numba)
         x = image.clone(memory_format=torch.channels_last).requires_grad_()
-        with fused.thrift(), mode:
-            answers = program(x)
-            weighted = [answer * noise(*answer.shape, seed=1) for answer in answers.values()]
-            (slope,) = torch.autograd.grad(sum(part.sum() for part in weighted), x)
-            with torch.no_grad():
-                again = program(image)
+        answers = program(x, options)
+        weighted = [answer * noise(*answer.shape, seed=1) for answer in answers.values()]
+        (grad,) = torch.autograd.grad(sum(part.sum() for part in weighted), x)
+        with torch.no_grad():
+            again = program(image, options)
         for layer, answer in answers.items():
             assert torch.equal(again[layer], answer)
-        found.append((answers, slope))
-    (whole, slope), (pieced, mine) = found
+        found.append((answers, grad))
+    (whole, grad), (pieced, mine) = found
     for layer, answer in whole.items():
         close = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-5, "atol": 1e-5}
         torch.testing.assert_close(pieced[layer], answer, **close)
-    assert float((mine - slope).norm()) <= tolerance * float(slope.norm())
+    assert float((mine - grad).norm()) <= tolerance * float(grad.norm())
 
 
 class Forked(nn.Module):
@@ -124,7 +135,7 @@ def test_bands_are_the_whole_whatever_the_windows(side, convolution, pool, dilat
 def test_each_operation_sees_as_far_as_it_does(wide: nn.Module) -> None:
     module = nn.Sequential(nn.Conv2d(3, 3, 1), wide, nn.MaxPool2d(2), nn.Conv2d(3, 3, 1))
     program = bands_of(module, "3")
-    assert [band.seen for band in program.cut(64, 1)] == [(0, 20), (14, 34), (30, 50), (44, 64)]
+    assert [band.visible for band in program.cut(64, 1)] == [(0, 20), (14, 34), (30, 50), (44, 64)]
     compared(program, noise(1, 3, 64, 20))
 
 
@@ -143,21 +154,20 @@ def test_the_fronts_of_networks(name: str, layer: str, steps: int, stride: int) 
         more = {}
     torch.manual_seed(0)
     program = bands_of(torchvision.models.get_model(name, weights=None, **more), layer)
-    assert (len(program.front.steps), program.stride) == (steps, stride)
+    assert (len(program.front.instructions), program.stride) == (steps, stride)
     compared(program, noise(1, 3, 203, 96), exact=True)
 
 
 def test_the_network_that_comes_with_us_in_both_precisions() -> None:
     for precision, tolerance in (("fp32", 2e-6), ("bf16", 2e-2)):
         network = load_network().prepared("cpu", precision)
-        program = network._program(network._traced.cut(("mixed5b",)))  # pyright: ignore
+        program = extract._program_of(network._traced.cut(("mixed5b",)), network._blank((8, 8)))  # pyright: ignore
         assert isinstance(program, Banded)
         assert program.stride == 8
         image = noise(1, 3, 300, 141).to(torch.bfloat16 if precision == "bf16" else torch.float32)
-        for quickly in (False, True):
-            if precision == "fp32" or quickly:
-                with fused.quick(quickly):
-                    compared(program, image, tolerance, exact=True)
+        for numba in (False, True):
+            if precision == "fp32" or numba:
+                compared(program, image, tolerance, exact=True, numba=numba)
 
 
 def test_a_band_has_what_it_sees_and_all_are_as_long() -> None:
@@ -171,7 +181,7 @@ def test_a_band_has_what_it_sees_and_all_are_as_long() -> None:
         ((24, 32), (44, 64)),
     ]
     # Of 65 px no pooling sees the last, but the convolution does.
-    assert [band.seen for band in program.cut(65, 1)] == [(0, 19), (14, 33), (30, 49), (46, 65)]
+    assert [band.visible for band in program.cut(65, 1)] == [(0, 19), (14, 33), (30, 49), (46, 65)]
     assert program.cut(3, 0) == [((0, 1), (0, 3))]
 
 
@@ -186,7 +196,7 @@ def test_a_band_has_what_it_sees_and_all_are_as_long() -> None:
     ],
 )
 def test_without_a_front_a_program_stays_what_it_is(module: nn.Module, layer: str) -> None:
-    assert isinstance(program_of(module, layer), fused.Program)
+    assert isinstance(program_of(module, layer), Program)
 
 
 def test_what_sees_past_a_front_is_no_part_of_it() -> None:
@@ -200,7 +210,7 @@ def test_what_sees_past_a_front_is_no_part_of_it() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.end(torch.cat([self.pool(x), self.conv(x)], 1))
 
-    assert isinstance(program_of(Skipping(), "end"), fused.Program)
+    assert isinstance(program_of(Skipping(), "end"), Program)
 
 
 def test_only_large_pictures_of_which_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,20 +219,20 @@ def test_only_large_pictures_of_which_less_is_kept(monkeypatch: pytest.MonkeyPat
     for name, part in (("front", program.front), ("whole", program.whole)):
         real = part.forward
         object.__setattr__(part, "forward", lambda *a, n=name, r=real: ran.append(n) or r(*a))
-    monkeypatch.setattr(bands, "ENOUGH", 30 * 20)
-    for rows, mode, expected in (
-        (30, nullcontext(), ["whole"]),
-        (30, fused.thrift(), ["front"] * 4),
-        (29, fused.thrift(), ["whole"]),
-        (20, bands.always(), ["whole"]),
+    monkeypatch.setattr(bands, "BAND_PIXELS", 30 * 20)
+    for rows, options, expected in (
+        (30, DEFAULT, ["whole"]),
+        (30, MEMORY_EFFICIENT, ["front"] * 4),
+        (29, MEMORY_EFFICIENT, ["whole"]),
+        (20, Options(bands="always"), ["whole"]),
     ):
         ran.clear()
-        with mode, torch.no_grad():
-            program(noise(1, 3, rows, 20))
+        with torch.no_grad():
+            program(noise(1, 3, rows, 20), options)
         assert ran == expected
-    with fused.thrift(), bands.always(), torch.no_grad():
+    with torch.no_grad():
         ran.clear()
-        program(noise(1, 3, 8, 8))
+        program(noise(1, 3, 8, 8), IN_BANDS)
         assert ran == ["front"] * 4
 
 
@@ -230,13 +240,13 @@ def test_the_longer_side_is_cut_and_bands_are_as_quick_as_the_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = bands_of(nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 2, 1)), "1")
-    seen: list[tuple[tuple[int, ...], bool]] = []
+    crops: list[tuple[tuple[int, ...], bool]] = []
     gone: list[bool] = []
     front, rest = program.front.forward, program.rest.advance
 
-    def noted(values: Tensor, *more: Any) -> Any:
-        seen.append((tuple(values.shape[2:]), fused.is_quick()))
-        return front(values, *more)
+    def noted(values: Tensor, wanted: Any, options: Options, saved: Any) -> Any:
+        crops.append((tuple(values.shape[2:]), options.numba_pooling))
+        return front(values, wanted, options, saved)
 
     def advanced(known: dict[int, Tensor], *more: Any) -> Any:
         result = weakref.ref(known[0])
@@ -250,11 +260,11 @@ def test_the_longer_side_is_cut_and_bands_are_as_quick_as_the_whole(
         ((24, 32), 24 * 32, ((24, 8), True)),
         ((32, 24), 24 * 32 + 1, ((8, 24), False)),
     ):
-        monkeypatch.setattr(pooling, "ENOUGH", enough)
-        with fused.thrift(), bands.always(), torch.no_grad():
-            program(noise(1, 3, *shape))
-        assert seen == [expected] * 4
-        seen.clear()
+        monkeypatch.setattr(pooling, "NUMBA_PIXELS", enough)
+        with torch.no_grad():
+            program(noise(1, 3, *shape), IN_BANDS)
+        assert crops == [expected] * 4
+        crops.clear()
     assert gone == [True] * 2  # nobody holds on to what the bands made while the rest goes on
 
 
@@ -268,27 +278,25 @@ def test_one_bands_maps_are_there_at_a_time() -> None:
     assert pieced < 0.5 * whole
     image = torch.rand(1, 3, 512, 128).requires_grad_()
 
-    def run() -> None:
-        score = goal.score(network.activations(image, goal.layers))
+    def run(options: Options) -> None:
+        score = goal.score(network.activations(image, goal.layers, options=options))
         torch.autograd.grad(score.sum(), image)
 
-    with lean():
-        plain = most_held(run)
-        with bands.always():
-            assert most_held(run) < 0.5 * plain
+    plain = peak_bytes(lambda: run(MEMORY_EFFICIENT))
+    assert peak_bytes(lambda: run(IN_BANDS)) < 0.5 * plain
 
 
 def test_what_a_large_picture_takes_is_measured_on_a_small_one() -> None:
     network = load_network().prepared("cpu", "fp32")
     goal = obj.layer("mixed4a").bound(network)
     image = torch.rand(1, 3, 1024, 1024).requires_grad_()
+    options = Options(memory_efficient=True, numba_pooling=True)
 
     def run() -> None:
-        score = goal.score(network.activations(image, goal.layers))
+        score = goal.score(network.activations(image, goal.layers, options=options))
         torch.autograd.grad(score.sum(), image)
 
-    with fused.quick(), lean():
-        told = bytes_per_pixel(network, goal, banded=True)
-        run()  # what is built once
-        taken = most_held(run) / image[0, 0].numel()
-    assert 0.99 * taken <= told <= 1.1 * taken
+    measured = bytes_per_pixel(network, goal, options=options, banded=True)
+    run()  # what is built once
+    taken = peak_bytes(run) / image[0, 0].numel()
+    assert 0.99 * taken <= measured <= 1.1 * taken

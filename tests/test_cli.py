@@ -22,13 +22,15 @@ from safetensors.torch import save_file
 
 from phosphene import gradients, pyramid
 from phosphene import image as images
-from phosphene.cli import common, dreaming, listing, main, progress
+from phosphene.cli import listing, main
 from phosphene.cli.flags import _bounds  # pyright: ignore[reportPrivateUsage]
-from phosphene.engine import Step
+from phosphene.cli.reporter import Estimate
+from phosphene.image import start_picture
+from phosphene.jobs.job import undisturbed
 from phosphene.manifest import Manifest
-from phosphene.recipes import dream_settings
-from phosphene.recipes.dream_settings import DreamSettings
-from phosphene.recipes.starts import start_picture
+from phosphene.recipes import dream as declared
+from phosphene.recipes.dream import DreamSettings
+from phosphene.recipes.steps.dream import guided
 from phosphene.spec import parse
 from tests import command
 from tests.command import Done, run
@@ -132,11 +134,11 @@ def test_every_setting_is_a_flag_with_its_default_and_bounds(
 
 
 def test_the_settings_name_what_the_code_has() -> None:
-    assert get_args(dream_settings.Normalisation) == get_args(gradients.Normalisation)
-    assert get_args(dream_settings.Rounding) == get_args(pyramid.Rounding)
-    assert get_args(dream_settings.Resampling) == get_args(pyramid.Resampling)
-    assert dream_settings.EPSILON == gradients.EPSILON
-    assert dream_settings.MOST_OCTAVES == pyramid.MOST_OCTAVES
+    assert get_args(declared.Normalisation) == get_args(gradients.Normalisation)
+    assert get_args(declared.Rounding) == get_args(pyramid.Rounding)
+    assert get_args(declared.Resampling) == get_args(pyramid.Resampling)
+    assert declared.EPSILON == gradients.EPSILON
+    assert declared.MOST_OCTAVES == pyramid.MOST_OCTAVES
 
 
 # --- dream -----------------------------------------------------------------------------------
@@ -167,6 +169,66 @@ def test_a_dream_says_where_it_lies_and_is_the_same_twice(sky: Path, tmp_path: P
     done = run(*tiny(photo, "--mask", "link.png", "-o", "link.png", "--force"), cwd=tmp_path)
     failed(done, "never replaced", code=2)
     assert photo.read_bytes() == sky.read_bytes()
+
+
+@pytest.mark.parametrize("link", ["itself", "symlink", "hard link"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dream", "sky.png", "--recipe", "LINK"),
+        ("dream", "sky.png", "-o", "LINK"),
+        ("dream", "sky.png", "--mask", "other.png", "--recipe", "OTHER"),
+        ("dream", "sky.png", "--guide", "other.png", "-o", "OTHER"),
+        ("dream", "--objective", "guide(second, 'other.png')", "--recipe", "OTHER"),
+        (
+            "dream",
+            "octaves/a-octave1.png",
+            "--objective",
+            "second",
+            "-o",
+            "a.png",
+            "--save-octaves",
+            "octaves",
+        ),
+        ("visualize", "second:1", "--start", "sky.png", "--recipe", "LINK"),
+        ("caricature", "sky.png", "--layer", "second", "-o", "LINK"),
+        ("invert", "sky.png", "--layer", "second", "--recipe", "LINK"),
+        ("accentuate", "sky.png", "second:1", "--recipe", "LINK"),
+        ("style", "sky.png", "other.png", "--recipe", "OTHER"),
+        ("unit", "tests.toy_network:network", "second:1", "--pictures", ".", "--data", "LINK"),
+        ("unit", "tests.toy_network:network", "second:1", "--pictures", ".", "--recipe", "LINK"),
+        ("sheet", "tests.toy_network:network", "second", "--top", "1", "sky.png", "-o", "LINK"),
+        ("dream", "sky.png", "--network", "file:weights.pth@dreamnet", "--recipe", "weights.pth"),
+    ],
+)
+def test_nothing_that_is_read_is_written(
+    words: tuple[str, ...], link: str, sky: Path, tmp_path: Path
+) -> None:
+    octaves = tmp_path / "octaves"
+    octaves.mkdir()
+    files = [tmp_path / "sky.png", tmp_path / "other.png", octaves / "a-octave1.png"]
+    for file in files:
+        file.write_bytes(sky.read_bytes())
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    suffix = ".json" if "--data" in words else ".png"
+    for name in ("sky", "other"):
+        there, target = tmp_path / f"{name}.png", tmp_path / f"{name}-link{suffix}"
+        if link == "symlink":
+            target.symlink_to(there)
+        elif link == "hard link":
+            os.link(there, target)
+    if link == "itself" and "--data" in words:
+        pytest.skip("a picture is no .json")
+    named = {
+        "LINK": "sky.png" if link == "itself" else f"sky-link{suffix}",
+        "OTHER": "other.png" if link == "itself" else f"other-link{suffix}",
+    }
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    toy = TOY if words[0] not in ("unit", "sheet") and "--network" not in words else ()
+    steps = ("--steps", "1", "--force")
+    done = run(*(named.get(word, word) for word in words), *toy, *steps, cwd=tmp_path)
+    failed(done, "never replaced", code=2)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_only_given_flags_take_the_place_of_the_presets(tmp_path: Path) -> None:
@@ -202,7 +264,8 @@ def test_channel_zero_is_channel_zero(sky: Path, tmp_path: Path) -> None:
         words = tiny(sky, "--objective", goal, "-o", out)
         assert run(*words, cwd=tmp_path).code == 0
         manifest = Manifest.read(out)
-        assert manifest.objective == parse(goal).text
+        assert manifest.objectives == (parse(goal).text,)
+        assert manifest.result is not None
         results[goal] = manifest.result.sha256
     assert len(set(results.values())) == 3
 
@@ -211,14 +274,14 @@ def test_a_guide_takes_the_place_of_whole_layers(sky: Path, tmp_path: Path) -> N
     flowers = picture(tmp_path / "my flowers.png", (30, 30), seed=1)
     goal = "2*second + first:1 - 0.5*layer(first, norm=l2) - tv()"
     assert (
-        dreaming.guided(parse(goal), flowers).text
+        guided([parse(goal)], str(flowers))[0].text
         == f'2*guide(second, "{flowers}") + first:1 - 0.5*guide(first, "{flowers}") - tv()'
     )
     words = ("dream", sky, *TOY, "--steps", "1", "--octaves", "1", "-o", "out.png", "--guide")
     done = run(*words, flowers, "--objective", goal, cwd=tmp_path)
     assert done.code == 0, done
     manifest = Manifest.read(tmp_path / "out.png")
-    assert 'guide(second, "my flowers.png")' in manifest.objective
+    assert 'guide(second, "my flowers.png")' in manifest.objectives[0]
     assert set(manifest.inputs) == {"photo", "my flowers.png"}
     assert manifest.inputs["my flowers.png"].width == 30
     assert str(tmp_path).encode() not in (tmp_path / "out.png").read_bytes()
@@ -294,20 +357,18 @@ def test_a_terminal_sees_it_live(sky: Path, tmp_path: Path) -> None:
 def test_time_left_goes_by_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    clock = progress._Clock(scale=2)  # pyright: ignore[reportPrivateUsage]
-    image = torch.zeros(1, 3, 2, 2)
+    estimate = Estimate()
 
-    def tick(at: float, octave: int, index: int) -> str:
-        now[0] = at
-        step: Any = Step(octave, 2, index, 2, image[:, 0, 0, 0], image, index == 1)
-        clock.tick(step)
-        return clock.told()
+    def at(time: float, share: float) -> str:
+        now[0] = time
+        estimate.advance(share)
+        return estimate.text
 
     # Of ten parts of work, the small octave has two and the large one eight.
-    assert tick(100, 0, 0) == "…"  # the first step tells nothing
-    assert tick(101, 0, 1) == "0:08 left"
-    assert tick(1101, 1, 0) == "13:21 left"
-    assert tick(100_000, 1, 1) == ""
+    assert at(100, 0.1) == "…"  # the first step tells nothing
+    assert at(101, 0.2) == "0:08 left"
+    assert at(1101, 0.6) == "13:21 left"
+    assert at(100_000, 1.0) == ""
 
 
 # --- what goes wrong -------------------------------------------------------------------------
@@ -472,7 +533,7 @@ def test_a_second_ctrl_c_waits_for_the_file() -> None:
     # Whoever runs this in the background has the signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with common.undisturbed():
+        with undisturbed():
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         with pytest.raises(KeyboardInterrupt):
@@ -487,7 +548,7 @@ def test_ctrl_c_before_the_first_step(monkeypatch: pytest.MonkeyPatch, sky: Path
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("phosphene.zoo.load_network", interrupted)
+    monkeypatch.setattr("phosphene.jobs.job.load_network", interrupted)
     assert main(["dream", str(sky), "-o", "out.png"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -613,7 +674,7 @@ def test_recipes_that_cannot_be_replayed(dreamt: Path, sky: Path, tmp_path: Path
     manifest = json.loads(Manifest.read(dreamt / "dream.png").text())
     cases = {
         "none": (None, "carries no recipe"),
-        "newer": (manifest | {"format": 2, "phosphene": "7.1"}, "was made by phosphene 7.1"),
+        "newer": (manifest | {"format": 3, "phosphene": "7.1"}, "was made by phosphene 7.1"),
         "damaged": (manifest | {"result": 3}, "is damaged: result"),
         "climbing": (
             manifest | {"inputs": {"photo": {**manifest["inputs"]["photo"], "name": "../sky.png"}}},
@@ -623,7 +684,10 @@ def test_recipes_that_cannot_be_replayed(dreamt: Path, sky: Path, tmp_path: Path
             manifest | {"settings": {**manifest["settings"], "octaves": 0}},
             "the recipe's settings do not hold here",
         ),
-        "smuggled": (manifest | {"objective": 'guide(first, "/etc/x.png")'}, "its inputs do not"),
+        "smuggled": (
+            manifest | {"objectives": ['guide(first, "/etc/x.png")']},
+            "its inputs do not",
+        ),
     }
     for name, (recipe, told) in cases.items():
         path = tmp_path / f"{name}.png"

@@ -13,13 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from phosphene import manifest as m
-from phosphene.cli import main, progress
-from phosphene.cli.visualizing import file_name, picture_names
+from phosphene import image as images
+from phosphene.cli import main
+from phosphene.errors import RecipeError
+from phosphene.image import GRID_GAP, grid
+from phosphene.jobs.outputs import file_name, picture_names
+from phosphene.jobs.replay import find_network
 from phosphene.manifest import Manifest
+from phosphene.recipes.base import recipe_named
 from phosphene.recipes.caricature import caricature
-from phosphene.recipes.visualize import VisualizeSettings, visualize
-from phosphene.recipes.visualize_grid import GAP, grid
+from phosphene.recipes.visualize import AscentSettings, visualize
 from tests import command, toy_network
 from tests.test_cli import picture
 
@@ -82,16 +85,13 @@ def test_each_verb_writes_what_its_recipe_says(verb: str, say: Any) -> None:
     assert f"step 3/3  24×{24 if verb == 'visualize' else 18}  score" in done.err
     assert "octave" not in done.err
     manifest = Manifest.read(name)
-    model = m.RECIPES[verb].settings
+    model = recipe_named(verb).settings
     assert manifest.recipe == verb
     assert manifest.settings == model(**TINY, seed=2).model_dump(mode="json")  # pyright: ignore[reportCallIssue]
     assert manifest.machine.precision == "fp32"
     wants_photo = [word.removesuffix(".png") for word in VERBS[verb] if word.endswith(".png")]
     assert sorted(manifest.inputs) == sorted(wants_photo)
-    assert ("start", manifest.start) == (
-        "start",
-        "photo" if verb in ("accentuate", "style") else "noise",
-    )
+    assert manifest.plan == (None,)
     assert b"tests/" not in Path(name).read_bytes()
     transparent = Image.open(name).mode == "RGBA"
     assert transparent == (verb in ("accentuate", "style"))
@@ -117,16 +117,16 @@ def test_each_verb_writes_what_its_recipe_says(verb: str, say: Any) -> None:
 def test_it_is_what_the_function_gives(say: Any) -> None:
     assert say("visualize", UNIT, "--negative").code == 0
     expected = visualize(toy_network.net(), f"-{UNIT}", **TINY)
-    assert np.array_equal(pixels("second-3-negative.png"), m.images.to_uint8(expected))
+    assert np.array_equal(pixels("second-3-negative.png"), images.to_uint8(expected))
     manifest = Manifest.read("second-3-negative.png")
-    assert (manifest.objective, manifest.part) == (f"-{UNIT}", None)
+    assert (manifest.objectives, manifest.part) == ((f"-{UNIT}",), None)
     assert say("visualize", "-o", "minus.png", "--", f"-{UNIT}").code == 0
     assert Path("minus.png").read_bytes() == Path("second-3-negative.png").read_bytes()
-    photo = m.images.load_image("photo.png")
+    photo = images.load_image("photo.png")
     words = ("caricature", "photo.png", "--layer", "second", "--power", 2, "-o", "c.png")
     assert say(*words).code == 0
     expected = caricature(photo, toy_network.net(), "second", power=2, **TINY)
-    assert np.array_equal(pixels("c.png"), m.images.to_uint8(expected))
+    assert np.array_equal(pixels("c.png"), images.to_uint8(expected))
 
 
 def test_a_class_by_its_name(say: Any) -> None:
@@ -139,13 +139,13 @@ def test_several_pictures_lie_side_by_side_or_apart(say: Any) -> None:
     words = ("visualize", UNIT, OTHER, "--batch", 2)
     assert say(*words).out == "visualize.png\n"
     sheet = pixels("visualize.png")
-    side = 2 * 24 + GAP
+    side = 2 * 24 + GRID_GAP
     assert sheet.shape == (side, side, 3)
     done = say(*words, "-o", "{}.png", "--recipe", "{}.json")
     names = ["second-3-1.png", "second-3-2.png", "first-3-1.png", "first-3-2.png"]
     assert done.out.splitlines() == names
     for k, name in enumerate(names):
-        top, left = k // 2 * (24 + GAP), k % 2 * (24 + GAP)
+        top, left = k // 2 * (24 + GRID_GAP), k % 2 * (24 + GRID_GAP)
         part = pixels(name)
         assert np.array_equal(part, sheet[top : top + 24, left : left + 24]), name
         manifest = Manifest.read(name)
@@ -224,9 +224,9 @@ def test_a_start_is_an_input_too(say: Any) -> None:
     words = ("visualize", UNIT, "--start", "photo.png", "--steps", 1, "-o", "out.png")
     assert say(*words, "--learning-rate", 0.001).code == 0
     manifest = Manifest.read("out.png")
-    assert (manifest.start, set(manifest.inputs)) == ("photo", {"photo"})
-    start = m.images.resize(m.images.load_image("photo.png"), (18, 24))
-    apart = pixels("out.png").astype(float) / 255 - m.images.to_uint8(start) / 255
+    assert (manifest.start, set(manifest.inputs)) == (None, {"photo"})
+    start = images.resize(images.load_image("photo.png"), (18, 24))
+    apart = pixels("out.png").astype(float) / 255 - images.to_uint8(start) / 255
     assert abs(apart).mean() < 0.05
     assert say("replay", "out.png").code == 0
 
@@ -249,7 +249,7 @@ def test_among_others_a_dead_unit_is_grey(say: Any) -> None:
     assert (done.code, done.out) == (0, "visualize.png\n")
     told = [line for line in done.err.splitlines() if "dead, and" in line]
     assert told == [f"note: {DEAD} gives no gradient: dead, and left grey"]
-    assert np.all(pixels("visualize.png")[:, 24 + GAP :] == 128)
+    assert np.all(pixels("visualize.png")[:, 24 + GRID_GAP :] == 128)
     assert pixels("visualize.png")[:, :24].std() > 1
 
 
@@ -261,9 +261,9 @@ def test_a_mask_is_written_where_it_is_asked_for(suffix: str, say: Any) -> None:
     name = f"masked.{suffix}"
     done = say("visualize", UNIT, *MACO, "--transparent", "-o", name)
     assert done.code == 0, done
-    assert Manifest.read(name).transparent
+    assert Manifest.read(name).settings["transparent"]
     assert say("visualize", UNIT, *MACO, "-o", "plain.png").code == 0
-    assert "transparent" not in json.loads(Manifest.read("plain.png").text())
+    assert not Manifest.read("plain.png").settings["transparent"]
     assert Manifest.read(name).result == Manifest.read("plain.png").result
     given: dict[str, Any] = TINY | {"size": 32, "parameterization": "maco"}
     *_, step = visualize.steps(toy_network.net(), UNIT, **given)
@@ -285,10 +285,10 @@ def test_a_mask_is_written_where_it_is_asked_for(suffix: str, say: Any) -> None:
         return
     # The mask is looked at, too.
     expected[5, 6] = abs(expected[5, 6] - 30)
-    text = m.images.read_recipe(name)
-    picture = m.images.load_image(name)
+    text = images.read_recipe(name)
+    picture = images.load_image(name)
     alpha = torch.from_numpy(expected)[None, None] / 255
-    m.images.save_image(picture, "edited.png", alpha=alpha, recipe=text)
+    images.save_image(picture, "edited.png", alpha=alpha, recipe=text)
     done = say("replay", "edited.png")
     assert done.code == 3, done
     assert "the file's own pixels differ by at most 30 of 255 levels" in done.out
@@ -299,9 +299,9 @@ def test_masks_lie_side_by_side_as_their_pictures_do(say: Any) -> None:
     words = ("visualize", UNIT, dead, *MACO, "--transparent")
     assert say(*words, "-o", "a.png").code == 0
     alpha = np.asarray(Image.open("a.png").getchannel("A"))
-    assert alpha.shape == (32, 2 * 32 + GAP)
-    assert (alpha[:, 32 : 32 + GAP] == 0).all()
-    assert (alpha[:, 32 + GAP :] == 255).all()  # grey, and all of it
+    assert alpha.shape == (32, 2 * 32 + GRID_GAP)
+    assert (alpha[:, 32 : 32 + GRID_GAP] == 0).all()
+    assert (alpha[:, 32 + GRID_GAP :] == 255).all()  # grey, and all of it
     assert say(*words, "-o", "{}.png").out == "second-3.png\nsecond-0.png\n"
     alone = np.asarray(Image.open("second-3.png").getchannel("A"))
     assert np.array_equal(alone, alpha[:, :32])
@@ -313,7 +313,7 @@ def test_masks_lie_side_by_side_as_their_pictures_do(say: Any) -> None:
 def test_only_maco_has_a_mask(say: Any) -> None:
     done = say("visualize", UNIT, "--transparent")
     assert (done.code, done.out) == (2, "")
-    assert "--transparent needs --parameterization maco" in done.err
+    assert "transparent needs parameterization maco" in done.err
     # Nor has what a stranger's recipe says.
     assert say("visualize", UNIT, "-o", "a.png", "--recipe", "a.json").code == 0
     given = json.loads(Path("a.json").read_text()) | {"transparent": True}
@@ -431,7 +431,7 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
     for verb in VERBS:
         assert f"phosphene {verb} " in done.stdout
-    for name in VisualizeSettings.model_fields:
+    for name in AscentSettings.model_fields:
         assert done.stdout.count(f"--{name.replace('_', '-')} ") >= len(VERBS)
 
 
@@ -445,8 +445,9 @@ def test_recipes_name_what_they_need(say: Any) -> None:
     for changes, told in [
         ({"layers": []}, "a recipe of caricature that names no layers"),
         ({"inputs": {}}, "names no photo"),
-        ({"recipe": "dream"}, "a recipe of dream that names no objective"),
-        ({"recipe": "zoom"}, "no recipe 'zoom'; there are dream, visualize"),
+        ({"recipe": "dream", "layers": []}, "a recipe of dream that names no objective"),
+        ({"recipe": "dream", "objectives": ["a"]}, "a recipe of dream that names layers"),
+        ({"recipe": "zoom"}, "no recipe 'zoom'; there are accentuate, caricature"),
         ({"part": 0}, "is damaged: part"),
     ]:
         Path("recipe.json").write_text(json.dumps(given | changes))
@@ -478,13 +479,12 @@ def test_weights_behind_a_colon_are_no_code(name: str, code: bool, say: Any) -> 
     used = manifest.network.model_copy(update={"name": name})
     changed = manifest.model_copy(update={"network": used})
     if code:
-        with pytest.raises(m.RecipeError, match="may be code"):
-            m.find_network(changed, [])
+        with pytest.raises(RecipeError, match="may be code"):
+            find_network(changed, [])
     else:
-        assert m.find_network(changed, []) == name
+        assert find_network(changed, []) == name
 
 
 def test_several_pictures_are_counted_on_the_way() -> None:
     steps = visualize.steps(toy_network.net(), [UNIT, OTHER], **TINY)
-    told = progress._where(next(steps), None)  # pyright: ignore[reportPrivateUsage]
-    assert told.startswith("step 1/3  2 of 24×24  score ")
+    assert next(steps).text.startswith("step 1/3  2 of 24×24  score ")

@@ -24,8 +24,9 @@ from phosphene.errors import (
 )
 from phosphene.network import Network
 from phosphene.objectives import Objective
-from phosphene.recipes.dream import DreamSettings, DreamStep, dream
+from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.presets import PRESETS
+from phosphene.recipes.steps.dream import DreamStep
 from phosphene.settings import Settings, checked
 
 FIXED: dict[str, Any] = {"device": "cpu", "precision": "fp32", "octaves": 2, "steps": 3}
@@ -479,26 +480,26 @@ def test_a_plan_counts_the_pictures_that_are_there(
     """While a gradient is found those of full size, besides the photograph, are what is planned."""
     size = (101, 67)
     told: list[int] = []
-    recipe = sys.modules[dream.steps.__module__]
-    real_fitted, real_activations = recipe.fitted, Network.activations
+    recipe = sys.modules[DreamStep.__module__]
+    real_evaluation, real_activations = recipe.AdaptiveEvaluation, Network.activations
 
-    def fitted(*given: Any, buffers: int, between: int, **more: Any) -> Any:
+    def evaluation(*given: Any, buffers: int, between: int, **more: Any) -> Any:
         assert between > buffers
         told.append(buffers)
-        return real_fitted(*given, buffers=buffers, between=between, **more)
+        return real_evaluation(*given, buffers=buffers, between=between, **more)
 
     held: list[float] = []
 
-    def activations(self: Network, image: Tensor, layers: Any) -> Any:
+    def activations(self: Network, image: Tensor, layers: Any, **more: Any) -> Any:
         channels = {
             found.untyped_storage().data_ptr(): found.shape[1]
             for found in gc.get_objects()
             if type(found) in (Tensor, nn.Parameter) and found.shape[-2:] == size
         }
         held.append(sum(channels.values()) / 3)
-        return real_activations(self, image, layers)
+        return real_activations(self, image, layers, **more)
 
-    monkeypatch.setattr(recipe, "fitted", fitted)
+    monkeypatch.setattr(recipe, "AdaptiveEvaluation", evaluation)
     monkeypatch.setattr(Network, "activations", activations)
     photo = torch.rand(1, 3, *size)
     mask = torch.ones(1, 1, *size) if masked else None

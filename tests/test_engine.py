@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from phosphene import objectives as obj
 from phosphene.engine import Ascent, Evaluate, Step, ascend
 from phosphene.errors import NetworkError, NonFiniteError
-from phosphene.evaluation import whole
+from phosphene.evaluation.whole import whole
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, Objective
 from phosphene.parameterization import Pixels

@@ -29,7 +29,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from phosphene import explain
 from phosphene import image as images
 from phosphene.cli import main
 from phosphene.errors import (
@@ -41,21 +40,24 @@ from phosphene.errors import (
 )
 from phosphene.explain import cells as cells_module
 from phosphene.explain import pages
-from phosphene.explain.cells import Cell, draw, settled
+from phosphene.explain.card_page import _ticks
+from phosphene.explain.cells import Cell, render_cells, resolve_settings
 from phosphene.explain.layers import layer_of
 from phosphene.explain.layout import check_page, page, save_page, svg
 from phosphene.explain.responses import (
     Response,
     Skipped,
     find_pictures,
+    mean_responses,
     receptive_box,
     respond,
-    strengths,
 )
-from phosphene.explain.sheet_settings import SheetSettings, parse_channels
-from phosphene.explain.sheets import Sheet, sheet, sheet_page
-from phosphene.explain.units import _ticks, find_unit, unit_card
+from phosphene.explain.sheet_page import sheet_page
+from phosphene.explain.sheets import Sheet
+from phosphene.explain.units import find_unit
 from phosphene.network import Network
+from phosphene.recipes.sheet import SheetSettings, parse_channels, sheet
+from phosphene.recipes.unit import unit_card
 from phosphene.recipes.visualize import visualize
 from phosphene.zoo import load_network
 from tests import toy_network
@@ -72,7 +74,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def kept(folder: Path) -> list[Path]:
+def cached_cells(folder: Path) -> list[Path]:
     return sorted((folder / "cells").rglob("*.png"))
 
 
@@ -130,18 +132,18 @@ def test_the_pictures_of_a_folder(folder: Path) -> None:
 def test_what_a_photograph_does_to_a_unit_and_where(folder: Path) -> None:
     found = list(respond(colours(), "blocks", 0, find_pictures(folder), root=folder))
     assert [type(f) for f in found].count(Skipped) == 1
-    told = {r.name: r for r in found if isinstance(r, Response)}
-    a = told["c/a.png"]
+    responses = {r.name: r for r in found if isinstance(r, Response)}
+    a = responses["c/a.png"]
     assert a.mean == pytest.approx(1 / 16)
     assert a.peak == pytest.approx(1.0)
-    assert (a.position, a.box, a.seen) == ((2, 3), (12, 8, 16, 12), (16, 16))
+    assert (a.position, a.box, a.view_size) == ((2, 3), (12, 8, 16, 12), (16, 16))
     assert a.centre == (14.0, 10.0)
     # A wide picture keeps its shape: its map is 4 × 8.
-    e = told["e.png"]
+    e = responses["e.png"]
     assert e.mean == pytest.approx(round(255 * 0.8) / 255 / 32)
-    assert (e.position, e.box, e.seen) == ((1, 4), (16, 4, 20, 8), (16, 32))
+    assert (e.position, e.box, e.view_size) == ((1, 4), (16, 4, 20, 8), (16, 32))
     # Where all positions answer alike there is no strongest one.
-    assert (told["d.png"].position, told["d.png"].box) == (None, None)
+    assert (responses["d.png"].position, responses["d.png"].box) == (None, None)
 
 
 def test_photographs_are_shown_at_the_size_that_the_network_knows(tmp_path: Path) -> None:
@@ -149,10 +151,10 @@ def test_photographs_are_shown_at_the_size_that_the_network_knows(tmp_path: Path
     Image.open(large).resize((48, 32), Image.Resampling.NEAREST).save(large)
     (shown,) = respond(colours(), "blocks", 0, [large])
     assert isinstance(shown, Response)
-    assert shown.seen == (16, 24)
+    assert shown.view_size == (16, 24)
     (larger,) = respond(colours(), "blocks", 0, [large], size=32)
     assert isinstance(larger, Response)
-    assert larger.seen == (32, 48)
+    assert larger.view_size == (32, 48)
 
 
 @hypothesis.settings(max_examples=40)
@@ -176,8 +178,8 @@ def test_a_box_is_what_the_gradient_reaches(
     image = torch.rand(1, 3, 56, 60, requires_grad=True)
     map_ = net.activations(image, [name])[name]
     y, x = min(y, map_.shape[2] - 1), min(x, map_.shape[3] - 1)
-    (slope,) = torch.autograd.grad(map_[0, 0, y, x], image)
-    rows, columns = (slope[0].abs().sum((0, axis)).nonzero().flatten() for axis in (2, 1))
+    (gradient,) = torch.autograd.grad(map_[0, 0, y, x], image)
+    rows, columns = (gradient[0].abs().sum((0, axis)).nonzero().flatten() for axis in (2, 1))
     expected = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     assert receptive_box(net, name, (56, 60), (y, x)) == expected
 
@@ -225,9 +227,9 @@ def test_a_real_transformer_is_drawn_and_shown_pictures(tmp_path: Path) -> None:
         card = unit_card(
             net, "blocks.1:5", pictures=tmp_path, steps=1, seeds=1, size=64, keep=False
         )
-    assert [d.image.shape for d in card.drawn] == [(3, 64, 64)] * 2
+    assert [d.image.shape for d in card.visualizations] == [(3, 64, 64)] * 2
     (shown,) = card.responses
-    assert (shown.path, shown.seen) == (photo, (224, 224))
+    assert (shown.path, shown.view_size) == (photo, (224, 224))
     y, x = shown.position or (-1, -1)
     assert 0 <= y < 14
     assert 0 <= x < 14
@@ -245,7 +247,7 @@ def test_tokens_have_places_too(tmp_path: Path) -> None:
     wide = blocks(tmp_path / "wide.png", {(1, 3): 1.0}, size=(16, 32))
     (shown,) = respond(net, "block", 2, [wide])
     assert isinstance(shown, Response)
-    assert shown.seen == (16, 16)  # the one size that it takes
+    assert shown.view_size == (16, 16)  # the one size that it takes
     assert shown.position is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -265,7 +267,7 @@ def test_a_cell_is_what_it_is_alone(kind: str, toy: Network) -> None:
     torch.testing.assert_close(pairs.cells, together.cells[[6, 1]], atol=LEVEL, rtol=0)
     singly = sheet(toy, "third", [2, 5, 6], batch=1, keep=False, **s)
     torch.testing.assert_close(singly.cells, together.cells[[2, 5, 6]], atol=LEVEL, rtol=0)
-    settings = settled(toy, layer_of(toy, "third"), SheetSettings(**s))
+    settings = resolve_settings(toy, layer_of(toy, "third"), SheetSettings(**s))
     given = s | {"transforms": settings.transforms, "learning_rate": settings.learning_rate}
     for channel in (0, 6):
         alone = visualize(toy, f"third:{channel}", **given)[0]
@@ -284,15 +286,15 @@ def test_a_second_look_draws_nothing(
     toy: Network, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = sheet(toy, "third", "0-3", **TINY)
-    assert len(kept(cache)) == 4
+    assert len(cached_cells(cache)) == 4
     drawn: list[int] = []
-    steps = visualize.steps
+    steps = cells_module.ascend_objectives
 
-    def counted(network: Network, goals: list[Any], **given: Any) -> Iterator[Any]:
+    def counted(network: Network, goals: list[Any], settings: Any) -> Iterator[Any]:
         drawn.append(len(goals))
-        return steps(network, goals, **given)
+        return steps(network, goals, settings)
 
-    monkeypatch.setattr(type(visualize), "steps", lambda self, *a, **k: counted(*a, **k))
+    monkeypatch.setattr(cells_module, "ascend_objectives", counted)
     again = sheet(toy, "third", [3, 2, 1, 0], **TINY)
     assert not drawn
     assert torch.equal(first.cells.flip(0), again.cells)
@@ -311,7 +313,7 @@ def test_a_second_look_draws_nothing(
 def test_other_settings_are_other_cells(other: dict[str, Any], toy: Network, cache: Path) -> None:
     sheet(toy, "third", [0], **TINY)
     sheet(toy, "third", [0], **TINY | other)
-    assert len(kept(cache)) == 2
+    assert len(cached_cells(cache)) == 2
 
 
 def test_another_network_is_another_cell(cache: Path) -> None:
@@ -321,55 +323,55 @@ def test_another_network_is_another_cell(cache: Path) -> None:
         next(weights.module.parameters())[0, 0, 0, 0] += 1e-3
     # The same weights, computing something else.
     order.module.second[1] = nn.Tanh()  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
-    means.shift = (0.4, 0.5, 0.5)
+    means = Network(means.module, mean=(0.4, 0.5, 0.5), input_size=means.input_size)
     for count, net in enumerate((weights, order, means), 2):
         net.name = "toy"
         sheet(net, "second", [0], **TINY)
-        assert len(kept(cache)) == count
+        assert len(cached_cells(cache)) == count
     # A network that is the same has the same cell, whatever it is called.
     sheet(toy_network.net(), "second", [0], **TINY)
-    assert len(kept(cache)) == 4
+    assert len(cached_cells(cache)) == 4
 
 
-def damaged(path: Path, how: str) -> None:
+def damaged(path: Path, damage: str) -> None:
     data = path.read_bytes()
-    if how == "cut off":
+    if damage == "cut off":
         path.write_bytes(data[: len(data) // 2])
-    elif how == "empty":
+    elif damage == "empty":
         path.write_bytes(b"")
-    elif how == "other pixels":
+    elif damage == "other pixels":
         images.save_image(torch.rand(3, 24, 24), path, recipe=images.read_recipe(path))
-    elif how == "no note":
+    elif damage == "no note":
         images.save_image(images.load_image(path), path)
     else:  # another cell under this one's name
         path.write_bytes(next(p for p in path.parent.iterdir() if p != path).read_bytes())
 
 
-@pytest.mark.parametrize("how", ["cut off", "empty", "other pixels", "no note", "another"])
-def test_a_damaged_cell_is_drawn_again(how: str, toy: Network, cache: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut off", "empty", "other pixels", "no note", "another"])
+def test_a_damaged_cell_is_drawn_again(damage: str, toy: Network, cache: Path) -> None:
     first = sheet(toy, "third", [0, 1], **EXACT)
-    damaged(kept(cache)[0], how)
+    damaged(cached_cells(cache)[0], damage)
     step = list(sheet.steps(toy, "third", [0, 1], **EXACT))[-1]
-    assert step.found == 1
+    assert step.cached == 1
     torch.testing.assert_close(step.sheet().cells, first.cells, atol=LEVEL, rtol=0)
-    assert list(sheet.steps(toy, "third", [0, 1], **EXACT))[-1].found == 2
+    assert list(sheet.steps(toy, "third", [0, 1], **EXACT))[-1].cached == 2
 
 
 def test_without_a_cache_it_draws_all_the_same(
     toy: Network, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unkept = sheet(toy, "third", [0, 1, 2], keep=False, **TINY)
+    uncached = sheet(toy, "third", [0, 1, 2], keep=False, **TINY)
     assert not cache.exists()
     cache.write_text("a file in the way")
-    with pytest.warns(UserWarning, match="not kept") as told:
+    with pytest.warns(UserWarning, match="not kept") as caught:
         drawn = sheet(toy, "third", [0, 1, 2], batch=1, **TINY)
-    assert len(told) == 1
-    torch.testing.assert_close(drawn.cells, unkept.cells, atol=2 * LEVEL, rtol=0)
+    assert len(caught) == 1
+    torch.testing.assert_close(drawn.cells, uncached.cells, atol=2 * LEVEL, rtol=0)
 
 
 def test_what_a_killed_process_left_is_swept_up(toy: Network, cache: Path) -> None:
     sheet(toy, "third", [0], **TINY)
-    old, new = (kept(cache)[0].with_name(f".phosphene-{n}.tmp") for n in "ab")
+    old, new = (cached_cells(cache)[0].with_name(f".phosphene-{n}.tmp") for n in "ab")
     for stray in (old, new):
         stray.write_bytes(b"half a cell")
     os.utime(old, (time.time() - 1e5,) * 2)
@@ -380,7 +382,7 @@ def test_what_a_killed_process_left_is_swept_up(toy: Network, cache: Path) -> No
 
 def test_live_steps(toy: Network) -> None:
     steps = list(sheet.steps(toy, "third", [0, 1, 2], batch=2, **TINY))
-    assert [(s.index, len(s.batch), len(s.drawn)) for s in steps] == [
+    assert [(s.index, len(s.batch), len(s.rendered)) for s in steps] == [
         (0, 2, 0), (1, 2, 0), (2, 2, 0), (3, 2, 2), (0, 1, 2), (1, 1, 2), (2, 1, 2), (3, 1, 3),
     ]  # fmt: skip
     shares = [s.share for s in steps]
@@ -388,6 +390,10 @@ def test_live_steps(toy: Network) -> None:
     assert shares[-1] == 1
     assert shares[0] == pytest.approx(2 / 4 / 3)
     assert [s.last for s in steps] == [False] * 7 + [True]
+    assert [s.milestone for s in steps] == [False, False, False, True] * 2
+    assert steps[1].text == "0/3 cells  step 2/4 of 2 at once"
+    assert steps[4].text == "2/3 cells  step 1/4 of 1 at once"
+    assert steps[-1].text == "3/3 cells"
     with pytest.raises(NetworkError, match="no cell"):
         steps[0].sheet()
     assert steps[3].sheet().channels == (0, 1)
@@ -396,21 +402,21 @@ def test_live_steps(toy: Network) -> None:
 
 def test_stopping_keeps_what_is_done(toy: Network, cache: Path) -> None:
     for step in sheet.steps(toy, "third", batch=2, **TINY):
-        if len(step.drawn) == 4:
+        if len(step.rendered) == 4:
             break
-    assert len(kept(cache)) == 4
+    assert len(cached_cells(cache)) == 4
 
 
 def test_large_pictures_are_drawn_fewer_at_once(toy: Network) -> None:
-    at_once = cells_module._at_once
-    assert at_once(toy, SheetSettings(size=128)) == 16
-    assert at_once(toy, SheetSettings(size=128, batch=3)) == 3
-    assert at_once(toy, SheetSettings(size=320)) == 4
-    assert at_once(toy, SheetSettings(size=320, aspect=2)) == 8
-    assert at_once(toy, SheetSettings(size=4096)) == 1
+    batch_size = cells_module._batch_size
+    assert batch_size(toy, SheetSettings(size=128)) == 16
+    assert batch_size(toy, SheetSettings(size=128, batch=3)) == 3
+    assert batch_size(toy, SheetSettings(size=320)) == 4
+    assert batch_size(toy, SheetSettings(size=320, aspect=2)) == 8
+    assert batch_size(toy, SheetSettings(size=4096)) == 1
 
 
-def test_dead_units_are_told_and_not_drawn(toy: Network, cache: Path) -> None:
+def test_dead_units_are_named_and_not_drawn(toy: Network, cache: Path) -> None:
     with torch.no_grad():
         toy.module.second.weight[3] = 0  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
     with warnings.catch_warnings():
@@ -420,7 +426,7 @@ def test_dead_units_are_told_and_not_drawn(toy: Network, cache: Path) -> None:
     assert drawn.dead == again.dead == (False, True, False)
     assert torch.all(drawn.cells[1] == drawn.cells[1, 0, 0, 0])
     laid = sheet_page(drawn)
-    assert sum(isinstance(item, pages.Picture) for item in laid.items) == 2
+    assert sum(isinstance(item, pages.ImageItem) for item in laid.items) == 2
     assert [i.text for i in laid.items if isinstance(i, pages.Text)].count("dead") == 1
     assert "1 of 3 dead" in svg(drawn)
 
@@ -463,7 +469,7 @@ def test_what_a_photograph_excites() -> None:
         conv.bias.zero_()
     net = Network(nn.Sequential(OrderedDict(conv=conv)), input_size=16)
     photo = torch.full((1, 3, 20, 30), 0.5)
-    torch.testing.assert_close(strengths(net, "conv", photo), values / 2)
+    torch.testing.assert_close(mean_responses(net, "conv", photo), values / 2)
     drawn = sheet(net, "conv", photo=photo, top=2, **TINY)
     # In order: 6 4 2 | 0 8 −1 | −3 −5 −7.
     groups = {group.name: group.channels for group in drawn.groups}
@@ -472,7 +478,7 @@ def test_what_a_photograph_excites() -> None:
     assert drawn.strengths == (3, 2, 0, 0, -2.5, -3.5)
     words = [item.text for item in sheet_page(drawn).items if isinstance(item, pages.Text)]
     assert {"strong", "average", "weak", "-2.5"} <= set(words)
-    pictures = [item for item in sheet_page(drawn).items if isinstance(item, pages.Picture)]
+    pictures = [item for item in sheet_page(drawn).items if isinstance(item, pages.ImageItem)]
     assert len(pictures) == 5  # the photograph, and no dead channel: 0 and 8
     assert drawn.data()["groups"]["weak"] == [5, 7]
 
@@ -488,16 +494,16 @@ def test_a_class_is_called_by_its_name() -> None:
 def test_layers_that_see_little_are_drawn_small_and_moved_gently() -> None:
     wide = nn.Sequential(OrderedDict(a=nn.Conv2d(3, 4, 5), b=nn.Conv2d(4, 4, 41)))
     net = Network(wide, input_size=64)
-    small = settled(net, layer_of(net, "a"), SheetSettings())
+    small = resolve_settings(net, layer_of(net, "a"), SheetSettings())
     assert (small.size, small.transforms, small.learning_rate) == (64, "gentle", 0.1)
-    large = settled(net, layer_of(net, "b"), SheetSettings())
+    large = resolve_settings(net, layer_of(net, "b"), SheetSettings())
     assert (large.size, large.transforms, large.learning_rate) == (90, "gentle", 0.1)
     given = SheetSettings(size=100, transforms="robust", learning_rate=0.3)
-    assert settled(net, layer_of(net, "a"), given) == given
+    assert resolve_settings(net, layer_of(net, "a"), given) == given
     deep = Network(nn.Sequential(OrderedDict(b=nn.Conv2d(3, 4, 64))), input_size=64)
-    whole = settled(deep, layer_of(deep, "b"), SheetSettings())
+    whole = resolve_settings(deep, layer_of(deep, "b"), SheetSettings())
     assert (whole.size, whole.transforms, whole.learning_rate) == ("auto", "auto", 0.1)
-    maco = settled(net, layer_of(net, "a"), SheetSettings(parameterization="maco"))
+    maco = resolve_settings(net, layer_of(net, "a"), SheetSettings(parameterization="maco"))
     assert (maco.transforms, maco.learning_rate) == ("auto", "auto")
 
 
@@ -508,7 +514,7 @@ def test_a_page_in_pixels() -> None:
     red, blue = torch.zeros(3, 8, 8), torch.zeros(3, 4, 4)
     red[0], blue[2] = 1, 1
     laid = pages.Page(
-        40, 30, (pages.Picture(2, 3, 8, 8, red), pages.Picture(20, 10, 8, 8, blue),
+        40, 30, (pages.ImageItem(2, 3, 8, 8, red), pages.ImageItem(20, 10, 8, 8, blue),
                  pages.rectangle(12, 3, 6, 5, fill="#00ff00")),
     )  # fmt: skip
     drawn = np.asarray(pages.as_image(laid))
@@ -539,20 +545,20 @@ def test_words() -> None:
     assert pages.legible(
         "mixed4c · 42 × 7 – Blåbær, naïve  日"
     ) == "mixed4c · 42 x 7 - Blabær, naive ?".replace("æ", "?")
-    assert pages.width_of("wide") > pages.width_of("i") > 0
-    assert pages.fitted("short", 100) == "short"
-    cut = pages.fitted("a-very-long-name-of-a-photograph-0042.jpg", 80)
+    assert pages.text_width("wide") > pages.text_width("i") > 0
+    assert pages.truncate_text("short", 100) == "short"
+    cut = pages.truncate_text("a-very-long-name-of-a-photograph-0042.jpg", 80)
     assert "…" in cut
     assert cut.startswith("a-")
     assert cut.endswith("g")
-    assert pages.width_of(cut) <= 80
-    assert pages.fitted("anything", 1) == "…"
+    assert pages.text_width(cut) <= 80
+    assert pages.truncate_text("anything", 1) == "…"
 
 
 def test_a_page_as_svg_holds_everything() -> None:
     image = torch.rand(3, 6, 9)
     laid = pages.Page(
-        50, 40, (pages.Picture(1, 2, 18, 12, image), pages.Text(5, 30, 'a <b> & "ü" 日\x00', 12),
+        50, 40, (pages.ImageItem(1, 2, 18, 12, image), pages.Text(5, 30, 'a <b> & "ü" 日\x00', 12),
                  pages.Ring(20, 20, 3), pages.rectangle(1, 1, 5, 5, colour="#123456")), "a & b"
     )  # fmt: skip
     text = pages.as_svg(laid)
@@ -584,7 +590,7 @@ def test_round_numbers() -> None:
 
 def test_a_sheet_laid_out(toy: Network) -> None:
     drawn = sheet(toy, "third", columns=3, cell=48, **TINY)
-    found = [item for item in sheet_page(drawn).items if isinstance(item, pages.Picture)]
+    found = [item for item in sheet_page(drawn).items if isinstance(item, pages.ImageItem)]
     assert len(found) == 8
     assert len({item.x for item in found}) == 3
     assert len({item.y for item in found}) == 3
@@ -608,7 +614,7 @@ def test_a_sheet_laid_out(toy: Network) -> None:
 def test_a_card(folder: Path, cache: Path) -> None:
     net = colours()
     card = unit_card(net, "blocks:0", pictures=folder, shown=2, **TINY)
-    assert [(d.seed, d.negative) for d in card.drawn] == [
+    assert [(d.seed, d.negative) for d in card.visualizations] == [
         (0, False), (1, False), (2, False), (0, True),
     ]  # fmt: skip
     ordered = [r.name for r in card.responses]
@@ -616,21 +622,32 @@ def test_a_card(folder: Path, cache: Path) -> None:
     assert [r.name for r in card.most] == ordered[:2]
     assert [r.name for r in card.least] == ordered[2:]
     assert [s.path.name for s in card.skipped] == ["damaged.jpg"]
-    assert card.drawn[0].response > card.drawn[3].response
+    assert card.visualizations[0].response > card.visualizations[3].response
     # A drawing is the cell of a sheet.
-    assert torch.equal(card.drawn[0].image, sheet(net, "blocks", [0], **TINY).cells[0])
-    assert len(kept(cache)) == 4
+    assert torch.equal(card.visualizations[0].image, sheet(net, "blocks", [0], **TINY).cells[0])
+    assert len(cached_cells(cache)) == 4
     peak = unit_card(net, ("blocks", 0), pictures=folder, rank="peak", shown=3, **TINY)
     assert [r.name for r in peak.responses] == ["c/a.png", "e.png", "b.png", "d.png"]
     assert [r.name for r in peak.least] == ["d.png"]  # none twice
 
 
+def test_live_steps_of_a_card(folder: Path) -> None:
+    steps = list(unit_card.steps(colours(), "blocks:0", pictures=folder, seeds=1, **TINY))
+    texts = [step.text for step in steps]
+    assert texts == ["looking at pictures"] * 5 + ["drawing"] * 4 + ["drawn"]
+    assert [step.milestone for step in steps] == [False] * 9 + [True]
+    assert [step.skipped is not None for step in steps].count(True) == 1
+    shares = [step.share for step in steps]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
 def test_the_seeds_of_a_card_are_those_of_visualize(toy: Network) -> None:
     card = unit_card(toy, "third:2", seeds=2, **EXACT | {"seed": 7})
-    s = settled(toy, layer_of(toy, "third"), SheetSettings())
+    s = resolve_settings(toy, layer_of(toy, "third"), SheetSettings())
     given = EXACT | {"learning_rate": s.learning_rate, "transforms": s.transforms}
     for drawn, (goal, seed) in zip(
-        card.drawn, [("third:2", 7), ("third:2", 8), ("-third:2", 7)], strict=True
+        card.visualizations, [("third:2", 7), ("third:2", 8), ("-third:2", 7)], strict=True
     ):
         alone = visualize(toy, goal, **given | {"seed": seed})[0]
         torch.testing.assert_close(drawn.image, alone, atol=LEVEL, rtol=0)
@@ -725,9 +742,9 @@ def test_units_by_name(unit: Any, layer: str, channel: int) -> None:
     ],
 )
 def test_units_that_are_not_there(unit: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=re.escape(words)) as told:
+    with pytest.raises(error, match=re.escape(words)) as caught:
         find_unit(toy_network.net(), unit)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -738,7 +755,7 @@ def test_units_that_are_not_there(unit: Any, error: type[Exception], words: str)
         ({"top": 2}, SettingsError, "without photo"),
         ({"photo": torch.zeros(1, 3, 16, 16)}, SettingsError, "without top"),
         ({"photo": torch.zeros(1, 3, 16, 16), "top": 3}, SettingsError, "8 channels"),
-        ({"photo": torch.zeros(1, 3, 16, 16), "top": 0}, SettingsError, "8 channels"),
+        ({"photo": torch.zeros(1, 3, 16, 16), "top": 0}, SettingsError, "top: input should be"),
         (
             {"photo": torch.zeros(1, 3, 16, 16), "top": 1, "channels": "1"},
             SettingsError,
@@ -805,18 +822,10 @@ def test_files_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_settings_need_no_torch() -> None:
     code = (
-        "import sys, phosphene.explain.sheet_settings, phosphene.explain.unit_settings, "
-        "phosphene.cli.explaining; sys.exit('torch' in sys.modules)"
+        "import sys, phosphene.recipes.sheet, phosphene.recipes.unit, phosphene.cli.verbs; "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_names_of_the_package() -> None:
-    assert explain.sheet is sheet
-    assert explain.unit_card is unit_card
-    assert explain.page is page
-    with pytest.raises(AttributeError):
-        _ = explain.sheets_  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # The command line ---------------------------------------------------------------------------------
@@ -827,37 +836,37 @@ SMALL = ("--size", 24, "--steps", 3, "--device", "cpu", "--precision", "fp64")
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     code = main([str(word) for word in words])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def test_the_verb_sheet(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.png"
-    code, told, err = run(capsys, "sheet", TOY, "second", "--channels", "0-2", "-o", out, *SMALL)
-    assert (code, told.strip()) == (0, str(out))
+    code, printed, err = run(capsys, "sheet", TOY, "second", "--channels", "0-2", "-o", out, *SMALL)
+    assert (code, printed.strip()) == (0, str(out))
     assert "3/3 cells" in err
     assert Image.open(out).width > 200
-    assert len(kept(cache)) == 3
+    assert len(cached_cells(cache)) == 3
     code, _, err = run(capsys, "sheet", TOY, "second", "-o", out, *SMALL)
     assert code == 1
     assert "already there" in err
-    code, told, err = run(
+    code, printed, err = run(
         capsys, "sheet", TOY, "second", "-o", out, "--force", "--quiet", *SMALL, "--no-keep"
     )
-    assert (code, told, err) == (0, "", "")
-    assert len(kept(cache)) == 3
+    assert (code, printed, err) == (0, "", "")
+    assert len(cached_cells(cache)) == 3
 
 
 def test_the_verb_sheet_by_a_photo(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, data = tmp_path / "out.svg", tmp_path / "out.json"
-    code, told, _ = run(
+    code, printed, _ = run(
         capsys, "sheet", TOY, "second", "--top", 2, folder / "b.png", "-o", out, "--data", data,
         *SMALL,
     )  # fmt: skip
     assert code == 0
-    assert told.split() == [str(out), str(data)]
+    assert printed.split() == [str(out), str(data)]
     groups = json.loads(data.read_text())["groups"]
     assert [len(groups[name]) for name in ("strong", "average", "weak")] == [2, 2, 2]
     photo = folder / "b.png"
@@ -865,17 +874,17 @@ def test_the_verb_sheet_by_a_photo(
         capsys, "sheet", TOY, "second", "--top", 2, photo, "-o", photo, "--force", *SMALL
     )
     assert code == 2
-    assert "is an input" in err
+    assert "never replaced" in err
 
 
 def test_the_verb_unit(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, data = tmp_path / "card.png", tmp_path / "card.json"
-    code, told, err = run(
+    code, printed, err = run(
         capsys, "unit", TOY, "dog", "--pictures", folder, "-o", out, "--data", data, "--seeds", 1,
         *SMALL,
     )  # fmt: skip
     assert code == 0, err
-    assert told.split() == [str(out), str(data)]
+    assert printed.split() == [str(out), str(data)]
     assert "skipped" in err
     assert "damaged.jpg" in err
     found = json.loads(data.read_text())
@@ -885,7 +894,7 @@ def test_the_verb_unit(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (("unit", TOY, "second:9"), 1, "second has 8 channels, 0 to 7"),
         (("unit", TOY, "second"), 1, "a unit is LAYER:CHANNEL"),
@@ -904,7 +913,7 @@ def test_the_verb_unit(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixtu
 def test_what_is_wrong_is_said_in_one_line(
     words: tuple[object, ...],
     code: int,
-    told: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -915,7 +924,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert (got, out) == (code, "")
     (line,) = err.strip().splitlines()
     assert line.startswith("phosphene: ")
-    assert told in line
+    assert message in line
     assert not list(tmp_path.glob("*.png"))
 
 
@@ -945,7 +954,7 @@ def begun(cache: Path, out: Path) -> subprocess.Popen[str]:
         text=True,
     )
     until = time.monotonic() + 100
-    while not kept(cache):
+    while not cached_cells(cache):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.002)
@@ -960,13 +969,13 @@ def test_a_killed_sheet_goes_on_without_a_wrong_cell(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    done = len(kept(cache))
+    done = len(cached_cells(cache))
     assert 0 < done < 8
     assert not out.exists()
-    before = {path: path.read_bytes() for path in kept(cache)}
+    before = {path: path.read_bytes() for path in cached_cells(cache)}
     assert run(capsys, "sheet", TOY, "second", "-o", out, *LONG)[0] == 0
     assert all(path.read_bytes() == data for path, data in before.items())
-    assert len(kept(cache)) == 8
+    assert len(cached_cells(cache)) == 8
     resumed = sheet(toy_network.net(), "second", **dict(zip(
         ("size", "steps", "batch", "device", "precision"), LONG[1::2], strict=True)))  # fmt: skip
     monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "other"))
@@ -984,21 +993,21 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, cache: Path) -> None:
     out = tmp_path / "sheet.png"
     process = begun(cache, out)
     process.send_signal(signal.SIGINT)
-    told, err = process.communicate()
+    printed, err = process.communicate()
     assert process.returncode == 130
-    assert not told
+    assert not printed
     assert not out.exists()
-    done = len(kept(cache))
+    done = len(cached_cells(cache))
     assert 0 < done < 8
-    told = re.search(r"(\d) of 8 cells are done and kept", err.splitlines()[-1])
-    assert told
-    assert 0 <= done - int(told[1]) <= 2  # it may come while a batch is put down
+    match = re.search(r"(\d) of 8 cells are done and kept", err.splitlines()[-1])
+    assert match
+    assert 0 <= done - int(match[1]) <= 2  # it may come while a batch is put down
 
 
 def test_cells_of_one_batch_are_drawn_once(toy: Network) -> None:
     twice = [Cell("third", 1), Cell("third", 1), Cell("third", 1, negative=True)]
-    step = list(draw(toy, twice, SheetSettings(**TINY)))[-1]
+    step = list(render_cells(toy, twice, SheetSettings(**TINY)))[-1]
     assert step.total == 2
-    assert set(step.drawn) == set(twice)
-    up, down = step.drawn[twice[0]], step.drawn[twice[2]]
+    assert set(step.rendered) == set(twice)
+    up, down = step.rendered[twice[0]], step.rendered[twice[2]]
     assert up.response > down.response

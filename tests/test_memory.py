@@ -1,27 +1,24 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import mmap
 import os
-import platform
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phosphene import memory
 from phosphene.errors import NetworkError, SettingsError
-from phosphene.memory import GIB, MIB, Budget, Plan, budget_of, parse_memory, plan
+from phosphene.runtime import memory
+from phosphene.runtime.memory import GIB, MIB, parse_memory
 
-# Amounts in words
+# Amounts as text
 
 
 @pytest.mark.parametrize(
@@ -86,10 +83,10 @@ def test_any_text_is_an_amount_or_told_in_one_line(text: str) -> None:
         assert "\n" not in str(error)  # noqa: PT017
 
 
-def test_bytes_in_words() -> None:
-    told = {1: "1 MiB", MIB: "1 MiB", MIB + 1: "2 MiB", 640 * MIB: "640 MiB", GIB: "1.0 GiB"}
-    assert {amount: memory.in_words(amount) for amount in told} == told
-    assert memory.in_words(3.2 * GIB) == "3.2 GiB"
+def test_bytes_for_people() -> None:
+    expected = {1: "1 MiB", MIB: "1 MiB", MIB + 1: "2 MiB", 640 * MIB: "640 MiB", GIB: "1.0 GiB"}
+    assert {amount: memory.format_bytes(amount) for amount in expected} == expected
+    assert memory.format_bytes(3.2 * GIB) == "3.2 GiB"
 
 
 # What is there
@@ -222,10 +219,21 @@ def test_ulimits_leave_what_is_not_held_yet(machine: Machine) -> None:
 def test_a_real_ulimit_of_a_real_process() -> None:
     code = """
 import resource
-from phosphene.memory import GIB, available_memory
+from phosphene.runtime.memory import GIB, available_memory
 resource.setrlimit(resource.RLIMIT_AS, (GIB, GIB))
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 assert abs(available_memory() - (GIB - held)) < 2**22, available_memory()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_amounts_and_plans_need_no_torch() -> None:
+    code = """
+import sys
+from phosphene.evaluation import plan
+from phosphene.runtime import allocator, memory
+assert "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -241,209 +249,15 @@ def test_this_process_holds_what_the_system_says() -> None:
     assert memory.used_memory() - before == pytest.approx(len(block), rel=0.2)
 
 
-# The budget
-
-
-def test_a_budget_is_the_machines_or_the_users_if_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "used_memory", lambda _: GIB)
-    monkeypatch.setattr(memory, "available_memory", lambda _: 3 * GIB)
-    both = {"reserved": 7, "instead": 5}
-    assert budget_of("cpu", **both) == Budget(4 * GIB, GIB, 7, 5, given=False)
-    assert budget_of("cpu", "2G", **both) == Budget(2 * GIB, GIB, 7, 5, given=True)
-    # What the machine has not cannot be given.
-    assert budget_of("cpu", "4G") == budget_of("cpu", "9G") == Budget(4 * GIB, GIB)
-    with pytest.raises(SettingsError, match="is no amount"):
-        budget_of("cpu", "lots")
-
-
-def test_a_tenth_of_what_is_free_is_left_alone_and_buffers_are_put_aside() -> None:
-    assert Budget(1000, 0).free == 900
-    assert Budget(1000, 200).free == 720
-    assert Budget(1000, 200, reserved=20).free == 700
-    assert Budget(1000, 1200).free < 0
-    assert Budget(1000, 200, reserved=20).least(700) == 1000
-
-
-@given(
-    limit=st.integers(0, 10**12),
-    used=st.integers(0, 10**11),
-    reserved=st.integers(0, 10**10),
-    need=st.integers(0, 10**11),
-)
-def test_with_the_least_limit_it_fits_and_with_less_it_does_not(
-    limit: int, used: int, reserved: int, need: int
-) -> None:
-    least = Budget(limit, used, reserved).least(need)
-    assert Budget(least, used, reserved).free >= need - 1
-    assert Budget(least - 3, used, reserved).free < need
-
-
-# The plan
-
-
-@dataclass
-class Tiles:
-    """Two sizes of tiles for 1000 × 1000 px: px of the largest, and of all together."""
-
-    smallest: int = 250
-    halves: tuple[int, int] = (300_000, 1_100_000)
-    quarters: tuple[int, int] = (100_000, 1_600_000)
-
-    def pixels(self, size: tuple[int, int], tile: int) -> tuple[int, int]:
-        assert size == (1000, 1000)
-        return {500: self.halves, 250: self.quarters}[tile]
-
-
-def planned(
-    free: int,
-    comfort: int | None = None,
-    tiles: Tiles | str = Tiles(),  # noqa: B008
-    **given: Any,
-) -> Plan:
-    """For 10 bytes a px: 10 MB for the whole, 3 MB in halves, 1 MB in quarters."""
-    budget = given.pop("budget", None) or Budget(math.ceil(free / 0.9), 0)
-    return plan((1000, 1000), lambda _: 10, budget, lambda: tiles, comfort=comfort, **given)
-
-
-@pytest.mark.parametrize(
-    ("free", "comfort", "tile"),
-    [
-        (10_000_000, None, None),  # the whole fits
-        (10_000_000, 10_000_000, None),
-        (9_999_990, None, 500),  # it does not by a few bytes
-        (3_000_001, None, 500),
-        (2_999_990, None, 250),  # 1.6 times the work, and nothing else fits
-        (1_000_001, None, 250),
-        (90_000_000, 9_999_999, 500),  # fits, but smaller is as fast
-        (90_000_000, 3_000_000, 500),
-        (90_000_000, 1_500_000, 500),  # within twice the comfort
-        (90_000_000, 1_000_000, 500),  # quarters are too much work
-        (90_000_000, 1, 500),  # least memory of those that are little work
-        (9_000_000, 90_000_000, 500),  # no comfort beyond what is free
-    ],
-)
-def test_whole_or_halves_or_quarters(free: int, comfort: int | None, tile: int | None) -> None:
-    assert planned(free, comfort).tile == tile
-
-
-def test_more_work_is_taken_on_only_to_stay_near_the_comfort() -> None:
-    dear = Tiles(halves=(300_000, 1_400_000))
-    assert planned(90_000_000, 3_000_000, dear).tile == 500
-    assert planned(90_000_000, 1_500_000, dear).tile == 500
-    assert planned(90_000_000, 1_400_000, dear).tile is None  # neither is worth it
-    dearer = Tiles(halves=(300_000, 1_510_000))
-    assert planned(90_000_000, 3_000_000, dearer).tile is None
-    assert planned(9_000_000, 3_000_000, dearer).tile == 500  # the whole does not fit
-    # Both halves and quarters are little work: the least of it is taken, not the least memory.
-    cheap = Tiles(quarters=(100_000, 1_150_000))
-    assert planned(90_000_000, 3_000_000, cheap).tile == 500
-    assert planned(90_000_000, 2_000_000, cheap).tile == 250
-
-
-def test_tiles_are_not_asked_for_where_the_whole_will_do() -> None:
-    enough = Budget(10**9, 0)
-    chosen = plan((10, 20), lambda _: 10, enough, lambda: pytest.fail("asked"), comfort=2000)
-    assert chosen == Plan(None, "20×10 px whole: 1 MiB of 859 MiB free")
-
-
-def test_the_reason_says_what_and_why() -> None:
-    chosen = planned(9_000_000)
-    assert chosen.reason == (
-        "1000×1000 px in tiles of 500 px: 3 MiB of 9 MiB free, 10% more work than whole, which "
-        "takes 10 MiB"
-    )
-    chosen = planned(90_000_000, 1, Tiles(halves=(300_000, 1_300_000)))
-    assert chosen.reason == "1000×1000 px whole: 10 MiB of 86 MiB free; smaller tiles are more work"
-
-
-def test_where_no_tiles_can_be_the_whole_is_taken_if_it_fits() -> None:
-    chosen = planned(10_000_001, 1000, "it is no sum")
-    assert chosen.tile is None
-    assert chosen.reason.endswith("; it is no sum")
-    with pytest.raises(SettingsError, match=r"1000×1000 px take 11 MiB at least, .*; it is no sum"):
-        planned(9_000_000, 1000, "it is no sum")
-
-
-def test_too_little_for_the_smallest_tile_names_the_least_that_works() -> None:
-    budget = Budget(500 * MIB, 499 * MIB, given=True)
-    with pytest.raises(SettingsError) as caught:
-        planned(0, budget=budget)
-    # 1 MB over nine tenths, and what is held.
-    least = math.ceil(1_000_000 / 0.9) + 499 * MIB
-    assert str(caught.value) == (
-        "memory: 1000×1000 px take 501 MiB at least, 500 MiB are given, even in the smallest tiles"
-    )
-    assert planned(0, budget=Budget(least + 2, 499 * MIB)).tile == 250
-    with pytest.raises(SettingsError, match="500 MiB are there"):
-        planned(0, budget=Budget(500 * MIB, 499 * MIB))
-    with pytest.raises(SettingsError, match="501 MiB at least"):  # more is held than is allowed
-        planned(0, budget=Budget(400 * MIB, 499 * MIB))
-
-
-@pytest.mark.parametrize("used", [3 * MIB, 499 * MIB, 1023 * MIB, 1240 * MIB, 7 * GIB])
-def test_the_least_as_it_is_told_is_enough(used: int) -> None:
-    with pytest.raises(SettingsError) as caught:
-        planned(0, budget=Budget(used, used, given=True))
-    told = str(caught.value).split(" take ")[1].split(" at least")[0]
-    planned(0, budget=Budget(parse_memory(told), used))
-
-
-def test_buffers_and_what_the_allocator_retains_count() -> None:
-    free = Budget(math.ceil(10_500_000 / 0.9), 0)
-    assert planned(0, budget=free).tile is None
-    buffers = Budget(math.ceil(10_500_000 / 0.9), 0, reserved=600_000)
-    assert planned(0, budget=buffers).tile == 500
-    assert planned(0, budget=free, retained=600_000).tile == 500
-    # What is there instead of the maps need fit only without them.
-    assert planned(0, budget=replace(free, instead=10_500_000)).tile is None
-    for tiles in (Tiles(), "no tiles"):
-        with pytest.raises(SettingsError, match=r"take 22 MiB at least, 12 MiB are there"):
-            planned(0, tiles=tiles, budget=replace(free, instead=20_000_000))
-    # No more than was freed: 1 MB of quarters retain 1 MB at most.
-    assert planned(2_000_001, retained=10**9).tile == 250
-    with pytest.raises(SettingsError):
-        planned(1_999_980, retained=10**9)
-
-
-@given(longest=st.integers(1, 20_000), smallest=st.sampled_from([1, 4, 8, 16, 32, 48]))
-def test_sides_fall_to_the_smallest_and_are_multiples_of_it(longest: int, smallest: int) -> None:
-    sides = memory._sides(longest, smallest)  # pyright: ignore[reportPrivateUsage]
-    assert sides == sorted(set(sides), reverse=True)
-    assert all(side % smallest == 0 for side in sides)
-    assert sides[-1] == smallest
-    assert sides[0] >= longest / 2
-    # None is left out that cuts the length into fewer pieces than the next.
-    counts = [math.ceil(longest / side) for side in sides]
-    assert counts == sorted(counts)
-
-
-@given(
-    size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
-    need=st.floats(1, 5000),
-    limit=st.integers(MIB, 64 * GIB),
-    comfort=st.none() | st.integers(1, 4 * GIB),
-    halo=st.integers(0, 300),
-)
-def test_a_plan_always_fits_or_is_refused(
-    size: tuple[int, int], need: float, limit: int, comfort: int | None, halo: int
-) -> None:
-    class Square:
-        smallest = 16
-
-        def pixels(self, size: tuple[int, int], tile: int) -> tuple[int, int]:
-            sides = [[min(tile + 2 * halo, side)] * math.ceil(side / tile) for side in size]
-            return max(sides[0]) * max(sides[1]), sum(sides[0]) * sum(sides[1])
-
-    budget = Budget(limit, 0)
-    square = Square()
-    try:
-        chosen = plan(size, lambda _: need, budget, lambda: square, comfort=comfort)
-    except SettingsError as error:
-        assert need * square.pixels(size, 16)[0] > budget.free
-        assert "in the smallest tiles" in str(error)  # noqa: PT017
-        return
-    pixels = math.prod(size) if chosen.tile is None else square.pixels(size, chosen.tile)[0]
-    assert need * pixels <= budget.free + 1
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_a_limit_to_addresses_is_seen(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    limits = {getattr(resource, name): unlimited for name in ("RLIMIT_AS", "RLIMIT_DATA")}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[which])
+    assert not memory.addresses_limited()
+    limits[getattr(resource, limit)] = (8 * GIB, resource.RLIM_INFINITY)
+    assert memory.addresses_limited()
 
 
 # What lacks memory
@@ -499,191 +313,3 @@ def test_torchs_own_lack_of_memory_is_one() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**62, dtype=torch.uint8)
     assert memory.out_of_memory(caught.value)
-
-
-# What is kept
-
-
-def test_keeping_what_is_freed_is_asked_of_glibc_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-
-    class Library:
-        def mallopt(self, what: int, amount: int) -> int:
-            asked.append((what, amount))
-            return 1
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
-    monkeypatch.setattr(sys, "platform", "linux")
-    memory.keep_freed()
-    memory.keep_freed()  # twice is as good as once
-    assert asked == [(-3, GIB), (-1, 2**31 - 1)] * 2
-    asked.clear()
-    memory.return_freed()
-    assert asked == [(-3, MIB)]
-    asked.clear()
-    for other in ("darwin", "win32"):
-        monkeypatch.setattr(sys, "platform", other)
-        memory.keep_freed()
-        memory.return_freed()
-    assert not asked
-
-
-@pytest.mark.parametrize("fault", [OSError("no libc.so.6"), AttributeError("no mallopt")])
-def test_where_there_is_no_glibc_nothing_happens(
-    monkeypatch: pytest.MonkeyPatch, fault: Exception
-) -> None:
-    def missing(name: str) -> Any:
-        raise fault
-
-    monkeypatch.setattr(ctypes, "CDLL", missing)
-    monkeypatch.setattr(sys, "platform", "linux")
-    memory.keep_freed()
-
-
-@pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A process that keeps what it frees and holds 500 MiB; the calls to give it back."""
-    trimmed: list[int] = []
-
-    class Library:
-        def mallopt(self, what: int, amount: int) -> int:
-            return 1
-
-        def malloc_trim(self, pad: int) -> int:
-            trimmed.append(pad)
-            return 1
-
-    monkeypatch.setattr(memory, "_keeps", False)
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
-    monkeypatch.setattr(memory, "used_memory", lambda device: 500 * MIB)
-    memory.keep_freed()
-    return trimmed
-
-
-def test_more_than_a_process_is_held_to_is_given_back(kept: list[int]) -> None:
-    memory.relieve()
-    assert not kept
-    with memory.held_to(500 * MIB):
-        memory.relieve()
-        assert not kept
-        with memory.held_to(500 * MIB - 1):
-            memory.relieve()
-            assert kept == [0]
-            with memory.held_to(None):
-                memory.relieve()
-        memory.relieve()
-        assert kept == [0]
-
-
-def test_what_is_in_use_is_not_asked_for_again_and_again(
-    kept: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where more is needed than was planned, the limit follows it, and returns for the next one."""
-    for _ in range(2):
-        monkeypatch.setattr(memory, "used_memory", lambda device: 500 * MIB)
-        with memory.held_to(100 * MIB):
-            for used, calls in ((500, 1), (628, 1), (629, 2), (640, 2)):
-                monkeypatch.setattr(memory, "used_memory", lambda device, n=used: n * MIB)
-                memory.relieve()
-                assert len(kept) == calls
-        kept.clear()
-
-
-def test_a_process_that_keeps_nothing_has_nothing_to_give_back(kept: list[int]) -> None:
-    memory.return_freed()
-    with memory.held_to(1):
-        memory.relieve()
-        assert not kept
-        memory.keep_freed()
-        memory.relieve()
-    assert kept == [0]
-
-
-def test_without_glibc_there_is_nothing_to_give_back(
-    kept: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    with memory.held_to(1):
-        memory.relieve()
-    assert not kept
-
-
-def test_what_runs_first_and_pictures_lie_apart_from_the_heap(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    said: list[int] = []
-    monkeypatch.setattr(memory, "_mallopt", lambda options: said.extend(options.values()))
-    monkeypatch.setattr(memory, "_keeps", False)
-    with memory.held_to(1), memory.maps_in_heap():
-        assert not said  # a library leaves its process alone
-    monkeypatch.setattr(memory, "_keeps", True)
-    for limit, settled, thresholds in (
-        (1, False, [MIB, MIB]),
-        (1, True, [GIB, MIB]),
-        (None, True, [GIB]),  # a small dream after a large one has the heap again
-    ):
-        with memory.held_to(limit, settled=settled), memory.maps_in_heap():
-            assert said == thresholds[:1]
-        assert said == thresholds
-        said.clear()
-
-
-def test_large_pages_are_asked_for_unless_the_user_has_said_something(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
-    memory.large_pages()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
-    memory.large_pages()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
-
-
-@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
-def test_a_limit_to_addresses_is_seen(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    resource = pytest.importorskip("resource")
-    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    limits = {getattr(resource, name): unlimited for name in ("RLIMIT_AS", "RLIMIT_DATA")}
-    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[which])
-    assert not memory.addresses_limited()
-    limits[getattr(resource, limit)] = (8 * GIB, resource.RLIM_INFINITY)
-    assert memory.addresses_limited()
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's alone")
-def test_what_is_freed_really_stays_or_goes() -> None:
-    code = """
-import ctypes, sys
-from phosphene.memory import MIB, held_to, keep_freed, relieve, return_freed, used_memory
-if sys.argv[1] == "keep":
-    keep_freed()
-    keep_freed()
-elif sys.argv[1] == "return":
-    return_freed()
-libc = ctypes.CDLL("libc.so.6")
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-libc.free.argtypes = [ctypes.c_void_p]
-before = used_memory()
-for size in (30 * MIB, 8 * MIB):  # glibc begins to keep what is smaller than what was freed once
-    blocks = [libc.malloc(size) for _ in range(9)]
-    for block in blocks:
-        ctypes.memset(block, 1, size)
-    for block in blocks[:-1]:  # the last one, at the end, holds them there
-        libc.free(block)
-if sys.argv[1] == "hold":
-    keep_freed()
-    with held_to(before + 60 * MIB):
-        relieve()
-print((used_memory() - before) // MIB)
-"""
-    kept: dict[str, int] = {}
-    for word in ("keep", "leave", "return", "hold"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, word], capture_output=True, text=True, check=True
-        )
-        kept[word] = int(done.stdout)
-    assert 36 <= kept["return"] < 50  # what is held still
-    assert 36 <= kept["hold"] < 50
-    assert kept["leave"] > 90
-    assert kept["keep"] > 250

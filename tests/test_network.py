@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from phosphene import graph, zoo
+from phosphene import zoo
 from phosphene.errors import InputTooSmallError, NetworkError, SettingsError, UnknownLayerError
-from phosphene.evaluation import whole
-from phosphene.network import Layer, Network
+from phosphene.evaluation.whole import whole
+from phosphene.network import Layer, Network, precision
+from phosphene.network.extract import Extractor, HookExtractor
 from phosphene.objectives import IMAGE, Objective
-
-# The package has a function of that name too.
-networks = importlib.import_module("phosphene.network")
+from phosphene.runtime import graph
 
 
 class Then(nn.Module):
@@ -74,9 +72,14 @@ def googlenet() -> Network:
 BOTH = pytest.mark.parametrize("traceable", [True, False], ids=["graph", "hooks"])
 
 
+def hooked(network: Network, *layers: str) -> Extractor:
+    """The module itself under hooks, whatever the network would take."""
+    return HookExtractor(network.module, layers, network.layers, network.name)
+
+
 def assert_path(network: Network, traceable: bool, layers: tuple[str, ...]) -> None:
     """The path that a test is about is the one that is taken."""
-    assert (network._cut(layers) is not None) is traceable
+    assert isinstance(network._extractor(layers), HookExtractor) is not traceable
 
 
 # Layers -------------------------------------------------------------------------------------------
@@ -212,7 +215,7 @@ def test_attention_is_a_layer_by_both_paths() -> None:
     assert network._traced is not None
     assert network.layers["attention"].shape == (16, 8)
     image = picture()
-    expected = network._stop_at(("attention",), network.preprocess(image))["attention"]
+    expected = hooked(network, "attention")(network.preprocess(image))["attention"]
     assert_path(network, True, ("attention",))
     close(network.activations(image, ["attention"])["attention"], expected)
     assert network.layers["patch"].stride == 4
@@ -399,7 +402,7 @@ def test_no_hook_stays(traceable: bool) -> None:
     assert isinstance(later, Counting)
     later.armed = True
     with pytest.raises(AssertionError, match="reached"):
-        network._stop_at(("c",), picture())
+        hooked(network, "c")(picture())
     assert hooks(network.module) == 0
 
 
@@ -564,7 +567,7 @@ def test_activations_are_those_of_torchvisions_extractor(
         expected = extractor(network.preprocess(x))
         for found in (
             network.activations(x, layers),
-            network._stop_at(tuple(layers), network.preprocess(x)),
+            hooked(network, *layers)(network.preprocess(x)),
         ):
             for layer in layers:
                 close(found[layer] / expected[layer].std(), expected[layer] / expected[layer].std())
@@ -833,8 +836,8 @@ def test_devices_and_precisions_that_are_not_there(toy: Network) -> None:
     else:
         with pytest.raises(SettingsError, match="device 'cuda:99' is not on this machine"):
             toy.prepared("cuda:99")
-    assert networks.pick_device("cpu") == torch.device("cpu")
-    assert networks.pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert precision.pick_device("cpu") == torch.device("cpu")
+    assert precision.pick_device("auto").type in ("cpu", "cuda", "mps")
 
 
 def test_a_prepared_network_is_kept(toy: Network) -> None:
@@ -868,7 +871,7 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 
 def test_bfloat16_is_taken_where_it_agrees(toy: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fast = toy.prepared("cpu", "auto", layers=["third"], sample=picture(32))
@@ -879,7 +882,7 @@ def test_bfloat16_is_taken_where_it_agrees(toy: Network, monkeypatch: pytest.Mon
         answer = network.activations(image, ["third"])["third"]
         assert answer.dtype == torch.float32
         gradients.append(torch.autograd.grad(answer.square().mean(), image)[0])
-    assert cosine(*gradients) > networks.LEAST_COSINE
+    assert cosine(*gradients) > precision.LEAST_COSINE
     assert not torch.equal(*gradients)
 
 
@@ -894,7 +897,7 @@ def test_bfloat16_that_strays_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(torch.sin(500 * x))
 
-    monkeypatch.setattr(networks, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
     network = small(seeded(lambda: Then(Straying())))
     with pytest.warns(UserWarning, match=r"bfloat16 strays on a \(cosine .*using float32") as told:
         ready = network.prepared("cpu", "auto", layers=["a", IMAGE], sample=picture(32))
@@ -909,7 +912,7 @@ def test_bfloat16_that_strays_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_auto_is_float32_where_bfloat16_is_slow(
     toy: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: False)
     assert toy.prepared("cpu", "auto", layers=["third"], sample=picture()).precision == "fp32"
 
 

@@ -25,18 +25,21 @@ from PIL import Image
 from torch import nn
 
 from phosphene import image as images
-from phosphene import manifest as m
-from phosphene import network as network_module
 from phosphene import spec
 from phosphene.cli import main
 from phosphene.errors import RecipeError
 from phosphene.explain import cells, layout, pages, sheets
-from phosphene.explain.cells import Cell, draw
-from phosphene.explain.sheet_settings import SheetSettings
-from phosphene.explain.sheets import sheet
-from phosphene.explain.units import find_unit, unit_card
+from phosphene.explain.cells import Cell, render_cells
+from phosphene.explain.units import find_unit
 from phosphene.manifest import Manifest
-from phosphene.network import Network
+from phosphene.manifest import schema as m
+from phosphene.manifest.capture import folder_of, result_of
+from phosphene.manifest.hashes import file_hash
+from phosphene.network import Network, precision
+from phosphene.objectives import quoted
+from phosphene.recipes.base import recipe_named
+from phosphene.recipes.sheet import SheetSettings, sheet
+from phosphene.recipes.unit import unit_card
 from phosphene.settings import checked
 from tests import command, toy_network
 
@@ -111,16 +114,15 @@ def test_a_page_is_made_again_from_its_recipe(verb: str, suffix: str, say: Say) 
     assert (manifest.recipe, manifest.network.name) == (verb, TOY)
     assert manifest.machine.precision == "fp64"
     # Complete, and what was auto is as it was settled.
-    model = m.PAGES[verb].settings
+    model = recipe_named(verb).settings
     chosen = {"learning_rate": 0.1, **TINY}
-    if verb == "unit":
-        chosen |= {"seeds": 1, "shown": 2}
+    chosen |= {"seeds": 1, "shown": 2} if verb == "unit" else {"channels": (5, 2, 3)}
     assert manifest.settings == model(**chosen).model_dump(mode="json")
     if verb == "sheet":
-        assert (manifest.layers, manifest.channels) == (("first",), (5, 2, 3))
+        assert (manifest.layers, manifest.objectives) == (("first",), ())
     else:
-        assert manifest.objective == "second:3"
-        assert manifest.folder == m.folder_of("pictures")
+        assert manifest.objectives == ("second:3",)
+        assert manifest.inputs == {"pictures": folder_of("pictures")}
     # The hash is that of the page as pixels, whatever the file is.
     assert say(*words, "-o", "pixels.png").code == 0
     pixels = np.asarray(Image.open("pixels.png"))
@@ -146,42 +148,45 @@ def test_what_is_auto_is_written_as_it_was_settled(say: Say) -> None:
     words = ("--channels", 0, "--steps", 2, "-o", "a.png")
     assert say("sheet", "small_field:net", "a", *words).code == 0
     settings = Manifest.read("a.png").settings
-    assert (settings["size"], settings["transforms"]) == (cells.LEAST, "gentle")
+    assert (settings["size"], settings["transforms"]) == (cells.LEAST_SIDE, "gentle")
     assert settings["learning_rate"] == 0.1
     assert same(say("replay", "--network", "small_field:net", "a.png"), "a.png")
 
 
 def test_a_sheet_of_all_names_no_channels(say: Say) -> None:
     assert say("sheet", TOY, "logits", *FLAGS, "-o", "a.png").code == 0
-    text = Manifest.read("a.png").text()
-    assert not {"channels", "top", "folder", "objective"} & set(json.loads(text))
+    manifest = Manifest.read("a.png")
+    assert not {"objectives", "inputs"} & set(json.loads(manifest.text()))
+    assert (manifest.settings["channels"], manifest.settings["top"]) == (None, None)
     assert same(say(*REPLAY, "a.png"), "a.png")
 
 
-def test_what_is_kept_proves_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_cached_proves_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     assert say(*SHEET, "-o", "a.png").code == 0
 
-    def taken(*_: object) -> None:
-        raise AssertionError("a replay looked for a kept cell")
+    def load(*_: object) -> None:
+        raise AssertionError("a replay looked for a cached cell")
 
     before = {path: path.read_bytes() for path in Path("cache").rglob("*.png")}
     assert len(before) == 3
-    monkeypatch.setattr(cells, "_taken", taken)
+    monkeypatch.setattr(cells._CellCache, "load", load)
     assert same(say(*REPLAY, "a.png"), "a.png")
     assert {path: path.read_bytes() for path in Path("cache").rglob("*.png")} == before
 
 
 def test_the_recipe_says_what_drew_it_kept_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
     monkeypatch.setattr(Network, "_agrees", lambda *_: True)
     some = [Cell("second", 0), Cell("second", 1)]
     chosen = checked(SheetSettings, TINY | {"precision": "auto"})
-    assert [s.network.precision for s in draw(toy_network.net(), some, chosen)] == ["bf16"] * 3
+    assert [s.network.precision for s in render_cells(toy_network.net(), some, chosen)] == [
+        "bf16"
+    ] * 3
     # A second look asks nobody, and says what drew it and not what would.
-    monkeypatch.setattr(network_module, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: False)
     monkeypatch.setattr(Network, "_agrees", lambda *_: 1 / 0)
-    (step,) = draw(toy_network.net(), some, chosen)
-    assert (step.found, step.network.precision, step.network.device.type) == (2, "bf16", "cpu")
+    (step,) = render_cells(toy_network.net(), some, chosen)
+    assert (step.cached, step.network.precision, step.network.device.type) == (2, "bf16", "cpu")
 
 
 def test_a_recipe_is_no_more_than_it_was(say: Say) -> None:
@@ -189,8 +194,8 @@ def test_a_recipe_is_no_more_than_it_was(say: Say) -> None:
     words = ("dream", "--start", "noise", "--size", 16, "--octaves", 1, "--steps", 1)
     assert say(*words, "--network", TOY, "--objective", "second", "-o", "a.png").code == 0
     assert list(json.loads(Manifest.read("a.png").text())) == [
-        "format", "phosphene", "recipe", "network", "objective", "start", "settings", "inputs",
-        "result", "versions", "machine",
+        "format", "phosphene", "numerics", "recipe", "network", "objectives", "start", "size",
+        "settings", "result", "plan", "versions", "machine",
     ]  # fmt: skip
 
 
@@ -201,8 +206,9 @@ def test_the_photo_of_a_sheet_is_an_input(say: Say, here: Path) -> None:
     words = ("sheet", TOY, "second", "--top", 2, "photo.png", *FLAGS)
     assert say(*words, "-o", "a.webp").code == 0
     manifest = Manifest.read("a.webp")
-    assert (manifest.top, manifest.channels) == (2, ())
+    assert (manifest.settings["top"], manifest.settings["channels"]) == (2, None)
     used = manifest.inputs["photo"]
+    assert isinstance(used, m.Input)
     assert (used.name, used.width, used.height, used.size) == ("photo.png", 32, 24, None)
     assert same(say(*REPLAY, "a.webp"), "a.webp")
     Path("elsewhere").mkdir()
@@ -214,15 +220,15 @@ def test_the_photo_of_a_sheet_is_an_input(say: Say, here: Path) -> None:
     refused(say(*REPLAY, "a.webp"), "is not the recipe's photo", "--anyway")
     done = say(*REPLAY, "a.webp", "--anyway", "-o", "b.png")
     assert done.code == 3, done
-    assert f"photo {used.sha256[:12]}… -> {m.file_hash(here / 'photo.png')[:12]}…" in done.out
+    assert f"photo {used.sha256[:12]}… -> {file_hash(here / 'photo.png')[:12]}…" in done.out
     assert "taken as photo, though it is another picture" in done.err
     assert same(say(*REPLAY, "b.png"), "b.png")
 
 
 def test_a_folder_is_known_by_its_pictures(say: Say, here: Path) -> None:
     assert say(*UNIT, "-o", "a.json").code == 0
-    used = Manifest.read("a.json").folder
-    assert used is not None
+    used = Manifest.read("a.json").inputs["pictures"]
+    assert isinstance(used, m.Folder)
     assert (used.name, used.count) == ("pictures", 4)
     assert str(here) not in Manifest.read("a.json").text()
     # Beside the file, in the current folder, or where it is said to be.
@@ -242,7 +248,7 @@ def test_a_folder_is_known_by_its_pictures(say: Say, here: Path) -> None:
     assert (done.code, "never replaced" in done.err) == (2, True), done
     # Another picture in it.
     picture(here / "moved" / "within" / "c.png", 9)
-    now = m.folder_of("moved")
+    now = folder_of("moved")
     refused(
         say(*REPLAY, "a.json", *given),
         "'moved' is not the recipe's folder of pictures",
@@ -253,7 +259,7 @@ def test_a_folder_is_known_by_its_pictures(say: Say, here: Path) -> None:
     assert done.code == 3, done
     assert "its pictures are others" in done.err
     assert f"pictures {used.sha256[:12]}… -> {now.sha256[:12]}…" in done.out
-    assert Manifest.read("b.svg").folder == now
+    assert Manifest.read("b.svg").inputs["pictures"] == now
     assert same(say(*REPLAY, "b.svg"), "b.svg")
 
 
@@ -264,15 +270,15 @@ def test_the_hash_of_a_folder(here: Path) -> None:
         f"{name}\0{hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n" for name in names
     ]
     expected = hashlib.sha256("".join(rows).encode()).hexdigest()
-    before = m.folder_of(folder)
+    before = folder_of(folder)
     assert before == m.Folder(name="pictures", count=4, sha256=expected)
     # No more than pictures and their names.
     (folder / "notes.txt").write_text("no picture")
     (folder / ".hidden.png").write_bytes(b"x")
     os.utime(folder / "a.png", (0, 0))
-    assert m.folder_of("pictures/within/..").sha256 == expected
+    assert folder_of("pictures/within/..").sha256 == expected
     os.chdir(folder)
-    assert m.folder_of(".") == before
+    assert folder_of(".") == before
     for change in (
         lambda: (folder / "a.png").rename(folder / "z.png"),
         lambda: (folder / "within").rename(folder / "without"),
@@ -280,7 +286,7 @@ def test_the_hash_of_a_folder(here: Path) -> None:
         lambda: (folder / "b2.png").unlink(),
     ):
         change()
-        now = m.folder_of(folder)
+        now = folder_of(folder)
         assert now.sha256 != before.sha256
         before = now
 
@@ -288,7 +294,7 @@ def test_the_hash_of_a_folder(here: Path) -> None:
 def test_what_is_no_regular_file_is_not_waited_for(here: Path, say: Say) -> None:
     os.mkfifo(here / "pictures" / "pipe.png")
     os.symlink("nowhere", here / "pictures" / "link.png")
-    assert m.folder_of("pictures").count == 6
+    assert folder_of("pictures").count == 6
     assert say(*UNIT, "-o", "a.png").code == 0
     assert same(say(*REPLAY, "a.png"), "a.png")
 
@@ -299,8 +305,8 @@ def test_a_folder_whose_name_is_no_text(here: Path) -> None:
         shutil.copytree("pictures", folder)
     except OSError:
         pytest.skip("this disk has no such names")
-    assert m.folder_of(folder).name == "?"
-    assert m.folder_of(folder).sha256 == m.folder_of("pictures").sha256
+    assert folder_of(folder).name == "?"
+    assert folder_of(folder).sha256 == folder_of("pictures").sha256
 
 
 CHANGED = """
@@ -336,7 +342,7 @@ def test_another_version_is_on_the_page_and_no_other_drawing(say: Say) -> None:
     for name in ("old.png", "old.svg"):
         drawn = sheet(toy_network.net(), "first", [5, 2, 3], **TINY)
         old = replace(drawn, version="0.0.9")
-        result = m.result_of(layout.pixels(old))
+        result = result_of(layout.pixels(old))
         manifest = Manifest.read("a.svg")
         assert result.sha256 != manifest.result.sha256
         recipe = manifest.model_copy(update={"phosphene": "0.0.9", "result": result})
@@ -366,7 +372,7 @@ def test_a_unit_of_any_layer_is_found_by_its_text(name: str) -> None:
     except KeyError:  # PyTorch has attributes of that name
         return
     network = Network(module, input_size=16, name="odd", copy=False)
-    text = spec.parse(m.quoted(name) + ":3").text
+    text = spec.parse(quoted(name) + ":3").text
     found, channel = find_unit(network, text)
     assert (found.name, channel) == (name, 3)
     (objective,) = [spec.parse(text)]
@@ -381,7 +387,7 @@ def test_a_recipe_with_odd_names(say: Say, here: Path) -> None:
     for suffix in ("png", "svg", "json"):
         unit, rows = f"unit.{suffix}", f"sheet.{suffix}"
         assert say("unit", net, f"{name}:3", *FLAGS, "-o", unit).code == 0
-        assert Manifest.read(unit).objective == '"a: <b>&""c""]]>":3'
+        assert Manifest.read(unit).objectives == ('"a: <b>&""c""]]>":3',)
         assert say("sheet", net, name, *FLAGS, "-o", rows).code == 0
         assert Manifest.read(rows).layers == (name,)
         for page in (unit, rows):
@@ -431,7 +437,7 @@ def test_an_svg_holds_its_recipe_and_an_edited_one_is_told(say: Say) -> None:
 def test_pictures_of_an_svg_are_compared_as_pixels() -> None:
     drawn = sheet(toy_network.net(), "first", [2, 3], **TINY)
     text = layout.svg(drawn, '{"any": "recipe"}')
-    assert layout.svg_apart(layout.svg(drawn), text) == (True, 0, 0.0)
+    assert layout.compare_svg(layout.svg(drawn), text) == (True, 0, 0.0)
     found = re.findall(r"data:image/png;base64,([^\"]*)", text)
     assert len(found) == 2
 
@@ -442,20 +448,20 @@ def test_pictures_of_an_svg_are_compared_as_pixels() -> None:
 
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(found[1]))))
     assert stored(pixels) != text
-    assert layout.svg_apart(text, stored(pixels)) == (True, 0, 0.0)
+    assert layout.compare_svg(text, stored(pixels)) == (True, 0, 0.0)
     pixels[3, 4, 1] = (int(pixels[3, 4, 1]) + 7) if pixels[3, 4, 1] < 200 else 0
     before = np.array(Image.open(io.BytesIO(base64.b64decode(found[1])))).astype(int)
     most = int(abs(pixels.astype(int) - before).max())
     expected = (False, most, pytest.approx(most / (2 * pixels.size)))
-    assert layout.svg_apart(text, stored(pixels)) == expected
-    assert layout.svg_apart(text, stored(pixels[1:])) == (False, None, None)
+    assert layout.compare_svg(text, stored(pixels)) == expected
+    assert layout.compare_svg(text, stored(pixels[1:])) == (False, None, None)
 
 
 def test_the_recipe_is_refused_where_it_cannot_be_written(say: Say) -> None:
     done = say(*SHEET, "-o", "a.svg", "--data", "a.json", "--recipe", "a.json")
     assert (done.code, "both to be 'a.json'" in done.err) == (2, True)
     done = say(*UNIT, "-o", "a.svg", "--recipe", "pictures/a.png", "--force")
-    assert (done.code, "is an input" in done.err) == (2, True)
+    assert (done.code, "never replaced" in done.err) == (2, True)
     refused(say(*SHEET, "-o", "a.svg", "--recipe", "none/a.json"), "no folder")
     Path("there.json").touch()
     refused(say(*SHEET, "-o", "a.svg", "--recipe", "there.json"), "already there")
@@ -494,13 +500,13 @@ def test_a_page_too_large_for_pixels(say: Say, monkeypatch: pytest.MonkeyPatch) 
 
 def test_ctrl_c_writes_nothing(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     assert say(*SHEET, "-o", "a.png").code == 0
-    plain = sheets.draw
+    plain = sheets.render_cells
 
     def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
         yield next(iter(plain(*args, **kwargs)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sheets, "draw", interrupted)
+    monkeypatch.setattr(sheets, "render_cells", interrupted)
     done = say(*REPLAY, "a.png", "-o", "b.png")
     assert (done.code, done.out) == (130, ""), done
     assert done.err.endswith("phosphene: interrupted, nothing was written\n")
@@ -516,35 +522,36 @@ def test_what_a_stranger_may_not_ask(say: Say, here: Path) -> None:
     rows, unit = (json.loads(Manifest.read(name).text()) for name in ("a.json", "b.json"))
     shutil.copytree("pictures", here / "other" / "pictures")
     photo = {"name": "photo.png", "sha256": "0" * 64, "width": 1, "height": 1}
+    folder, settings = unit["inputs"]["pictures"], rows["settings"]
     for recipe, changes, *told in [
-        (unit, {"folder": {**unit["folder"], "name": "../pictures"}}, "is damaged: folder.name"),
-        (unit, {"folder": {**unit["folder"], "name": ".."}}, "not the bare name"),
-        (unit, {"folder": {**unit["folder"], "name": str(here / "pictures")}}, "not the bare name"),
-        (unit, {"folder": {**unit["folder"], "count": 0}}, "is damaged: folder.count"),
-        (unit, {"folder": {**unit["folder"], "sha256": "0"}}, "is damaged: folder.sha256"),
-        (unit, {"folder": {"name": "x"}}, "is damaged: folder"),
-        (unit, {"objective": 'guide(second, "/etc/x.png")'}, "its inputs do not"),
-        (unit, {"objective": "second:99"}, "there is no channel 99"),
-        (unit, {"objective": ["second:1", "second:2"]}, "with 2 objectives"),
-        (unit, {"objective": []}, "names no objective"),
+        (unit, {"inputs": {"pictures": {**folder, "name": "../pictures"}}}, "is damaged: inputs"),
+        (unit, {"inputs": {"pictures": {**folder, "name": ".."}}}, "not the bare name"),
+        (unit, {"inputs": {"pictures": {**folder, "name": str(here)}}}, "not the bare name"),
+        (unit, {"inputs": {"pictures": {**folder, "count": 0}}}, "is damaged: inputs.pictures"),
+        (unit, {"inputs": {"pictures": {**folder, "sha256": "0"}}}, "is damaged: inputs"),
+        (unit, {"inputs": {"pictures": {"name": "x"}}}, "is damaged: inputs.pictures"),
+        (unit, {"objectives": ['guide(second, "/etc/x.png")']}, "unit 'guide(second, "),
+        (unit, {"objectives": ["second:99"]}, "there is no channel 99"),
+        (unit, {"objectives": ["second:1", "second:2"]}, "with 2 objectives"),
+        (unit, {"objectives": []}, "names no objective"),
         (unit, {"inputs": {"photo": photo}}, "a recipe of unit with inputs photo"),
-        (unit, {"channels": [1]}, "a recipe of unit that names a channels"),
-        (rows, {"channels": [0, 99]}, "there is no channel 99"),
-        (rows, {"channels": [-1]}, "is damaged: channels.0"),
-        (rows, {"channels": ["x"]}, "is damaged: channels.0"),
-        (rows, {"top": 2}, "and the top of them"),
-        (rows, {"top": 2, "channels": []}, "with inputs"),
-        (rows, {"top": 0, "channels": []}, "is damaged: top"),
+        (unit, {"channels": [1]}, "is damaged: channels"),
+        (rows, {"settings": {**settings, "channels": [0, 99]}}, "there is no channel 99"),
+        (rows, {"settings": {**settings, "channels": [-1]}}, "do not hold here: channels"),
+        (rows, {"settings": {**settings, "channels": ["x"]}}, "do not hold here: channels"),
+        (rows, {"settings": {**settings, "top": 2}}, "top and photo go together"),
+        (rows, {"settings": {**settings, "top": 0}}, "do not hold here: top"),
         (rows, {"inputs": {"mask": photo}}, "a recipe of sheet with inputs mask"),
-        (rows, {"start": "photo"}, "names none"),
+        (rows, {"start": "sky"}, "a recipe of sheet that starts from sky"),
         (rows, {"layers": []}, "names no layers"),
         (rows, {"layers": ["first", "second"]}, "with 2 layers"),
         (rows, {"layers": ["@image"]}, "a layer was expected"),
-        (rows, {"folder": unit["folder"]}, "a recipe of sheet that names a folder"),
-        (rows, {"recipe": "visualize", "objective": "second"}, "that names a channels"),
-        (rows, {"recipe": "atlas"}, "no recipe 'atlas'; there are dream"),
-        (rows, {"settings": {**rows["settings"], "steps": 0}}, "settings do not hold here"),
-        (rows, {"format": 2, "phosphene": "7.1"}, "was made by phosphene 7.1"),
+        (rows, {"inputs": {"pictures": folder}}, "a recipe of sheet with inputs pictures"),
+        (rows, {"recipe": "visualize", "objectives": ["second"]}, "that names layers"),
+        (rows, {"recipe": "atlas"}, "no recipe 'atlas'; there are accentuate"),
+        (rows, {"settings": {**settings, "steps": 0}}, "settings do not hold here"),
+        (rows, {"format": 3, "phosphene": "7.1"}, "was made by phosphene 7.1"),
+        (rows, {"plugins": [{"name": "evil"}]}, "needs the plugins evil: they are code"),
     ]:  # fmt: skip
         changed = json.dumps(recipe | changes)
         Path("other/recipe.json").write_text(changed)

@@ -15,9 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from phosphene import fused, graph, load_network, pooling
+from phosphene import load_network
 from phosphene.network import Network
-from phosphene.pooling import LAST, pooled, pooling_gradient
+from phosphene.runtime import graph, operations, pooling
+from phosphene.runtime.lowering import lower
+from phosphene.runtime.operations import MaxPool, PooledConvolution
+from phosphene.runtime.options import Options
+from phosphene.runtime.pooling import LAST, max_pool, max_pool_backward
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -25,7 +29,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numba for the smallest pictures, and on several cores."""
-    for name in ("ENOUGH", "ENOUGH_EACH"):
+    for name in ("NUMBA_PIXELS", "VALUES_PER_CORE"):
         monkeypatch.setattr(pooling, name, 1)
     assert pooling.kernels() is not None
 
@@ -34,7 +38,7 @@ def laid(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(dtype).contiguous(memory_format=LAST)
 
 
-def options_of(
+def window_of(
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int] = (0, 0),
@@ -44,23 +48,23 @@ def options_of(
     return list(kernel), list(stride), list(padding), [1, 1], up
 
 
-def expected(x: Tensor, slope: Tensor, options: Any) -> tuple[Tensor, Tensor]:
+def expected(x: Tensor, grad: Tensor, window: Any) -> tuple[Tensor, Tensor]:
     """By autograd, in float64."""
     leaf = x.double().requires_grad_()
-    found = F.max_pool2d(leaf, *options)
-    (gradient,) = torch.autograd.grad(found, leaf, slope.double())
+    found = F.max_pool2d(leaf, *window)
+    (gradient,) = torch.autograd.grad(found, leaf, grad.double())
     return found.detach(), gradient
 
 
-def agrees(x: Tensor, options: Any, *, positive: bool = False) -> None:
+def agrees(x: Tensor, window: Any, *, nonnegative: bool = False) -> None:
     """Maxima exactly; the gradient as float64 has it, rounded."""
-    found, places = pooled(x, options, quick=True, positive=positive)
-    assert places.dtype == torch.uint8
+    found, indices = max_pool(x, window, numba=True, nonnegative=nonnegative)
+    assert indices.dtype == torch.uint8
     generator = torch.Generator().manual_seed(1)
-    slope = laid(torch.randn(found.shape, generator=generator), x.dtype)
-    maxima, gradient = expected(x, slope, options)
+    grad = laid(torch.randn(found.shape, generator=generator), x.dtype)
+    maxima, gradient = expected(x, grad, window)
     assert torch.equal(found.double(), maxima)
-    got = pooling_gradient(slope, x.shape, places, options)
+    got = max_pool_backward(grad, x.shape, indices, window)
     assert got.dtype == x.dtype
     assert got.is_contiguous(memory_format=LAST)
     # Sums of float32 numbers, of which a few cancel.
@@ -86,14 +90,14 @@ SHAPES = [
 def test_it_is_what_autograd_finds(
     dtype: torch.dtype, kernel: Any, stride: Any, padding: Any, up: bool, size: Any
 ) -> None:
-    options = options_of(kernel, stride, padding, up=up)
+    window = window_of(kernel, stride, padding, up=up)
     x = laid(torch.randn(size, generator=torch.Generator().manual_seed(0)), dtype)
     if dtype == torch.float32:
-        agrees(x, options)
+        agrees(x, window)
         return
     # bfloat16 has so few numbers that they meet; then which is the first is a rule, tested below.
     order = torch.randperm(x.numel(), generator=torch.Generator().manual_seed(2))
-    agrees(laid((order % 251).view(size), dtype), options, positive=True)
+    agrees(laid((order % 251).view(size), dtype), window, nonnegative=True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,7 +112,7 @@ def test_any_shape(data: st.DataObject) -> None:
     size = (data.draw(st.integers(1, 2)), data.draw(st.integers(1, 20)), *sides)
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     x = laid(torch.randn(size, generator=generator), torch.float32)
-    agrees(x, options_of(kernel, stride, padding, up=data.draw(st.booleans())))
+    agrees(x, window_of(kernel, stride, padding, up=data.draw(st.booleans())))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -117,12 +121,12 @@ def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype) -> None:
     x = laid(
         torch.randint(0, 3, (2, 40, 17, 18), generator=torch.Generator().manual_seed(0)), dtype
     )
-    options = options_of((3, 3), (2, 2), (1, 1))
-    found, places = pooled(x, options, quick=True, positive=True)
-    maxima, positions = torch.ops.aten.max_pool2d_with_indices(x, *options)
+    window = window_of((3, 3), (2, 2), (1, 1))
+    found, indices = max_pool(x, window, numba=True, nonnegative=True)
+    maxima, positions = torch.ops.aten.max_pool2d_with_indices(x, *window)
     assert torch.equal(found, maxima)
     rows, columns = (torch.arange(side) * 2 - 1 for side in (found.shape[2], found.shape[3]))
-    ours = (rows[:, None] + places.long() // 3) * 18 + columns + places.long() % 3
+    ours = (rows[:, None] + indices.long() // 3) * 18 + columns + indices.long() % 3
     assert torch.equal(ours, positions)
 
 
@@ -131,47 +135,47 @@ def test_of_equal_ones_the_first_is_taken(dtype: torch.dtype) -> None:
 def test_gated_no_gradient_goes_where_nothing_is_above_zero(
     dtype: torch.dtype, kernel: Any, stride: Any, padding: Any, up: bool
 ) -> None:
-    options = options_of(kernel, stride, padding, up=up)
+    window = window_of(kernel, stride, padding, up=up)
     generator = torch.Generator().manual_seed(0)
     x = laid((torch.randn(2, 40, 13, 14, generator=generator) - 1.5).relu(), dtype)
     x[0, :, 3, 4] = -0.0
-    found, places = pooled(x, options, quick=True, positive=True, gated=True)
-    plain, free = pooled(x, options, quick=True, positive=True)
+    found, indices = max_pool(x, window, numba=True, nonnegative=True, gated=True)
+    plain, free = max_pool(x, window, numba=True, nonnegative=True)
     assert torch.equal(found, plain)
     assert 0.05 < float((found == 0).float().mean()) < 1
-    assert torch.equal(places == 255, found == 0)
-    assert torch.equal(places[found > 0], free[found > 0])
-    slope = laid(torch.randn(found.shape, generator=generator), dtype)
-    got = pooling_gradient(slope, x.shape, places, options)
-    expected = pooling_gradient(slope * (found > 0), x.shape, free, options)
+    assert torch.equal(indices == 255, found == 0)
+    assert torch.equal(indices[found > 0], free[found > 0])
+    grad = laid(torch.randn(found.shape, generator=generator), dtype)
+    got = max_pool_backward(grad, x.shape, indices, window)
+    expected = max_pool_backward(grad * (found > 0), x.shape, free, window)
     assert torch.equal(got, expected)
     x[0, 0, 0, 0] = torch.nan  # is no number below 0 either
-    found, places = pooled(x.float(), options, quick=True, positive=True, gated=True)
-    assert int((places[found.isnan()] == 255).sum()) == 0
+    found, indices = max_pool(x.float(), window, numba=True, nonnegative=True, gated=True)
+    assert int((indices[found.isnan()] == 255).sum()) == 0
 
 
 def test_bfloat16_below_zero_is_pytorchs_and_zeros_have_signs() -> None:
     x = laid(torch.tensor([[-3.0, -1.5], [-0.0, 0.0]]).view(1, 1, 2, 2), torch.bfloat16)
-    options = options_of((1, 2), (1, 2))
-    found, places = pooled(x, options, quick=True)
-    assert places.dtype == torch.int64
+    window = window_of((1, 2), (1, 2))
+    found, indices = max_pool(x, window, numba=True)
+    assert indices.dtype == torch.int64
     assert found.flatten().tolist() == [-1.5, 0.0]
-    # What is called positive may hold a −0, which is less than 0 to it.
-    found, places = pooled(x[:, :, 1:], options, quick=True, positive=True)
-    assert (found.item(), places.item()) == (0, 1)
+    # What is called nonnegative may hold a −0, which is less than 0 to it.
+    found, indices = max_pool(x[:, :, 1:], window, numba=True, nonnegative=True)
+    assert (found.item(), indices.item()) == (0, 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     x = laid(torch.randn(1, 3, 6, 6), dtype)
     x[0, 1, 2, 3] = torch.nan
-    options = options_of((3, 3), (3, 3))
-    found, _ = pooled(x, options, quick=True)
+    window = window_of((3, 3), (3, 3))
+    found, _ = max_pool(x, window, numba=True)
     assert found.isnan().sum() == 1
     assert found[0, 1, 0, 1].isnan()
     x = torch.full_like(x, -torch.inf)
     assert torch.equal(
-        pooled(x, options, quick=True)[0], torch.full((1, 3, 2, 2), -torch.inf, dtype=dtype)
+        max_pool(x, window, numba=True)[0], torch.full((1, 3, 2, 2), -torch.inf, dtype=dtype)
     )
 
 
@@ -179,14 +183,14 @@ def test_sums_of_bfloat16_are_rounded_once_to_even() -> None:
     """One px is the maximum of four windows: 1 + 2⁻⁸ + 2⁻⁸ is a number, 1 + 2⁻⁸ is not."""
     x = laid(torch.zeros(1, 2, 5, 5), torch.bfloat16)
     x[:, :, 2, 2] = 1
-    options = options_of((3, 3), (2, 2))
-    _, places = pooled(x, options, quick=True, positive=True)
-    assert places.dtype == torch.uint8
-    slope = torch.tensor([[1, 2**-8], [2**-8, 0]]).expand(1, 2, 2, 2)
-    found = pooling_gradient(laid(slope, torch.bfloat16), x.shape, places, options)
+    window = window_of((3, 3), (2, 2))
+    _, indices = max_pool(x, window, numba=True, nonnegative=True)
+    assert indices.dtype == torch.uint8
+    grad = torch.tensor([[1, 2**-8], [2**-8, 0]]).expand(1, 2, 2, 2)
+    found = max_pool_backward(laid(grad, torch.bfloat16), x.shape, indices, window)
     assert found[0, :, 2, 2].tolist() == [1 + 2**-7] * 2
-    slope = torch.tensor([[1 + 2**-7, 2**-8], [0, 0]]).expand(1, 2, 2, 2)
-    found = pooling_gradient(laid(slope, torch.bfloat16), x.shape, places, options)
+    grad = torch.tensor([[1 + 2**-7, 2**-8], [0, 0]]).expand(1, 2, 2, 2)
+    found = max_pool_backward(laid(grad, torch.bfloat16), x.shape, indices, window)
     assert found[0, :, 2, 2].tolist() == [1 + 2**-6] * 2
     assert float(found.abs().sum()) == 2 * (1 + 2**-6)
 
@@ -197,34 +201,34 @@ def test_sums_of_bfloat16_are_rounded_once_to_even() -> None:
 )
 def test_a_slope_that_is_a_part_of_the_channels(dtype: torch.dtype, size: Any) -> None:
     """As a concatenation gives it, without a copy."""
-    options = options_of((3, 3), (1, 1), (1, 1))
+    window = window_of((3, 3), (1, 1), (1, 1))
     x = laid(torch.rand(size), dtype)
-    _, places = pooled(x, options, quick=True, positive=True)
-    assert places.dtype == torch.uint8
+    _, indices = max_pool(x, window, numba=True, nonnegative=True)
+    assert indices.dtype == torch.uint8
     n, c, h, w = size
     whole = laid(torch.randn(n, 3 * c, h, w), dtype)
     part = whole[:, c : 2 * c]
-    expected = pooling_gradient(laid(part, dtype).clone(), x.shape, places, options)
-    assert torch.equal(pooling_gradient(part, x.shape, places, options), expected)
+    expected = max_pool_backward(laid(part, dtype).clone(), x.shape, indices, window)
+    assert torch.equal(max_pool_backward(part, x.shape, indices, window), expected)
     plain = part.contiguous(memory_format=torch.contiguous_format)
-    assert torch.equal(pooling_gradient(plain, x.shape, places, options), expected)
+    assert torch.equal(max_pool_backward(plain, x.shape, indices, window), expected)
     row = laid(torch.randn(1, c, h, w), dtype).expand(n, c, h, w)
-    same = pooling_gradient(row.contiguous(memory_format=LAST), x.shape, places, options)
-    assert torch.equal(pooling_gradient(row, x.shape, places, options), same)
+    same = max_pool_backward(row.contiguous(memory_format=LAST), x.shape, indices, window)
+    assert torch.equal(max_pool_backward(row, x.shape, indices, window), same)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_any_number_of_cores_gives_the_same(threads: int) -> None:
-    options = options_of((3, 3), (2, 2), (1, 1))
+    window = window_of((3, 3), (2, 2), (1, 1))
     x = laid(torch.randn(2, 8, 11, 13), torch.float32)
     before = torch.get_num_threads()
     results = []
     try:
         for count in (1, threads):
             torch.set_num_threads(count)
-            found, places = pooled(x, options, quick=True)
-            slope = laid(torch.ones_like(found), torch.float32)
-            results.append((found, places, pooling_gradient(slope, x.shape, places, options)))
+            found, indices = max_pool(x, window, numba=True)
+            grad = laid(torch.ones_like(found), torch.float32)
+            results.append((found, indices, max_pool_backward(grad, x.shape, indices, window)))
     finally:
         torch.set_num_threads(before)
     for one, other in zip(*results, strict=True):
@@ -242,45 +246,47 @@ def test_any_number_of_cores_gives_the_same(threads: int) -> None:
     ids=["float64", "float16", "channels first", "without a batch"],
 )
 def test_what_numba_does_not_take_pytorch_does(x: Tensor) -> None:
-    options = options_of((3, 3), (2, 2))
-    found, places = pooled(x, options, quick=True)
-    assert places.dtype == torch.int64
-    assert torch.equal(found, F.max_pool2d(x, *options))
+    window = window_of((3, 3), (2, 2))
+    found, indices = max_pool(x, window, numba=True)
+    assert indices.dtype == torch.int64
+    assert torch.equal(found, F.max_pool2d(x, *window))
     dilated = ([3, 3], [1, 1], [0, 0], [2, 2], False)
-    _, places = pooled(laid(torch.randn(1, 3, 8, 8), torch.float32), dilated, quick=True)
-    assert places.dtype == torch.int64
+    _, indices = max_pool(laid(torch.randn(1, 3, 8, 8), torch.float32), dilated, numba=True)
+    assert indices.dtype == torch.int64
 
 
 def test_only_large_pictures_wait_for_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     net = load_network("dreamnet").prepared("cpu", "fp32")
     image = torch.rand(2, 3, 32, 48)
     net.activations(image, ["mixed4c"])
-    seen: list[bool] = []
+    wanted: list[bool] = []
 
-    def noted(x: Tensor, options: Any, *, quick: bool, **_: Any) -> Any:
-        seen.append(quick)
-        return torch.ops.aten.max_pool2d_with_indices(x, *options)
+    def noted(x: Tensor, window: Any, *, numba: bool, **_: Any) -> Any:
+        wanted.append(numba)
+        return torch.ops.aten.max_pool2d_with_indices(x, *window)
 
-    monkeypatch.setattr(fused, "pooled", noted)
-    monkeypatch.setattr(pooling, "by_numba", lambda *_: False)
+    monkeypatch.setattr(operations, "max_pool", noted)
+    monkeypatch.setattr(pooling, "numba_supports", lambda *_: False)
     for enough in (image[:, 0].numel(), image[:, 0].numel() + 1):
-        monkeypatch.setattr(pooling, "ENOUGH", enough)
+        monkeypatch.setattr(pooling, "NUMBA_PIXELS", enough)
         net.activations(image.requires_grad_(), ["mixed4c"])
-    half = len(seen) // 2
+    half = len(wanted) // 2
     assert half >= 3
-    assert seen == [True] * half + [False] * half
+    assert wanted == [True] * half + [False] * half
 
 
 def test_without_numba_it_is_said_once_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "phosphene.pooling_kernels", None)
+    monkeypatch.setitem(sys.modules, "phosphene.runtime.kernels", None)
     pooling.kernels.cache_clear()
     caplog.set_level("INFO", "phosphene")
     try:
-        for short, kind in ((False, torch.int64), (True, torch.int16)):
+        for compact, kind in ((False, torch.int64), (True, torch.int16)):
             x = laid(torch.randn(1, 3, 8, 8), torch.float32)
-            assert pooled(x, options_of((3, 3), (2, 2)), quick=True, short=short)[1].dtype == kind
+            assert (
+                max_pool(x, window_of((3, 3), (2, 2)), numba=True, compact=compact)[1].dtype == kind
+            )
     finally:
         pooling.kernels.cache_clear()
     (line,) = caplog.messages
@@ -296,9 +302,9 @@ def test_a_numba_that_fails_is_no_reason_to_fail(
         "import numba\n"
         "def njit(**_): raise RuntimeError('cannot cache: no place for it')\n"
         "numba.njit = njit\n"
-        "from phosphene import pooling\n"
+        "from phosphene.runtime import pooling\n"
         "x = torch.randn(1, 8, 256, 256).contiguous(memory_format=torch.channels_last)\n"
-        "print(pooling.pooled(x, ([2, 2], [2, 2], [0, 0], [1, 1], False), quick=True)[1].dtype)\n"
+        "print(pooling.max_pool(x, ([2, 2], [2, 2], [0, 0], [1, 1], False), numba=True)[1].dtype)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "torch.int64\n"), done
@@ -321,25 +327,25 @@ def test_rows_are_those_of_the_whole(
     size: tuple[int, int], kernel: int, stride: int, some: int, dtype: torch.dtype, onto: bool
 ) -> None:
     least = min(stride, kernel)
-    options = options_of((kernel, kernel), (least, least), (kernel // 2, kernel // 2))
+    window = window_of((kernel, kernel), (least, least), (kernel // 2, kernel // 2))
     generator = torch.Generator().manual_seed(size[0])
     x = laid(torch.rand(1, 5, *size, generator=generator), dtype)
-    whole, marks = pooled(x, options, quick=True, positive=True)
-    places = pooling.empty_places(x, options)
+    whole, marks = max_pool(x, window, numba=True, nonnegative=True)
+    indices = pooling.empty_indices(x, window)
     bands = [(k, min(k + some, whole.shape[2])) for k in range(0, whole.shape[2], some)]
-    parts = [pooling.pool_rows(x, places, options, rows) for rows in bands]
+    parts = [pooling.max_pool_rows(x, indices, window, rows) for rows in bands]
     assert torch.equal(torch.cat(parts, 2), whole)
-    assert torch.equal(places, marks)
+    assert torch.equal(indices, marks)
 
-    slope = laid(torch.randn(whole.shape, generator=generator), dtype)
+    grad = laid(torch.randn(whole.shape, generator=generator), dtype)
     before = laid(torch.randn(x.shape, generator=generator), dtype)
     gradient = before.clone(memory_format=LAST)
     for first in range(0, size[0], some):
         rows = first, min(first + some, size[0])
-        begin, end = pooling.windows_over(rows, whole.shape[2], options)
-        part = slope[:, :, begin:end]
-        pooling.spread_rows(part, places, gradient, options, rows, onto=onto)
-    found = pooling_gradient(slope, x.shape, marks, options)
+        begin, end = pooling.windows_reaching(rows, whole.shape[2], window)
+        part = grad[:, :, begin:end]
+        pooling.max_pool_backward_rows(part, indices, gradient, window, rows, onto=onto)
+    found = max_pool_backward(grad, x.shape, marks, window)
     wanted = found.float() + before.float() if onto else found.float()
     close = 1e-6 if dtype == torch.float32 else 0.03
     torch.testing.assert_close(gradient.float(), wanted, atol=close, rtol=close)
@@ -352,32 +358,33 @@ def test_a_pooling_that_only_a_convolution_sees_goes_by_rows(
 ) -> None:
     network = load_network("dreamnet").prepared("cpu", precision)
     image = torch.rand(count, 3, 67, 59, generator=torch.Generator().manual_seed(0))
-    slopes, rows = [], []
-    real = pooling.spread_rows
-    monkeypatch.setattr(pooling, "spread_rows", lambda *a, **k: rows.append(a[4]) or real(*a, **k))
+    grads, rows = [], []
+    real = pooling.max_pool_backward_rows
+    monkeypatch.setattr(
+        pooling, "max_pool_backward_rows", lambda *a, **k: rows.append(a[4]) or real(*a, **k)
+    )
     for most in (2**30, 2000):
-        monkeypatch.setattr(fused, "AT_ONCE", most)
+        monkeypatch.setattr(operations, "ROWWISE_BYTES", most)
         leaf = image.clone().requires_grad_()
         rows.clear()
         answer = network.activations(leaf, ["mixed4a"])["mixed4a"].float()
-        slopes.append(torch.autograd.grad(answer.square().sum(), leaf)[0])
+        grads.append(torch.autograd.grad(answer.square().sum(), leaf)[0])
     assert len(set(rows)) > 8  # of 17 rows and of 9
     close = 1e-5 if precision == "fp32" else 0.02
-    assert (slopes[1] - slopes[0]).norm() < close * slopes[0].norm()
+    assert (grads[1] - grads[0]).norm() < close * grads[0].norm()
 
 
 def test_a_gradient_that_comes_from_elsewhere_is_not_written_over() -> None:
     """Of a layer that is asked for and also seen by a pooling before a 1×1 convolution."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 1, 1), nn.Conv2d(4, 5, 1)).eval()
-    program = fused.program(graph.trace(module.requires_grad_(False)).cut(["0", "2"]))
-    assert isinstance(program.steps[-1].operation, fused._PooledConvolution)
+    program = lower(graph.trace(module.requires_grad_(False)).cut(["0", "2"]))
+    assert isinstance(program.instructions[-1].operation, PooledConvolution)
     x = laid(torch.randn(1, 3, 12, 10), torch.float32).requires_grad_()
-    with fused.quick():
-        answers = program(x)
-    slopes = [laid(torch.randn(answer.shape), torch.float32) for answer in answers.values()]
-    before = [slope.clone() for slope in slopes]
-    (found,) = torch.autograd.grad([*answers.values()], x, slopes)
-    assert all(torch.equal(a, b) for a, b in zip(slopes, before, strict=True))
+    answers = program(x, Options(numba_pooling=True))
+    grads = [laid(torch.randn(answer.shape), torch.float32) for answer in answers.values()]
+    before = [grad.clone() for grad in grads]
+    (found,) = torch.autograd.grad([*answers.values()], x, grads)
+    assert all(torch.equal(a, b) for a, b in zip(grads, before, strict=True))
     first = module[0](x)
     (expected,) = torch.autograd.grad([first, module[1:](first)], x, before)
     torch.testing.assert_close(found, expected)
@@ -386,18 +393,18 @@ def test_a_gradient_that_comes_from_elsewhere_is_not_written_over() -> None:
 # In programs
 
 
-def pools(network: Network, layer: str) -> list[fused._MaxPool]:
+def pools(network: Network, layer: str) -> list[MaxPool]:
     traced = graph.trace(network.module)
     assert traced is not None
-    found = [step.operation for step in fused.program(traced.cut([layer])).steps]
-    found = [o.pool if isinstance(o, fused._PooledConvolution) else o for o in found]
-    return [operation for operation in found if isinstance(operation, fused._MaxPool)]
+    found = [one.operation for one in lower(traced.cut([layer])).instructions]
+    found = [o.pool if isinstance(o, PooledConvolution) else o for o in found]
+    return [operation for operation in found if isinstance(operation, MaxPool)]
 
 
 def test_a_program_knows_what_is_nowhere_below_zero() -> None:
     found = pools(load_network("dreamnet").prepared("cpu", "fp32"), "mixed5b")
     assert len(found) >= 4
-    assert all(pool.positive for pool in found)
+    assert all(pool.nonnegative for pool in found)
 
     class Raw(nn.Module):
         def __init__(self) -> None:
@@ -415,7 +422,7 @@ def test_a_program_knows_what_is_nowhere_below_zero() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network(Raw(), input_size=32, name="raw", copy=False).prepared("cpu", "fp32")
-    assert [pool.positive for pool in pools(network, "end")] == [False, False, False, True]
+    assert [pool.nonnegative for pool in pools(network, "end")] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -426,14 +433,14 @@ def test_a_dream_comes_out_as_without_numba(
     photo = torch.rand(1, 3, 96, 120, generator=torch.Generator().manual_seed(0))
     net = network.prepared("cpu", precision)
 
-    def slope() -> Tensor:
+    def grad() -> Tensor:
         image = photo.clone().requires_grad_()
         score = net.activations(image, ["mixed4c"])["mixed4c"].float().square().mean()
         return torch.autograd.grad(score, image)[0]
 
-    ours = slope()
+    ours = grad()
     monkeypatch.setattr(pooling, "kernels", lambda: None)
-    theirs = slope()
+    theirs = grad()
     cosine = F.cosine_similarity(ours.double().flatten(), theirs.double().flatten(), 0)
     assert 1 - cosine < (1e-9 if precision == "fp32" else 5e-3)
 
@@ -441,12 +448,12 @@ def test_a_dream_comes_out_as_without_numba(
 def test_what_takes_long_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pooling, "LONG", -1.0)
-    monkeypatch.setattr(pooling, "_RUN", set())
+    monkeypatch.setattr(pooling, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(pooling, "_STARTED", set())
     monkeypatch.setattr(pooling.kernels(), "was_compiled", lambda name: name == "pool")
     x = laid(torch.randn(1, 3, 8, 8), torch.float32)
     for _ in range(2):
-        pooled(x, options_of((3, 3), (2, 2)), quick=True)
+        max_pool(x, window_of((3, 3), (2, 2)), numba=True)
     (record,) = caplog.records
     assert record.name == "phosphene.pooling"
     assert "compiled, once on a machine" in record.message
@@ -454,11 +461,11 @@ def test_what_takes_long_is_said_once(
 
 FORKS = """
 import os, torch
-from phosphene import pooling
+from phosphene.runtime import pooling
 x = torch.randn(1, 64, 64, 64).contiguous(memory_format=torch.channels_last)
 def run():
-    y, places = pooling.pooled(x, ([2, 2], [2, 2], [0, 0], [1, 1], False), quick=True)
-    assert places.dtype == torch.uint8
+    y, indices = pooling.max_pool(x, ([2, 2], [2, 2], [0, 0], [1, 1], False), numba=True)
+    assert indices.dtype == torch.uint8
     return y
 torch.set_num_threads(2)
 before = run()
@@ -478,8 +485,8 @@ def test_a_forked_process_goes_on_by_itself() -> None:
 
 def test_several_python_threads_at_once() -> None:
     x = laid(torch.randn(1, 16, 40, 40), torch.float32)
-    options = options_of((3, 3), (1, 1), (1, 1))
+    window = window_of((3, 3), (1, 1), (1, 1))
     expected = F.max_pool2d(x, 3, 1, 1)
     with ThreadPoolExecutor(4) as threads:
-        jobs = [threads.submit(pooled, x, options, quick=True) for _ in range(64)]
+        jobs = [threads.submit(max_pool, x, window, numba=True) for _ in range(64)]
         assert all(torch.equal(job.result()[0], expected) for job in jobs)

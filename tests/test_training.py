@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import phosphene
-from phosphene.dreamnet import BLOCKS, DreamNet
+from phosphene.zoo.dreamnet import BLOCKS, DreamNet
 from training import data, evaluate, export, fetch, models, recognise, statistics, train
 
 # Half a minute on two free cores; a busy machine may take much longer, and that is no failure.

@@ -24,16 +24,18 @@ from phosphene.errors import (
     SettingsError,
     UnknownLayerError,
 )
-from phosphene.evaluation import leaking_relus, shared, whole
+from phosphene.evaluation.leaking import leaking_relus
+from phosphene.evaluation.whole import shared, whole
 from phosphene.network import Network
 from phosphene.objectives import IMAGE
-from phosphene.recipes import visualize as module
 from phosphene.recipes.accentuate import AccentuateSettings, accentuate
 from phosphene.recipes.caricature import CaricatureSettings, caricature
-from phosphene.recipes.invert import InvertSettings, invert, relative
-from phosphene.recipes.stages import early, stages
+from phosphene.recipes.invert import InvertSettings, invert
+from phosphene.recipes.steps import visualize as module
+from phosphene.recipes.steps.stages import early, stages
+from phosphene.recipes.steps.visualize import TRANSFORMS, VisualizeStep, relative_content
 from phosphene.recipes.style import StyleSettings, style
-from phosphene.recipes.visualize import TRANSFORMS, VisualizeSettings, VisualizeStep, visualize
+from phosphene.recipes.visualize import VisualizeSettings, visualize
 
 TINY: dict[str, Any] = {"size": 24, "steps": 4, "device": "cpu", "precision": "fp32"}
 EXACT = TINY | {"precision": "fp64"}
@@ -477,7 +479,7 @@ def test_an_inversion_is_nearer_to_the_photo_than_its_start(toy: Network, photo:
     small = F.interpolate(photo, (24, 20), mode="bilinear", antialias=True)
     away = [float((step.picture() - small).square().mean()) for step in (steps[0], steps[-1])]
     assert away[1] < 0.5 * away[0]
-    grey = relative(toy, "relu1", photo, 3.0).bound(toy)
+    grey = relative_content(toy, "relu1", photo, 3.0).bound(toy)
     assert grey.text.endswith("content(relu1, <image>)")
     zero = {IMAGE: photo, "relu1": torch.zeros_like(toy.activations(photo, ["relu1"])["relu1"])}
     assert grey(zero).item() == pytest.approx(-3)

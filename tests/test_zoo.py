@@ -26,10 +26,19 @@ from torch import nn
 from torchvision import models
 
 from phosphene import zoo
-from phosphene.dreamnet import MEAN, STD, DreamNet
 from phosphene.errors import MissingExtraError, NetworkError, WeightsError
 from phosphene.network import Network
-from phosphene.zoo import load_network
+from phosphene.zoo import (
+    aliases,
+    bundled,
+    download,
+    files,
+    load_network,
+    registry,
+    schemes,
+    torchvision,
+)
+from phosphene.zoo.dreamnet import MEAN, STD, DreamNet
 
 SQUEEZENET = models.SqueezeNet1_1_Weights.IMAGENET1K_V1
 
@@ -124,7 +133,7 @@ def raised(kind: type[Exception], name: str, **given: Any) -> str:
 
 def test_dreamnet_is_the_default_and_computes_what_its_weights_say() -> None:
     network = load_network()
-    folder = Path(zoo.__file__).parent / "data"
+    folder = bundled.DATA
     card = json.loads((folder / "dreamnet.json").read_text())
     plain = DreamNet(len(card["classes"])).eval()
     plain.load_state_dict(load_file(folder / "dreamnet.safetensors"))
@@ -146,9 +155,9 @@ def test_damaged_bundled_weights_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for suffix in ("json", "safetensors"):
-        shutil.copy(Path(zoo.__file__).parent / "data" / f"dreamnet.{suffix}", tmp_path)
+        shutil.copy(bundled.DATA / f"dreamnet.{suffix}", tmp_path)
     file = tmp_path / "dreamnet.safetensors"
-    monkeypatch.setattr(zoo, "_DATA", tmp_path)
+    monkeypatch.setattr(bundled, "DATA", tmp_path)
     load_network("dreamnet")
     blob = bytearray(file.read_bytes())
     blob[-1] ^= 1
@@ -172,8 +181,8 @@ def test_loading_leaves_the_callers_random_numbers_alone() -> None:
 
 
 def test_a_newcomer_registers_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "NETWORKS", dict(zoo.NETWORKS))
-    monkeypatch.setattr(zoo, "_CARDS", dict(zoo._CARDS))
+    for registered in (registry.NETWORKS, registry.MODEL_CARDS):
+        monkeypatch.setitem(registered, "tiny", None)  # away again after the test
 
     @zoo.register_network(
         "tiny", about="one convolution", licence="MIT", source="here", size_bytes=12
@@ -196,14 +205,14 @@ def test_the_listing_agrees_with_torchvision() -> None:
     """What it says without importing torchvision is what torchvision says."""
     plain = {info.name: info for info in zoo.listing()}
     assert next(iter(plain)) == "dreamnet"
-    bundled = Path(zoo.__file__).parent / "data" / "dreamnet.safetensors"
+    weights = bundled.weights_path("dreamnet")
     assert plain["dreamnet"].weights == "bundled"
-    assert plain["dreamnet"].size_bytes == bundled.stat().st_size
+    assert plain["dreamnet"].size_bytes == weights.stat().st_size
     every = {info.name: info for info in zoo.listing(all=True)}
     assert len(every) > len(plain) + 80
     for name in ("googlenet", "inception_v3", "vgg16", "resnet50"):
         member: Any = models.get_model_weights(name)["DEFAULT"]
-        assert zoo._CARDS[name].file == member.url.rsplit("/", 1)[1]
+        assert registry.MODEL_CARDS[name].file == member.url.rsplit("/", 1)[1]
         assert plain[name].size_bytes == every[f"torchvision:{name}"].size_bytes
         assert plain[name].weights == "to fetch"
     assert "torchvision:vgg16:IMAGENET1K_FEATURES" in every
@@ -236,8 +245,75 @@ def test_neither_torchvision_nor_timm_comes_with_the_zoo() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_a_name_means_is_answered_without_torch() -> None:
+    code = (
+        "import sys; from phosphene.zoo import name_forms, names_code, network_label\n"
+        "for name in ('dreamnet', 'dreamnet:random', 'googlenet:random', 'timm:a', "
+        "'torchvision:vgg16', 'file:a/b.pth@timm:a', 'file:a/b.pth@a.b:c', 'a.b:c'):\n"
+        "    print(names_code(name), network_label(name))\n"
+        "name_forms()\n"
+        "print([m for m in ('torch', 'numpy', 'torchvision', 'timm') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "False dreamnet", "False dreamnet:random", "False googlenet:random", "False timm:a",
+        "False torchvision:vgg16", "False file:b.pth@timm:a", "True file:b.pth@a.b:c",
+        "True a.b:c", "[]",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "code"),
+    [
+        ("resnet18", False),
+        ("resnet18:random", False),
+        ("mine:build", True),
+        ("file:a.pth@mine:build", True),
+        ("file:a.pth@resnet18:random", False),
+        ("file:a.pth", False),
+        ("file:a.pth@file:b.pth", False),
+        ("file:a.pth@file:b.pth@mine:build", True),
+        ("file:", False),
+        ("nothing", False),
+        ("", False),
+    ],
+)
+def test_names_that_run_code(name: str, code: bool) -> None:
+    assert zoo.names_code(name) is code
+
+
+def test_a_scheme_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading, replay's safety, labels, the listing and the choices follow from the table."""
+    net = Network(nn.Conv2d(3, 4, 3), input_size=8, name="one")
+    info = zoo.NetworkInfo("made:one", "one convolution", "bundled", None, "MIT", "here")
+    made = schemes.Scheme(
+        lambda name, weights, classes: net,
+        prefix="made",
+        form="made:NAME",
+        choices=lambda: ["made:one"],
+        listing=lambda everything: [info],
+        label=str.upper,
+        runs_code=lambda name: name == "made:code",
+    )
+    monkeypatch.setattr(schemes, "SCHEMES", (*schemes.SCHEMES, made))
+    assert load_network("made:one") is net
+    assert not zoo.names_code("made:one")
+    assert zoo.names_code("made:code")
+    assert zoo.network_label("made:one") == "MADE:ONE"
+    assert zoo.listing()[-1] is info
+    message = raised(NetworkError, "mad:one@")
+    assert "made:one" in message
+    assert message.endswith("and made:NAME")
+
+
+def test_a_file_is_named_without_its_folder() -> None:
+    assert zoo.network_label("file:/home/me/w@1.pt@resnet18") == "file:w@1.pt@resnet18"
+    for name in ("resnet18", "vgg16:IMAGENET1K_V1", "a.b:c", "nothing", ""):
+        assert zoo.network_label(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
     [
         ("dreamnett", "the closest are dreamnet"),
         ("GoogLeNet", "the closest are googlenet"),
@@ -257,9 +333,9 @@ def test_neither_torchvision_nor_timm_comes_with_the_zoo() -> None:
         ("a:b:c", "torchvision:NAME"),
     ],
 )
-def test_unknown_names_get_the_choices(name: str, told: str) -> None:
+def test_unknown_names_get_the_choices(name: str, choices: str) -> None:
     message = raised(NetworkError, name)
-    assert any(part in message for part in told.split("|")), message
+    assert any(part in message for part in choices.split("|")), message
 
 
 def test_weights_are_said_once() -> None:
@@ -309,8 +385,8 @@ def test_the_vgg_features_take_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     layers = models.vgg.make_layers([8, 8, "M", 8, 8, "M"])
     small = models.VGG(layers, init_weights=False)
     member = models.VGG16_Weights.IMAGENET1K_FEATURES
-    monkeypatch.setattr(zoo, "_weights_file", lambda url, network: tmp_path / url)
-    monkeypatch.setattr(zoo, "_read_state", lambda path: {})
+    monkeypatch.setattr(download, "weights_file", lambda url, network: tmp_path / url)
+    monkeypatch.setattr(files, "read_state", lambda path: {})
     monkeypatch.setattr(models, "get_model", lambda *_, **__: small)
     network = load_network("vgg16:IMAGENET1K_FEATURES")
     image = torch.rand(1, 3, 4, 4)
@@ -330,17 +406,17 @@ def test_vgg16_names_are_those_of_the_paper() -> None:
     """Of the real one, built without its 138 million weights."""
     with torch.device("meta"):
         full, normed = models.vgg16(init_weights=False), models.vgg16_bn(init_weights=False)
-    aliases = zoo._aliases("vgg16", full)
-    assert aliases["relu4_3"] == "features.22"  # as neural style's readers know it
-    assert aliases["conv5_3"] == "features.28"
-    assert aliases["relu5_3"] == "features.29"
-    assert aliases["pool5"] == "features.30"
-    assert len(aliases) == 13 + 13 + 5
-    assert zoo._aliases("vgg16_bn", normed)["relu4_3"] == "features.32"
+    names = aliases.layer_aliases("vgg16", full)
+    assert names["relu4_3"] == "features.22"  # as neural style's readers know it
+    assert names["conv5_3"] == "features.28"
+    assert names["relu5_3"] == "features.29"
+    assert names["pool5"] == "features.30"
+    assert len(names) == 13 + 13 + 5
+    assert aliases.layer_aliases("vgg16_bn", normed)["relu4_3"] == "features.32"
 
 
 def test_keras_and_caffe_names_reach_the_same_maps() -> None:
-    inception = zoo._aliases("inception_v3", nn.Module())
+    inception = aliases.layer_aliases("inception_v3", nn.Module())
     assert inception["mixed0"] == "Mixed_5b"
     assert inception["mixed3"] == "Mixed_6a"
     assert inception["mixed7"] == "Mixed_6e"
@@ -375,7 +451,7 @@ def test_weights_are_treated_as_torchvision_treats_them(
     file = Path(torch.hub.get_dir()) / "checkpoints" / member.url.rsplit("/", 1)[1]
     file.parent.mkdir(parents=True)
     torch.save(state, file)
-    monkeypatch.setattr(zoo, "_sha256", lambda path: path.stem.rsplit("-", 1)[1])
+    monkeypatch.setattr(download, "_sha256", lambda path: path.stem.rsplit("-", 1)[1])
     expected, got = models.get_model(name, weights=member).eval(), load_network(name)
     assert [key for key, _ in got.module.named_modules()] == [
         k for k, _ in expected.named_modules()
@@ -391,7 +467,9 @@ def test_every_kind_of_torchvision_builder_can_be_had(monkeypatch: pytest.Monkey
     for name in ("googlenet", "inception_v3", "vgg11", "vit_b_16", "densenet121", "mnasnet0_5"):
         for member in models.get_model_weights(name):
             with torch.device("meta"):
-                made = models.get_model(name, weights=None, **zoo._settings(name, member))
+                made = models.get_model(
+                    name, weights=None, **torchvision._builder_settings(name, member)
+                )
             assert isinstance(made, nn.Module)
 
 
@@ -507,7 +585,7 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
     assert "neither http(s) nor a file" in raised(WeightsError, "googlenet")
 
 
-def test_a_damaged_file_in_the_cache_is_replaced_or_told(published: tuple[Site, Path]) -> None:
+def test_a_damaged_file_in_the_cache_is_replaced_or_named(published: tuple[Site, Path]) -> None:
     _, file = published
     cached(file).parent.mkdir(parents=True)
     cached(file).write_bytes(b"not weights")
@@ -526,7 +604,7 @@ def test_loads_at_once_fetch_once(published: tuple[Site, Path]) -> None:
     found: list[str] = []
     threads = [
         threading.Thread(
-            target=lambda: found.append(str(zoo._weights_file(SQUEEZENET.url, "squeezenet1_1")))
+            target=lambda: found.append(str(download.weights_file(SQUEEZENET.url, "squeezenet1_1")))
         )
         for _ in range(4)
     ]
@@ -545,7 +623,9 @@ def test_processes_at_once_do_not_disturb_each_other(published: tuple[Site, Path
     target = cached(file)
     prefix = file.stem.rsplit("-", 1)[1]
     url = f"{site.address}/{file.name}"
-    threads = [threading.Thread(target=zoo._download, args=(url, target, prefix)) for _ in range(4)]
+    threads = [
+        threading.Thread(target=download.download, args=(url, target, prefix)) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -555,12 +635,12 @@ def test_processes_at_once_do_not_disturb_each_other(published: tuple[Site, Path
     assert target.read_bytes() == file.read_bytes()
 
 
-def test_weights_that_do_not_fit_are_told(
+def test_weights_that_do_not_fit_are_named(
     published: tuple[Site, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, file = published
     torch.save({"features.0.weight": torch.zeros(1)}, file)
-    monkeypatch.setattr(zoo, "_weights_file", lambda *_: file)
+    monkeypatch.setattr(download, "weights_file", lambda *_: file)
     assert "does not fit squeezenet1_1" in raised(WeightsError, "squeezenet1_1")
 
 
@@ -602,6 +682,17 @@ def test_a_file_with_other_classes(tmp_path: Path) -> None:
     network = load_network(f"file:{tmp_path / 'five.pth'}@dreamnet")
     assert network.fingerprint == Network(dream).fingerprint
     assert (network.layers["logits"].channels, network.input_size) == (5, 64)
+
+
+@pytest.mark.parametrize("architecture", ["dreamnet:random", "squeezenet1_1:random"])
+def test_an_architecture_may_say_that_its_own_weights_are_random(
+    architecture: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    own = DreamNet(5) if architecture == "dreamnet:random" else models.squeezenet1_1(num_classes=5)
+    torch.save(own.state_dict(), tmp_path / "five.pth")
+    network = load_network(f"file:{tmp_path / 'five.pth'}@{architecture}")
+    assert network.fingerprint == Network(own).fingerprint
 
 
 def test_auxiliary_heads_of_a_file_are_left_out(tmp_path: Path) -> None:
@@ -719,9 +810,9 @@ def test_code_in_the_current_folder(own: str) -> None:
 
 @pytest.mark.parametrize("name", ["module", "ready"])
 def test_a_bare_module_gets_values_as_they_are_and_says_so(own: str, name: str) -> None:
-    with pytest.warns(UserWarning, match="states no preprocessing") as told:
+    with pytest.warns(UserWarning, match="states no preprocessing") as caught:
         network = load_network(f"{own}:{name}")
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
     image = torch.rand(1, 3, 8, 8)
     assert torch.equal(network.preprocess(image), image)
     if name == "ready":  # the module in the file stays trainable
@@ -730,7 +821,7 @@ def test_a_bare_module_gets_values_as_they_are_and_says_so(own: str, name: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("own_networks:moduel", "the closest are module"),
         ("own_networks:number", "not a network or a function"),
@@ -742,8 +833,8 @@ def test_a_bare_module_gets_values_as_they_are_and_says_so(own: str, name: str) 
         ("own_raising:build", "importing own_raising failed: RuntimeError: on import"),
     ],
 )
-def test_code_that_gives_no_network(own: str, name: str, told: str) -> None:
-    assert told in raised(NetworkError, name)
+def test_code_that_gives_no_network(own: str, name: str, expected: str) -> None:
+    assert expected in raised(NetworkError, name)
 
 
 def test_weights_of_a_file_for_code_of_ones_own(own: str, tmp_path: Path) -> None:

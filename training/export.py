@@ -4,7 +4,7 @@
         --figures runs/plain/evaluation.json runs/plain/recognised.json
 
 The weights are the averaged ones, BatchNorm folded into the convolutions, in float16: what
-`phosphene.dreamnet.DreamNet()` loads. The same checkpoint gives the same bytes.
+`phosphene.zoo.dreamnet.DreamNet()` loads. The same checkpoint gives the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from phosphene.dreamnet import MEAN, SMALLEST_INPUT, STD, DreamNet
+from phosphene.zoo.dreamnet import MEAN, SMALLEST_INPUT, STD, DreamNet
 from training import data, models
 
 DATA = Path(__file__).parents[1] / "src" / "phosphene" / "data"
@@ -102,7 +102,7 @@ def export(
     card = {
         "name": name,
         "description": description,
-        "architecture": "phosphene.dreamnet.DreamNet",
+        "architecture": "phosphene.zoo.dreamnet.DreamNet",
         "license": "Apache-2.0",
         "sha256": hashlib.sha256(blob).hexdigest(),
         "mean": MEAN,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from phosphene.dreamnet import ConvReLU, DreamNet
+from phosphene.zoo.dreamnet import ConvReLU, DreamNet
 
 
 @dataclass(frozen=True)

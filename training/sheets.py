@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import phosphene
-from phosphene.dreamnet import MEAN, STD
 from phosphene.image import resize, to_uint8
+from phosphene.zoo.dreamnet import MEAN, STD
 from training import data, models
 
 LAYERS = ("mixed3b", "mixed4a", "mixed4c", "mixed4d", "mixed5a", "mixed5b")

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from phosphene.dreamnet import MEAN, STD, DreamNet
+from phosphene.zoo.dreamnet import MEAN, STD, DreamNet
 from training import data
 
 

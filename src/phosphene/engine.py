@@ -38,6 +38,31 @@ class Step:
     image: Tensor
     last: bool
 
+    @property
+    def text(self) -> str:
+        """The step in a few words; reading the score stalls an accelerator."""
+        count, _, height, width = self.image.shape
+        several = f"{count} of " if count > 1 else ""
+        return (
+            f"step {self.index + 1}/{self.steps}  {several}{width}×{height}  "
+            f"score {float(self.score.mean()):.4g}"
+        )
+
+    @property
+    def share(self) -> float:
+        """How much of all work is done, 0 to 1, where octaves are alike."""
+        part = 1.0 if self.last else (self.index + 1) / self.steps
+        return (self.octave + part) / self.octaves
+
+    @property
+    def milestone(self) -> bool:
+        """Whether this ascent ends here."""
+        return self.last
+
+    def picture(self) -> Tensor:
+        """The image as a result, `(N, 3, H, W)` in [0, 1] on the CPU."""
+        return self.image.clamp(0, 1).float().cpu()
+
 
 class Ascent:
     """Plain gradient ascent: `p + lr * gradient`, into a new tensor.

@@ -9,7 +9,8 @@
     ├── ObjectiveError        an objective, or its text, that makes no sense
     ├── SettingsError         a setting out of bounds
     ├── NonFiniteError        the ascent left the numbers; carries the last good picture
-    ├── RecipeError           a recipe that cannot be replayed
+    ├── RecipeError           a recipe that is not there, or cannot be replayed
+    ├── RequestError          a request that is damaged, or asks for what it may not
     └── MissingExtraError     an optional package is not installed
 
 Each message is one line: what was given, what was expected, the valid choices.
@@ -80,11 +81,19 @@ class RecipeError(PhospheneError):
     """A recipe is missing, of a newer version, or cannot be replayed."""
 
 
+class RequestError(PhospheneError):
+    """A request is damaged, of a newer version, or asks for what it may not have by itself."""
+
+
 class MissingExtraError(PhospheneError):
     """An optional package is needed."""
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f'{feature} needs an extra: pip install "phosphene[{extra}]"')
+
+
+class DeadUnitWarning(UserWarning):
+    """After all steps a unit has given no gradient: its picture is grey."""
 
 
 def suggest(name: str, choices: Iterable[str], *, most: int = 5) -> str:
@@ -104,3 +113,13 @@ def suggest(name: str, choices: Iterable[str], *, most: int = 5) -> str:
     shown = ", ".join(choices[:most])
     more = f" and {len(choices) - most} more" if len(choices) > most else ""
     return f"; there are {shown}{more}"
+
+
+def one_line(error: object, most: int = 200) -> str:
+    """What another library says of an error, in one line of at most so many letters.
+
+    >>> one_line(ValueError("no such\nthing"))
+    'no such thing'
+    """
+    line = " ".join(str(error).split())
+    return line if len(line) <= most else line[: most - 3] + "…"

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from phosphene import __version__
-from phosphene.errors import PhospheneError, SettingsError
-from phosphene.memory import large_pages, out_of_memory
-
-DONE, FAILED, MISUSED, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
+from phosphene.cli.exits import DONE, FAILED, INTERRUPTED, MISUSED, complain, explained
+from phosphene.errors import SettingsError
+from phosphene.recipes.base import recipe_named, recipe_names, recipe_summary
+from phosphene.runtime.allocator import large_pages
 
 EPILOGUE = """Examples:
 
@@ -56,103 +56,60 @@ app = App(
 )
 
 
-def _verb(name: str, function: str, told: str, *examples: str) -> None:
+def _command(function: str, name: str, text: str, examples: Sequence[str]) -> None:
     # By name: what a verb needs is imported when it is called.
     lines = "\n".join(f"  phosphene {example}" for example in examples)
     plural = "s" if len(examples) > 1 else ""
-    app.command(
-        f"phosphene.cli.{function}",
-        name=name,
-        help=told,
-        help_epilogue=f"Example{plural}:\n\n{lines}\n",
-    )
+    epilogue = f"Example{plural}:\n\n{lines}\n" if lines else None
+    app.command(f"phosphene.cli.{function}", name=name, help=text, help_epilogue=epilogue)
 
 
-_verb(
-    "dream",
-    "dreaming:verb",
-    "Ask a network what it sees in a picture, and show more of it.",
-    "dream sky.jpg",
-    'dream sky.jpg -o out.webp --objective "2*mixed4b + mixed4d:42"',
-    "dream sky.jpg --guide flowers.jpg --mask sky-only.png --keep-colors",
-    "dream sky.jpg --preset google2015 --network googlenet",
-    "dream --start noise --size 512 -o noise.png",
-)
-_verb(
-    "visualize",
-    "visualizing:visualize",
-    "Draw what a unit of a network responds to, from noise.",
-    "visualize mixed4c:12",
-    "visualize logits:dumbbell --network dreamnet-robust --batch 4",
-    "visualize mixed4c:12 --negative",
-    'visualize mixed4c:1 mixed4c:2 "mixed4c:1 + mixed4c:2" -o sums.png',
-    'visualize mixed4c:1 mixed4c:2 -o "{}.png"',
-)
-_verb(
-    "caricature",
-    "visualizing:caricature",
-    "Draw what a layer sees in a photo, larger than life.",
-    "caricature lion.jpg",
-    "caricature lion.jpg --layer mixed3b --layer mixed4d",
-)
-_verb(
-    "invert",
-    "visualizing:invert",
-    "Draw what a layer still knows of a photo.",
-    "invert lion.jpg",
-    "invert lion.jpg --layer conv2 --layer mixed4d --layer mixed5b",
-)
-_verb(
-    "accentuate",
-    "visualizing:accentuate",
-    "Show in a photo what excites a unit there.",
-    "accentuate lion.jpg mixed4c:12",
-    "accentuate lion.jpg logits:lion --network dreamnet-robust --leash 2",
-)
-_verb(
-    "style",
-    "visualizing:style",
-    "Draw the things of a photo in the textures of a painting.",
-    "style lion.jpg flowers.jpg",
-    "style lion.jpg flowers.jpg --style-weight 3 --painting-size 256",
-)
-_verb(
-    "sheet",
-    "explaining:sheet",
-    "Draw every channel of a layer on one page.",
-    "sheet dreamnet mixed4c",
-    "sheet dreamnet-robust logits --columns 14 -o classes.svg",
-    "sheet dreamnet mixed4c --top 8 lion.jpg",
-)
-_verb(
-    "unit",
-    "explaining:unit",
-    "Draw the card of a unit: what it draws, and which photos excite it most and least.",
-    "unit dreamnet mixed4c:42 --pictures photos",
-    "unit dreamnet-robust dumbbell --pictures photos -o dumbbell.svg --data dumbbell.json",
-)
-_verb(
+# Verbs that make nothing of a recipe of their own.
+_command(
+    "replay:verb",
     "replay",
-    "replaying:verb",
     "Make again what a picture's recipe says, and say whether it is the same.",
-    "replay sky-dream.png",
-    "replay sky-dream.png --input photo=pictures/sky.jpg -o again.png",
+    (
+        "replay sky-dream.png",
+        "replay sky-dream.png --input photo=pictures/sky.jpg -o again.png",
+    ),
 )
-_verb(
-    "layers",
+_command(
+    "request:verb",
+    "run",
+    "Run a saved request.",
+    ("dream sky.jpg --save-request job.json --dry-run", "run job.json"),
+)
+_command(
     "listing:layers",
-    "The layers of a network: what can be dreamt.",
     "layers",
-    "layers vgg16 --depth 1 --size 427x640",
+    "The layers of a network: what can be dreamt.",
+    ("layers", "layers vgg16 --depth 1 --size 427x640"),
 )
-_verb(
-    "networks",
+_command(
     "listing:networks",
+    "networks",
     "The networks that have a name, and whether their weights are here.",
-    "networks --all",
+    ("networks --all",),
 )
-_verb("presets", "listing:presets", "Named settings of a dream.", "presets")
-_verb("objectives", "listing:objectives", "What an objective's text may say.", "objectives")
+_command("listing:presets", "presets", "Named settings of a dream.", ("presets",))
+_command("listing:objectives", "objectives", "What an objective's text may say.", ("objectives",))
+
+_verbs: set[str] = set()
+
+
+def _add_recipes(tokens: Sequence[str]) -> None:
+    """A verb for each recipe that is known by now; only the one that is called is imported."""
+    for name in recipe_names():
+        if name in tokens[:1]:
+            recipe = recipe_named(name)
+            text = f"{recipe.summary}\n\n{recipe.about}".strip()
+            if name in _verbs:
+                del app[name]
+            _command(f"verbs:{name}", name, text, recipe.examples)
+        elif name not in _verbs:
+            _command(f"verbs:{name}", name, recipe_summary(name), ())
+        _verbs.add(name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × is no reason to fail
+    _add_recipes(tokens)
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -185,30 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else DONE
 
 
-def complain(message: str) -> None:
-    """One line on stderr."""
-    print(f"phosphene: {message}", file=sys.stderr)
-
-
-def explained(error: BaseException) -> str:
-    """An error as one line for a user."""
-    # A setting that leads there has its own words for it.
-    if out_of_memory(error) and not isinstance(error, SettingsError):
-        return "out of memory; a smaller --size needs less, and --device cpu has often more"
-    told = " ".join(str(error).split())
-    if isinstance(error, PhospheneError):
-        return told
-    kind = type(error).__name__
-    return f"unexpected {kind}: {told or 'no message'}; --debug shows where, and is worth a report"
-
-
 def _usage(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        told = f"{error.unused_tokens[0]!r} is one argument too many"
+        text = f"{error.unused_tokens[0]!r} is one argument too many"
     else:
-        told = " ".join(str(error).split()).replace("|None", "")
-        told = re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace(", ", "|"), told)
-    if text := re.search(r"Unknown option: .?(-[A-Za-z_][\w./]*:\w+)", told):
-        told = f'an objective that begins with "-" comes last, after --: -- "{text[1]}"'
+        text = " ".join(str(error).split()).replace("|None", "")
+        text = re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace(", ", "|"), text)
+    if found := re.search(r"Unknown option: .?(-[A-Za-z_][\w./]*:\w+)", text):
+        text = f'an objective that begins with "-" comes last, after --: -- "{found[1]}"'
     verb = " ".join(error.command_chain or ())
-    return f"{told.rstrip('.')} (see phosphene {verb + ' ' if verb else ''}--help)"
+    return f"{text.rstrip('.')} (see phosphene {verb + ' ' if verb else ''}--help)"

@@ -1,53 +1,33 @@
-"""Flags from a settings model: what an option is, is written there and nowhere else."""
+"""A flag from a setting: what an option is, is written in its declaration and nowhere else."""
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import Group, Parameter, Token, convert
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from phosphene.settings import Settings
 
-Verb = TypeVar("Verb", bound=Callable[..., int])
+def setting_flag(
+    name: str, field: FieldInfo, group: Group, groups: Mapping[str, Group]
+) -> inspect.Parameter:
+    """The flag of a setting. What is not given is None: it is the preset's or the model's to say.
 
-
-def with_settings(
-    model: type[Settings], group: Group, *, leading: tuple[str, ...] = ()
-) -> Callable[[Verb], Verb]:
-    """Give a verb that takes `**settings` a flag for every field of `model`.
-
-    Only flags that are given arrive in `settings`: what is not given is the preset's to say.
-    Bounds are told in the help and checked by the model. Fields of `leading` are listed first.
+    Bounds are told in the help and checked by the model. groups: by the name that a setting's
+    declaration may give, `"group"` in its `json_schema_extra`, where it is listed instead.
     """
-
-    def decorate(verb: Verb) -> Verb:
-        signature = inspect.signature(verb, eval_str=True)
-        parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        fields = model.model_fields
-        for name in (*leading, *(name for name in fields if name not in leading)):
-            parameters.append(_flag(name, fields[name], group))
-
-        def called(*args: Any, **kwargs: Any) -> int:
-            given = {k: v for k, v in kwargs.items() if k not in fields or v is not None}
-            return verb(*args, **given)
-
-        called.__doc__, called.__name__ = verb.__doc__, verb.__name__
-        called.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportFunctionMemberAccess]
-        called.__annotations__ = {p.name: p.annotation for p in parameters}
-        return called  # pyright: ignore[reportReturnType]
-
-    return decorate
-
-
-def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
-    bounds, plain = _bounds(field), _plain(field.annotation)
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    where = "output" if extra.get("of_files_alone") else extra.get("group")
+    group = groups.get(str(where), group)
+    plain = _plain(field.annotation)
+    bounds = "" if plain == str | None else _bounds(field)
     described = (field.description or "").rstrip(".")
     shown = {"True": "yes", "False": "no", "None": "none"}.get(str(field.default))
-    shown = shown or str(field.default)
+    shown = str(extra.get("shown") or shown or field.default)
     flag = Parameter(
         name="--" + name.replace("_", "-"),
         help=f"{described}; {bounds}." if bounds else f"{described}.",
@@ -68,6 +48,8 @@ def _flag(name: str, field: FieldInfo, group: Group) -> inspect.Parameter:
 def _plain(annotation: Any) -> Any:
     """A field's type without the bounds in it."""
     if get_origin(annotation) is Annotated:
+        if any(isinstance(part, BeforeValidator) for part in get_args(annotation)):
+            return str  # read by the model, as a text
         return _plain(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [_plain(part) for part in get_args(annotation)]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from phosphene.cli import DONE
-from phosphene.cli.progress import Voice, to_stdout
+from phosphene.cli.exits import DONE, to_stdout
 from phosphene.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -40,12 +39,13 @@ def layers(
     json
         As JSON.
     """
+    from phosphene.cli.reporter import Reporter
     from phosphene.zoo import load_network
 
     if depth is not None and depth < 1:
         raise SettingsError(f"depth is {depth}; 1 or more was expected")
     measures = None if size is None else _size(size)
-    with Voice().hearing_warnings():
+    with Reporter().hearing_warnings():
         net = load_network(network)
         found = net.layers if measures is None else net.layers_at(measures)
     kept = [n for n in in_tree_order(found) if depth is None or n.count(".") < depth]

@@ -1,4 +1,4 @@
-"""Layers and their channels, as a user names them and is told of them."""
+"""Layers and their channels, as users name them and as pages describe them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def label_of(network: Network, layer: Layer, channel: int) -> str:
     return str(channel) if name is None else f"{channel} {name}"
 
 
-def about(layer: Layer) -> str:
+def describe_layer(layer: Layer) -> str:
     """A layer in a few words."""
     kinds = {1: "a vector", 2: "tokens", 3: "maps"}
     words = [f"{layer.channels} channels", kinds[len(layer.shape)]]

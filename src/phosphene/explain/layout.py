@@ -15,28 +15,30 @@ from torch import Tensor
 from phosphene import image as images
 from phosphene.errors import ImageError
 from phosphene.explain import pages
-from phosphene.explain.sheets import Sheet, sheet_page
-from phosphene.explain.units import CARD_SCALE, Card, card_page
+from phosphene.explain.card_page import CARD_SCALE, card_page
+from phosphene.explain.sheet_page import sheet_page
+from phosphene.explain.sheets import Sheet
+from phosphene.explain.units import Card
 
 SUFFIXES = (*images.SUFFIXES, ".svg", ".json")
 
 
-def page(shown: Sheet | Card) -> Image.Image:
+def page(content: Sheet | Card) -> Image.Image:
     """A sheet or a card as one picture."""
-    return pages.as_image(_laid_out(shown), _scale(shown))
+    return pages.as_image(_layout(content), _scale(content))
 
 
-def pixels(shown: Sheet | Card) -> Tensor:
+def pixels(content: Sheet | Card) -> Tensor:
     """The same picture as a tensor, `(1, 3, H, W)` in [0, 1]."""
-    return pages.as_tensor(_laid_out(shown), _scale(shown))
+    return pages.as_tensor(_layout(content), _scale(content))
 
 
-def svg(shown: Sheet | Card, recipe: str | None = None) -> str:
+def svg(content: Sheet | Card, recipe: str | None = None) -> str:
     """A sheet or a card as one SVG file, which holds its pictures and needs nothing else.
 
     recipe: text to lie inside, in its `<metadata>`.
     """
-    return pages.as_svg(_laid_out(shown), recipe)
+    return pages.as_svg(_layout(content), recipe)
 
 
 def check_page(path: Path, *, overwrite: bool) -> None:
@@ -54,7 +56,7 @@ def check_page(path: Path, *, overwrite: bool) -> None:
 
 
 def save_page(
-    shown: Sheet | Card, path: Path, *, recipe: str | None = None, overwrite: bool = True
+    content: Sheet | Card, path: Path, *, recipe: str | None = None, overwrite: bool = True
 ) -> None:
     """Write a page as its suffix says: a picture, an SVG, or, all but the pictures, JSON.
 
@@ -62,26 +64,26 @@ def save_page(
     """
     suffix = path.suffix.lower()
     if suffix == ".json":
-        data = shown.data() | ({} if recipe is None else {"recipe": json.loads(recipe)})
+        data = content.data() | ({} if recipe is None else {"recipe": json.loads(recipe)})
         text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         images.write_atomically(path, text.encode("utf-8", "replace"), overwrite=overwrite)
     elif suffix == ".svg":
-        images.write_atomically(path, svg(shown, recipe).encode(), overwrite=overwrite)
+        images.write_atomically(path, svg(content, recipe).encode(), overwrite=overwrite)
     else:
-        images.save_image(pixels(shown), path, recipe=recipe, overwrite=overwrite)
+        images.save_image(pixels(content), path, recipe=recipe, overwrite=overwrite)
 
 
 _METADATA = re.compile(r"<metadata>.*?</metadata>\n", re.DOTALL)
 _PNG = re.compile(r'(?<= href="data:image/png;base64,)[A-Za-z0-9+/=]*(?=")')
 
 
-def svg_apart(again: str, there: str) -> tuple[bool, int | None, float | None]:
+def compare_svg(one: str, other: str) -> tuple[bool, int | None, float | None]:
     """Compare two SVG pages but for their recipes.
 
     Whether they show the same; and how far their pictures are apart, in 8-bit levels, at most and
     on average: None unless they are as many, of the same sizes.
     """
-    texts = [_METADATA.sub("", text, count=1) for text in (again, there)]
+    texts = [_METADATA.sub("", text, count=1) for text in (one, other)]
     if texts[0] == texts[1]:
         return True, 0, 0.0
     ours, theirs = ([_decoded(found) for found in _PNG.findall(text)] for text in texts)
@@ -106,10 +108,10 @@ def _decoded(png: str) -> np.ndarray | None:
         return None
 
 
-def _laid_out(shown: Sheet | Card) -> pages.Page:
-    return sheet_page(shown) if isinstance(shown, Sheet) else card_page(shown)
+def _layout(content: Sheet | Card) -> pages.Page:
+    return sheet_page(content) if isinstance(content, Sheet) else card_page(content)
 
 
-def _scale(shown: Sheet | Card) -> float:
+def _scale(content: Sheet | Card) -> float:
     # A sheet's cells are shown px by px.
-    return 1.0 if isinstance(shown, Sheet) else CARD_SCALE
+    return 1.0 if isinstance(content, Sheet) else CARD_SCALE

@@ -1,4 +1,4 @@
-"""Pages of pictures, words and lines: described once, drawn as pixels or written as SVG.
+"""Pages of pictures, words and lines: described once, rendered as pixels or written as SVG.
 
 Both come from the same measures and the same letters (Aileron, public domain, which Pillow
 carries), so that a card in a paper and the one on a screen are the same card.
@@ -27,13 +27,13 @@ from phosphene.image import PIXEL_LIMIT, recipe_element, size_of, to_uint8
 
 INK, QUIET, FAINT, PAPER, ACCENT = "#1c1c1e", "#74747a", "#ececef", "#ffffff", "#e0245e"
 # Lines are drawn so many times larger, and shrunk: Pillow's own have steps.
-FINER = 4
+SUPERSAMPLING = 4
 # Letters that Pillow's font lacks, in pixels; SVG keeps the real ones.
-PLAIN = str.maketrans({"×": "x", "−": "-", "–": "-", "—": "-", "ß": "ss", "→": ">", "’": "'"})
+SUBSTITUTES = str.maketrans({"×": "x", "−": "-", "–": "-", "—": "-", "ß": "ss", "→": ">", "’": "'"})
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageItem:
     """An image `(3, h, w)` in [0, 1], stretched over a part of the page."""
 
     x: float
@@ -77,7 +77,7 @@ class Ring:
     width: float = 1.5
 
 
-Item = Picture | Text | Lines | Ring
+Item = ImageItem | Text | Lines | Ring
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _font(size: float) -> FreeTypeFont:
 
 
 @functools.lru_cache(maxsize=4096)
-def _known(letter: str) -> bool:
+def _has_glyph(letter: str) -> bool:
     def shape(text: str) -> bytes:
         glyph = Image.new("L", (48, 48))
         ImageDraw.Draw(glyph).text((8, 36), text, 255, _font(24), "ls")
@@ -132,31 +132,36 @@ def legible(text: str) -> str:
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     letters = []
     for letter in text:
-        for part in letter.translate(PLAIN):
+        for part in letter.translate(SUBSTITUTES):
             bare = part
-            if not _known(part):
+            if not _has_glyph(part):
                 parts = unicodedata.normalize("NFKD", part)
                 bare = "".join(p for p in parts if not unicodedata.combining(p))
-            letters.append("".join(p if _known(p) else "?" for p in bare))
+            letters.append("".join(p if _has_glyph(p) else "?" for p in bare))
     return "".join(letters)
 
 
-def width_of(text: str, size: float = 11.0) -> float:
+def text_width(text: str, size: float = 11.0) -> float:
     """How wide a line of words is, px."""
     return _font(size).getlength(legible(text))
 
 
-def fitted(text: str, width: float, size: float = 11.0) -> str:
+def truncate_text(text: str, width: float, size: float = 11.0) -> str:
     """The text, or as much of its beginning and end as fits into a width, with … between."""
-    if width_of(text, size) <= width:
+    if text_width(text, size) <= width:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        # The end of a file's name tells more than its middle does.
-        tail = kept // 3
-        short = text[: kept - tail].rstrip() + "…" + (text[-tail:] if tail else "")
-        if width_of(short, size) <= width:
+    for length in range(len(text) - 1, 0, -1):
+        # The end of a file's name says more than its middle does.
+        tail = length // 3
+        short = text[: length - tail].rstrip() + "…" + (text[-tail:] if tail else "")
+        if text_width(short, size) <= width:
             return short
     return "…"
+
+
+def format_number(value: float) -> str:
+    """A response or a tick as the pages write it: three figures."""
+    return f"{value:.3g}"
 
 
 # As pixels ----------------------------------------------------------------------------------------
@@ -170,17 +175,17 @@ def as_image(page: Page, scale: float = 1.0) -> Image.Image:
             f"a page of {size[0]}×{size[1]} px is over the limit of {PIXEL_LIMIT / 1e6:g} "
             "megapixels: fewer or smaller cells are needed"
         )
-    sheet = Image.new("RGB", size, PAPER)
-    pen = ImageDraw.Draw(sheet)
+    canvas = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(canvas)
     for item in page.items:
-        if isinstance(item, Picture):
+        if isinstance(item, ImageItem):
             left, top = round(item.x * scale), round(item.y * scale)
             to = (round((item.x + item.width) * scale) - left, round(
                 (item.y + item.height) * scale) - top)  # fmt: skip
             pixels = Image.fromarray(to_uint8(item.image))
             if pixels.size != to:
                 pixels = pixels.resize(to, Image.Resampling.BICUBIC)
-            sheet.paste(pixels, (left, top))
+            canvas.paste(pixels, (left, top))
         elif isinstance(item, Text):
             place = (item.x * scale, item.y * scale)
             anchor = {"start": "ls", "middle": "ms", "end": "rs"}[item.anchor]
@@ -192,26 +197,27 @@ def as_image(page: Page, scale: float = 1.0) -> Image.Image:
                 (item.x + item.radius * math.cos(t), item.y + item.radius * math.sin(t))
                 for t in turn
             )
-            _draw_lines(sheet, Lines(points, item.colour, item.width), scale)
+            _draw_lines(canvas, Lines(points, item.colour, item.width), scale)
         else:
-            _draw_lines(sheet, item, scale)
-    return sheet
+            _draw_lines(canvas, item, scale)
+    return canvas
 
 
-def _draw_lines(sheet: Image.Image, item: Lines, scale: float) -> None:
+def _draw_lines(canvas: Image.Image, item: Lines, scale: float) -> None:
     edge = item.width + 1
     xs, ys = [x for x, _ in item.points], [y for _, y in item.points]
     left = max(0, math.floor((min(xs) - edge) * scale))
     top = max(0, math.floor((min(ys) - edge) * scale))
-    right = min(sheet.width, math.ceil((max(xs) + edge) * scale))
-    bottom = min(sheet.height, math.ceil((max(ys) + edge) * scale))
+    right = min(canvas.width, math.ceil((max(xs) + edge) * scale))
+    bottom = min(canvas.height, math.ceil((max(ys) + edge) * scale))
     if right <= left or bottom <= top:
         return
-    factor = FINER * scale
+    factor = SUPERSAMPLING * scale
     points = [
-        (x * factor - left * FINER - 0.5, y * factor - top * FINER - 0.5) for x, y in item.points
+        (x * factor - left * SUPERSAMPLING - 0.5, y * factor - top * SUPERSAMPLING - 0.5)
+        for x, y in item.points
     ]
-    size = ((right - left) * FINER, (bottom - top) * FINER)
+    size = ((right - left) * SUPERSAMPLING, (bottom - top) * SUPERSAMPLING)
     for colour, outline in ((item.fill, False), (item.colour, True)):
         if colour is None:
             continue
@@ -224,7 +230,7 @@ def _draw_lines(sheet: Image.Image, item: Lines, scale: float) -> None:
         else:
             pen.polygon(points, 255)
         cover = cover.resize((right - left, bottom - top), Image.Resampling.BOX)
-        sheet.paste(Image.new("RGB", cover.size, colour), (left, top), cover)
+        canvas.paste(Image.new("RGB", cover.size, colour), (left, top), cover)
 
 
 def _dashes(
@@ -243,9 +249,9 @@ def _dashes(
 
 def as_tensor(page: Page, scale: float = 1.0) -> Tensor:
     """The page as an image `(1, 3, H, W)` in [0, 1]."""
-    drawn = as_image(page, scale)
-    flat = torch.frombuffer(bytearray(drawn.tobytes()), dtype=torch.uint8)
-    levels = flat.view(drawn.height, drawn.width, 3)
+    image = as_image(page, scale)
+    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    levels = flat.view(image.height, image.width, 3)
     return levels.permute(2, 0, 1)[None].float().div_(255)
 
 
@@ -261,7 +267,7 @@ def as_svg(page: Page, recipe: str | None = None) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{page.width:g}" height="{page.height:g}" '
         f'viewBox="0 0 {page.width:g} {page.height:g}">',
-        f"<title>{escape(_written(page.title))}</title>",
+        f"<title>{escape(_xml_text(page.title))}</title>",
         *([] if recipe is None else [f"<metadata>{recipe_element(recipe)}</metadata>"]),
         f"<style>@font-face{{font-family:Aileron;src:url(data:font/ttf;base64,{face})}}"
         "text{font-family:Aileron,Helvetica,Arial,sans-serif;white-space:pre}</style>",
@@ -273,7 +279,7 @@ def as_svg(page: Page, recipe: str | None = None) -> str:
 
 
 def _element(item: Item) -> str:
-    if isinstance(item, Picture):
+    if isinstance(item, ImageItem):
         stream = io.BytesIO()
         Image.fromarray(to_uint8(item.image)).save(stream, "PNG", optimize=True)
         data = base64.b64encode(stream.getvalue()).decode()
@@ -286,7 +292,7 @@ def _element(item: Item) -> str:
         return (
             f'<text x="{item.x:g}" y="{item.y:g}" font-size="{item.size:g}" '
             f'fill="{item.colour}" text-anchor={quoteattr(item.anchor)}>'
-            f"{escape(_written(item.text))}</text>"
+            f"{escape(_xml_text(item.text))}</text>"
         )
     if isinstance(item, Ring):
         return (
@@ -302,7 +308,7 @@ def _element(item: Item) -> str:
     )
 
 
-def _written(text: str) -> str:
+def _xml_text(text: str) -> str:
     """Without what XML cannot hold, such as the lone surrogates of a broken file name."""
     return "".join(
         letter if letter.isprintable() and not 0xD800 <= ord(letter) <= 0xDFFF else "?"
@@ -313,23 +319,23 @@ def _written(text: str) -> str:
 # Grids --------------------------------------------------------------------------------------------
 
 
-def trimmed(image: Tensor) -> Tensor:
-    """A drawing `(3, h, w)` without its outermost px.
+def without_rim(image: Tensor) -> Tensor:
+    """A rendered cell `(…, h, w)` without its outermost px.
 
     There it meets the grey that moving it brings in, and has a rim of its own that means nothing.
     """
     return image[..., 1:-1, 1:-1]
 
 
-def contained(image: Tensor, width: float, height: float) -> tuple[float, float, float, float]:
-    """Where an image `(…, H, W)` lies if it is fitted into a frame, in its middle: x, y, w, h."""
+def fit_inside(image: Tensor, width: float, height: float) -> tuple[float, float, float, float]:
+    """Where an image `(…, H, W)` lies if it fills a frame, in its middle: x, y, width, height."""
     tall, wide = size_of(image)
     scale = min(width / wide, height / tall)
     w, h = wide * scale, tall * scale
     return (width - w) / 2, (height - h) / 2, w, h
 
 
-def moved(items: Iterable[Item], x: float, y: float) -> list[Item]:
+def translated(items: Iterable[Item], x: float, y: float) -> list[Item]:
     """The same items, further right and down."""
     result: list[Item] = []
     for item in items:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from phosphene import image as images
 from phosphene.errors import ImageError, NetworkError, ObjectiveError
-from phosphene.fused import aside
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, cells, token_grid
+from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
 
-READABLE = {*images.SUFFIXES, ".bmp", ".gif"}
+READABLE_SUFFIXES = {*images.SUFFIXES, ".bmp", ".gif"}
 
 Box = tuple[int, int, int, int]
 
@@ -28,18 +28,22 @@ Box = tuple[int, int, int, int]
 class Response:
     """What a photograph does to a unit.
 
-    `mean` is over all positions of the layer, `peak` that of the strongest one. `position` is
-    (y, x) of it in cells of the layer's map; `box` is what it sees, its receptive field:
-    (left, top, right, bottom) in px of the photograph as it was `seen`, (H, W), the right and lower
-    ends not within; `centre` is (x, y) there. All three are None where a layer has no positions, or
-    where all of them answer alike.
+    mean: over all positions of the layer.
+    peak: at the strongest position.
+    view_size: (H, W) at which the network was shown the photograph.
+    position: (y, x) of the strongest position in cells of the layer's map.
+    centre: (x, y) of it, and
+    box: its receptive field (left, top, right, bottom), the right and lower ends not within; both
+        in px of the photograph at `view_size`.
+
+    The last three are None where a layer has no positions, or where all of them answer alike.
     """
 
     name: str
     path: Path
     mean: float
     peak: float
-    seen: tuple[int, int]
+    view_size: tuple[int, int]
     position: tuple[int, int] | None = None
     centre: tuple[float, float] | None = None
     box: Box | None = None
@@ -69,12 +73,12 @@ def find_pictures(folder: str | Path) -> list[Path]:
         found += [
             Path(where, name)
             for name in files
-            if Path(name).suffix.lower() in READABLE and not name.startswith(".")
+            if Path(name).suffix.lower() in READABLE_SUFFIXES and not name.startswith(".")
         ]
     if not found:
         raise ImageError(
             f"there are no pictures in {str(folder)!r}; files that end in "
-            f"{', '.join(sorted(READABLE))} were expected"
+            f"{', '.join(sorted(READABLE_SUFFIXES))} were expected"
         )
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
@@ -88,22 +92,22 @@ def respond(
     size: int | Literal["auto"] = "auto",
     root: Path | None = None,
 ) -> Iterator[Response | Skipped]:
-    """Show a network each of some picture files, and tell how a channel answers, one by one.
+    """Show a network each of some picture files, and yield how a channel answers, one by one.
 
     layer: its own name. size: the shorter side in px at which a picture is shown, all of it and in
     its own shape; auto is the network's `input_size`. No picture becomes smaller than the layer
-    needs, and a network of one size alone is shown that size. root: a folder that names are told
-    from.
+    needs, and a network of one size alone is shown that size. root: a folder that names are
+    relative to.
     """
 
     # Rows go by y alone, and columns by x: few of them serve all photographs of one size.
     @functools.cache
-    def span(sides: tuple[int, int], axis: int, at: int, middle: int) -> tuple[int, int]:
+    def span(view: tuple[int, int], axis: int, at: int, middle: int) -> tuple[int, int]:
         place = (at, middle) if axis == 0 else (middle, at)
-        return _span(network, layer, sides, place, axis)
+        return _visible_span(network, layer, view, place, axis)
 
-    def field(sides: tuple[int, int], h: int, w: int, y: int, x: int) -> Box:
-        (top, bottom), (left, right) = span(sides, 0, y, w // 2), span(sides, 1, x, h // 2)
+    def box(view: tuple[int, int], h: int, w: int, y: int, x: int) -> Box:
+        (top, bottom), (left, right) = span(view, 0, y, w // 2), span(view, 1, x, h // 2)
         return left, top, right, bottom
 
     for path in paths:
@@ -112,12 +116,12 @@ def respond(
         except ImageError as error:
             yield Skipped(path, str(error))
             continue
-        answers, sides = _seen(network, layer, photo, size)
+        answers, view = _answers(network, layer, photo, size)
         map_ = answers[0, ..., channel]
         name = path.relative_to(root).as_posix() if root else path.name
         mean, peak = float(map_.mean()), float(map_.max())
         if map_.numel() == 1 or peak == float(map_.min()):
-            yield Response(name, path, mean, peak, sides)
+            yield Response(name, path, mean, peak, view)
             continue
         h, w = map_.shape
         y, x = divmod(int(map_.flatten().argmax()), w)
@@ -126,14 +130,14 @@ def respond(
             path,
             mean,
             peak,
-            sides,
+            view,
             position=(y, x),
-            centre=((x + 0.5) * sides[1] / w, (y + 0.5) * sides[0] / h),
-            box=field(sides, h, w, y, x),
+            centre=((x + 0.5) * view[1] / w, (y + 0.5) * view[0] / h),
+            box=box(view, h, w, y, x),
         )
 
 
-def strengths(
+def mean_responses(
     network: Network,
     layer: str,
     picture: Tensor,
@@ -143,41 +147,41 @@ def strengths(
 
     size: as in `respond`; None shows the picture as it is.
     """
-    map_, _ = _seen(network, layer, picture, size)
+    map_, _ = _answers(network, layer, picture, size)
     return map_[0].flatten(0, 1).mean(0).cpu()
 
 
-def _seen(
+def _answers(
     network: Network, layer: str, picture: Tensor, size: int | Literal["auto"] | None
 ) -> tuple[Tensor, tuple[int, int]]:
-    """What a layer answers to a picture, `(1, h, w, C)`, and the size (H, W) at which it saw it."""
+    """What a layer answers to a picture, `(1, h, w, C)`, and the size (H, W) it was shown at."""
     known = network.input_size
     H, W = images.size_of(picture)
-    sides = (H, W)
+    view = (H, W)
     if size is not None:
         side = max(known if size == "auto" else size, network.least_size([layer]))
         scale = side / min(H, W)
-        sides = (max(side, round(H * scale)), max(side, round(W * scale)))
+        view = (max(side, round(H * scale)), max(side, round(W * scale)))
     try:
-        return _map(network, layer, _resized(picture, sides)), sides
+        return _layer_map(network, layer, _resized(picture, view)), view
     except NetworkError:
-        if sides == (known, known):
+        if view == (known, known):
             raise
     # A network of one size alone is shown all of the picture in that size.
-    return _map(network, layer, _resized(picture, (known, known))), (known, known)
+    return _layer_map(network, layer, _resized(picture, (known, known))), (known, known)
 
 
-def _resized(picture: Tensor, sides: tuple[int, int]) -> Tensor:
-    if images.size_of(picture) == sides:
+def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    if images.size_of(picture) == size:
         return picture
-    return images.resize(picture, sides).clamp(0, 1)
+    return images.resize(picture, size).clamp(0, 1)
 
 
-def _map(network: Network, layer: str, picture: Tensor) -> Tensor:
+def _layer_map(network: Network, layer: str, picture: Tensor, options: Options = DEFAULT) -> Tensor:
     """What a layer answers at each place over a picture: `(N, h, w, C)`."""
     picture = picture.to(network.device)
     with torch.no_grad():
-        found = network.activations(picture, [layer])
+        found = network.activations(picture, [layer], options=options)
     if found[layer].ndim == 3:
         # Tokens that are no grid have an order, but no places.
         with suppress(ObjectiveError):
@@ -194,12 +198,12 @@ def receptive_box(
     Found by trial, so that it is right for any network: an answer is not a number if and only if
     some px that it depends on is not. Each end is where that begins, by bisection.
     """
-    top, bottom = _span(network, layer, size, position, 0)
-    left, right = _span(network, layer, size, position, 1)
+    top, bottom = _visible_span(network, layer, size, position, 0)
+    left, right = _visible_span(network, layer, size, position, 1)
     return left, top, right, bottom
 
 
-def _span(
+def _visible_span(
     network: Network, layer: str, size: tuple[int, int], position: tuple[int, int], axis: int
 ) -> tuple[int, int]:
     """The first of the rows (axis 0) or columns (1) that a position sees, and that after the last.
@@ -208,20 +212,21 @@ def _span(
     """
     length, (y, x) = size[axis], position
 
-    def spoilt(*parts: slice) -> list[bool]:
+    def spoils(*parts: slice) -> list[bool]:
         pictures = torch.full((len(parts), 3, *size), 0.5, device=network.device)
         for picture, part in zip(pictures, parts, strict=True):
             picture.transpose(1, 1 + axis)[:, part] = torch.nan
-        with aside():  # where ReLUs are done by convolutions, they make 0 of it
-            return _map(network, layer, pictures)[:, y, x].isnan().any(-1).tolist()
+        # Where ReLUs are done by convolutions, they make 0 of it.
+        map_ = _layer_map(network, layer, pictures, PLAIN_MODULES)
+        return map_[:, y, x].isnan().any(-1).tolist()
 
-    if not spoilt(slice(None))[0]:
+    if not spoils(slice(None))[0]:
         return 0, length  # something on the way makes numbers of anything
     # From either end: so many px are enough to spoil it, and so many are not.
     enough, too_few = [length, length], [0, 0]
     while any(e - f > 1 for e, f in zip(enough, too_few, strict=True)):
         tried = [(e + f) // 2 for e, f in zip(enough, too_few, strict=True)]
-        answers = spoilt(slice(0, tried[0]), slice(length - tried[1], length))
+        answers = spoils(slice(0, tried[0]), slice(length - tried[1], length))
         for end, (count, answer) in enumerate(zip(tried, answers, strict=True)):
             (enough if answer else too_few)[end] = count
     return enough[0] - 1, length - enough[1] + 1

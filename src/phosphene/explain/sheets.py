@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,20 +10,13 @@ import torch
 from torch import Tensor
 
 from phosphene import __version__
-from phosphene import image as images
 from phosphene.errors import NetworkError, ObjectiveError, SettingsError
-from phosphene.explain import pages
-from phosphene.explain.cells import Cell, CellStep, Drawing, draw, how, settled
-from phosphene.explain.layers import about, check_channel, label_of, layer_of
-from phosphene.explain.pages import FAINT, INK, QUIET, Item, Page, Picture, Text, fitted
-from phosphene.explain.responses import strengths
-from phosphene.explain.sheet_settings import SheetSettings as SheetSettings
-from phosphene.explain.sheet_settings import parse_channels
+from phosphene.explain.cells import Cell, CellStep, RenderedCell, render_cells, resolve_settings
+from phosphene.explain.layers import check_channel, describe_layer, label_of, layer_of
+from phosphene.explain.responses import mean_responses
 from phosphene.network import Layer, Network
-from phosphene.settings import checked
-
-LEAST_SHOWN = 96  # px, the longest side of a cell on the page
-MARGIN, GAP, LABEL = 24.0, 6.0, 17.0
+from phosphene.recipes.base import Arguments
+from phosphene.recipes.sheet import SheetSettings
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,11 @@ class Sheet:
     photo: Tensor | None = field(default=None, repr=False)
     version: str = __version__
 
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What it is about, as a manifest names it: the layer, by its own name."""
+        return (self.layer,)
+
     def data(self) -> dict[str, Any]:
         """All but the pictures, as JSON can hold it."""
         cells = [
@@ -77,7 +73,7 @@ class Sheet:
             "phosphene": self.version,
             "network": self.network,
             "layer": self.layer,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json", exclude={"channels", "top"}),
             "groups": {group.name: list(group.channels) for group in self.groups},
             "cells": cells,
         }
@@ -87,16 +83,35 @@ class Sheet:
 class SheetStep(CellStep):
     """A step on the way to a sheet: see `CellStep`."""
 
-    frame: _Frame = field(repr=False)
+    selection: _Selection = field(repr=False)
 
     def sheet(self) -> Sheet:
-        """The sheet of what is drawn so far; NetworkError if that is nothing."""
-        return self.frame.filled(self.drawn)
+        """The sheet of what is rendered so far; NetworkError if that is nothing."""
+        return self.selection.sheet(self.rendered)
+
+    @property
+    def stored(self) -> str:
+        """What an interruption leaves."""
+        return f"{len(self.rendered)} of {self.total} cells are done and kept"
+
+    @property
+    def remarks(self) -> list[tuple[str, bool]]:
+        """What to know of the whole, each with whether it is a detail."""
+        found: list[tuple[str, bool]] = []
+        if self.cached:
+            found.append((f"{self.cached} of {self.total} cells were kept from before", True))
+        sheet = self.sheet()
+        dead = [str(c) for c, no in zip(sheet.channels, sheet.dead, strict=True) if no]
+        if dead:
+            more = f" and {len(dead) - 12} more" if len(dead) > 12 else ""
+            shown = ", ".join(dead[:12]) + more
+            found.append((f"dead: {shown} of {len(sheet.channels)} channels", False))
+        return found
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A sheet before its cells are drawn."""
+class _Selection:
+    """The channels that a sheet is to show: a sheet before its cells are rendered."""
 
     network: Network
     layer: Layer
@@ -106,11 +121,11 @@ class _Frame:
     photo: Tensor | None
     settings: SheetSettings
 
-    def filled(self, drawn: Mapping[Cell, Drawing]) -> Sheet:
-        there = [c for c in self.channels if Cell(self.layer.name, c) in drawn]
+    def sheet(self, rendered: Mapping[Cell, RenderedCell]) -> Sheet:
+        there = [c for c in self.channels if Cell(self.layer.name, c) in rendered]
         if not there:
             raise NetworkError(f"no cell of {self.layer.name} is drawn yet")
-        found = [drawn[Cell(self.layer.name, c)] for c in there]
+        cells = [rendered[Cell(self.layer.name, c)] for c in there]
         groups = [
             Group(group.name, tuple(c for c in group.channels if c in there))
             for group in self.groups
@@ -118,12 +133,12 @@ class _Frame:
         return Sheet(
             self.network.name,
             self.layer.name,
-            about(self.layer),
+            describe_layer(self.layer),
             tuple(there),
             tuple(label_of(self.network, self.layer, c) for c in there),
-            torch.stack([cell.image for cell in found]),
-            tuple(cell.dead for cell in found),
-            tuple(cell.response for cell in found),
+            torch.stack([cell.image for cell in cells]),
+            tuple(cell.dead for cell in cells),
+            tuple(cell.response for cell in cells),
             self.settings,
             tuple(group for group in groups if group.channels),
             () if self.strengths is None else tuple(self.strengths[list(there)].tolist()),
@@ -131,88 +146,35 @@ class _Frame:
         )
 
 
-class _SheetVerb:
-    """`sheet(network, layer, **settings)`; `sheet.steps(…)` is the same, live."""
-
-    settings = SheetSettings
-
-    def __call__(
-        self,
-        network: Network,
-        layer: str,
-        channels: Sequence[int] | str | None = None,
-        *,
-        photo: Tensor | None = None,
-        top: int | None = None,
-        keep: bool = True,
-        **settings: Any,
-    ) -> Sheet:
-        """Draw the channels of a layer, all or some, each as `visualize` does alone.
-
-        channels: which, as numbers or as "0-63,70"; all of them by default.
-        photo, top: instead, those that a photograph `(1, 3, H, W)` excites, in three groups of
-            `top`: by their means over positions `strong` are the greatest, greatest first, `weak`
-            the least, ending with the very least, and `average` those in the middle of the order.
-            Of equal ones the lower number comes first.
-        keep: whether drawn cells are kept in the cache folder, and taken from there.
-        settings: those of `SheetSettings`, by name. A layer that sees less than half of what
-            `visualize` would draw is drawn smaller, and moved less: see `settled`.
-
-        Errors: those of `visualize`; `ObjectiveError` for channels that are not there.
-
-        >>> page(sheet(net, "mixed4c", "0-63")).save("mixed4c.png")
-        """
-        steps = self.steps(network, layer, channels, photo=photo, top=top, keep=keep, **settings)
-        return deque(steps, maxlen=1).pop().sheet()
-
-    def steps(
-        self,
-        network: Network,
-        layer: str,
-        channels: Sequence[int] | str | None = None,
-        *,
-        photo: Tensor | None = None,
-        top: int | None = None,
-        keep: bool = True,
-        **settings: Any,
-    ) -> Iterator[SheetStep]:
-        """The same as a generator of `SheetStep`; what is done when you stop is kept."""
-        chosen = checked(SheetSettings, settings)
-        found = layer_of(network, layer)
-        chosen = settled(network, found, chosen)
-        frame = _frame(network, found, channels, photo, top, chosen)
-        wanted = [Cell(found.name, channel) for channel in frame.channels]
-        for step in draw(network, wanted, chosen, keep=keep):
-            yield SheetStep(**vars(step), frame=frame)
+def sheet_steps(arguments: Arguments) -> Iterator[SheetStep]:
+    """A sheet's steps: see `phosphene.sheet`. What is done when one stops is stored."""
+    network = arguments.network
+    layer = layer_of(network, arguments.layers[0])
+    settings = resolve_settings(network, layer, arguments.settings)
+    selection = _select(network, layer, arguments.images.get("photo"), settings)
+    wanted = [Cell(layer.name, channel) for channel in selection.channels]
+    steps = render_cells(network, wanted, settings, use_cache=arguments.cache)
+    return (SheetStep(**vars(step), selection=selection) for step in steps)
 
 
-sheet = _SheetVerb()
-
-
-def _frame(
-    network: Network,
-    layer: Layer,
-    channels: Sequence[int] | str | None,
-    photo: Tensor | None,
-    top: int | None,
-    settings: SheetSettings,
-) -> _Frame:
-    count = layer.channels or 0
+def _select(
+    network: Network, layer: Layer, photo: Tensor | None, settings: SheetSettings
+) -> _Selection:
+    count, top = layer.channels or 0, settings.top
     if (photo is None) != (top is None):
         given, missing = ("photo", "top") if top is None else ("top", "photo")
         raise SettingsError(f"{given} is given without {missing}: the two go together")
     if photo is None or top is None:
-        picked = _picked(channels, layer)
-        return _Frame(network, layer, (), tuple(picked), None, None, settings)
-    if channels is not None:
-        raise SettingsError("channels and top are both given: either chooses the channels")
+        channels = _checked_channels(settings.channels, layer)
+        return _Selection(network, layer, (), tuple(channels), None, None, settings)
     if not 1 <= 3 * top <= count:
         raise SettingsError(
             f"top is {top}; {layer.name} has {count} channels, so three groups of 1 to "
             f"{count // 3} were expected"
         )
+
     net = network.prepared(settings.device, "fp32")
-    answers = strengths(net, layer.name, photo, settings.picture_size)
+    answers = mean_responses(net, layer.name, photo, settings.picture_size)
     order = answers.argsort(descending=True, stable=True).tolist()
     middle = (count - top) // 2
     groups = (
@@ -221,97 +183,16 @@ def _frame(
         Group("weak", tuple(order[-top:])),
     )
     chosen = tuple(channel for group in groups for channel in group.channels)
-    return _Frame(network, layer, groups, chosen, answers, photo, settings)
+    return _Selection(network, layer, groups, chosen, answers, photo, settings)
 
 
-def _picked(channels: Sequence[int] | str | None, layer: Layer) -> list[int]:
+def _checked_channels(channels: Sequence[int] | None, layer: Layer) -> list[int]:
     count = layer.channels or 0
     if channels is None:
         return list(range(count))
-    picked = list(
-        dict.fromkeys(parse_channels(channels) if isinstance(channels, str) else channels)
-    )
+    picked = list(dict.fromkeys(channels))
     if not picked:
         raise ObjectiveError("there are no channels in the list")
     for channel in picked:
         check_channel(layer, channel)
     return picked
-
-
-# The page -----------------------------------------------------------------------------------------
-
-
-def sheet_page(sheet: Sheet) -> Page:
-    """A sheet laid out: a heading, the photograph if there is one, and the cells in rows."""
-    s = sheet.settings
-    tall, wide = images.size_of(pages.trimmed(sheet.cells))
-    longest = max(tall, wide)
-    scale = (max(LEAST_SHOWN, longest) if s.cell == "auto" else s.cell) / longest
-    height, width = round(tall * scale), round(wide * scale)
-    groups = sheet.groups or (Group("", sheet.channels),)
-    columns = min(_columns(sheet, width / height), max(len(g.channels) for g in groups))
-    step = width + GAP
-    breadth = max(columns * step - GAP, 420.0)
-    items: list[Item] = []
-    y = MARGIN + 16
-    items.append(Text(MARGIN, y, fitted(f"{sheet.network} · {sheet.layer}", breadth, 20), 20))
-    y += 18
-    items.append(Text(MARGIN, y, fitted(sheet.about, breadth), 11, QUIET))
-    y += 14
-    if sheet.photo is not None:
-        _, _, w, h = pages.contained(sheet.photo, min(breadth, 3 * width), 2 * height)
-        small = images.resize(sheet.photo.float(), (round(h), round(w))).clamp(0, 1)
-        items.append(Picture(MARGIN, y, round(w), round(h), small[0]))
-        y += round(h) + GAP
-    place = {channel: i for i, channel in enumerate(sheet.channels)}
-    for group in groups:
-        if group.name:
-            y += 22
-            items.append(Text(MARGIN, y, group.name, 14))
-            y += 8
-        for i, channel in enumerate(group.channels):
-            x, top = MARGIN + i % columns * step, y + i // columns * (height + LABEL + GAP)
-            items += _cell(sheet, place[channel], x, top, width, height)
-        y += -(-len(group.channels) // columns) * (height + LABEL + GAP)
-    y += 12
-    items.append(Text(MARGIN, y, fitted(_foot(sheet), breadth), 11, QUIET))
-    title = f"{sheet.network} {sheet.layer}"
-    return Page(breadth + 2 * MARGIN, y + MARGIN - 6, tuple(items), title)
-
-
-def _columns(sheet: Sheet, aspect: float) -> int:
-    if sheet.settings.columns != "auto":
-        return sheet.settings.columns
-    if sheet.groups:
-        return 16
-    count = len(sheet.channels)
-    return count if count <= 8 else max(8, min(40, math.ceil(math.sqrt(count / aspect))))
-
-
-def _cell(sheet: Sheet, i: int, x: float, y: float, width: float, height: float) -> list[Item]:
-    foot = y + height + 12
-    items: list[Item]
-    if sheet.dead[i]:
-        items = [
-            pages.rectangle(x, y, width, height, fill=FAINT),
-            Text(x + width / 2, y + height / 2 + 4, "dead", 11, QUIET, "middle"),
-        ]
-    else:
-        items = [Picture(x, y, width, height, pages.trimmed(sheet.cells[i]))]
-    space = width
-    if sheet.strengths:
-        told = f"{sheet.strengths[i]:.3g}"
-        items.append(Text(x + width, foot, told, 11, QUIET, "end"))
-        space -= pages.width_of(told) + 6
-    items.append(Text(x, foot, fitted(sheet.labels[i], space), 11, INK))
-    return items
-
-
-def _foot(sheet: Sheet) -> str:
-    told = f"phosphene {sheet.version} · {how(sheet.settings, sheet.cells)}"
-    dead = sum(sheet.dead)
-    if dead:
-        told += f" · {dead} of {len(sheet.dead)} dead"
-    if sheet.groups:
-        told += " · numbers at the right: mean over positions, shown the photograph"
-    return told

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from phosphene import __version__
-from phosphene import image as images
 from phosphene import objectives as obj
 from phosphene.errors import ImageError, ObjectiveError, PhospheneError, UnknownLayerError
-from phosphene.explain import pages
-from phosphene.explain.cells import Cell, Drawing, draw, how, settled
-from phosphene.explain.layers import about, check_channel, class_of, layer_of
-from phosphene.explain.pages import (
-    ACCENT,
-    FAINT,
-    INK,
-    QUIET,
-    Item,
-    Lines,
-    Page,
-    Picture,
-    Ring,
-    Text,
-    fitted,
-)
+from phosphene.explain.cells import Cell, RenderedCell, render_cells, resolve_settings
+from phosphene.explain.layers import check_channel, class_of, describe_layer, layer_of
 from phosphene.explain.responses import Response, Skipped, find_pictures, respond
-from phosphene.explain.unit_settings import UnitSettings as UnitSettings
 from phosphene.network import Layer, Network
-from phosphene.settings import checked
-
-WIDTH, MARGIN, GAP = 920.0, 32.0, 12.0
-PLOT = 130.0  # px, the height of the curve
-# A card's letters and lines are drawn for a fine screen, so many px to one of the page.
-CARD_SCALE = 2.0
+from phosphene.recipes.base import Arguments
+from phosphene.recipes.unit import UnitSettings
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One drawing of a unit: image `(3, h, w)` in [0, 1], grey if the unit is dead.
+class Visualization:
+    """A unit rendered from one seed.
 
-    `response` is the unit's mean over positions when the network is shown the image.
+    image: `(3, h, w)` in [0, 1], grey if the unit is dead.
+    negative: whether it is what the unit answers to least.
+    response: the unit's mean over positions when the network is shown the image.
     """
 
     image: Tensor = field(repr=False)
@@ -61,7 +41,7 @@ class Drawn:
 class Card:
     """A unit, four ways.
 
-    drawn: what it answers to most, once a seed, and, last, what it answers to least.
+    visualizations: what it answers to most, once a seed, and, last, what it answers to least.
     responses: of every photograph, the strongest first by `settings.rank`; of equal ones in the
         order of their names. `most` and `least` are its ends, the very least last.
     skipped: files that could not be read, and why.
@@ -74,7 +54,7 @@ class Card:
     channel: int
     name: str | None
     about: str
-    drawn: tuple[Drawn, ...]
+    visualizations: tuple[Visualization, ...]
     responses: tuple[Response, ...] = field(repr=False)
     skipped: tuple[Skipped, ...]
     settings: UnitSettings = field(repr=False)
@@ -84,6 +64,11 @@ class Card:
     def unit(self) -> str:
         """The unit, as an objective's text has it."""
         return obj.channel(self.layer, self.channel).text
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """What it is about, as a manifest names it."""
+        return (self.unit,)
 
     @property
     def most(self) -> tuple[Response, ...]:
@@ -97,7 +82,7 @@ class Card:
         return rest[-self.settings.shown :]
 
     def data(self) -> dict[str, Any]:
-        """All but the pictures, as JSON can hold it; places are in px of the photo as `seen`."""
+        """All but the pictures, as JSON can hold it; places are in px at a photo's `view_size`."""
         return {
             "phosphene": self.version,
             "network": {"name": self.network, "fingerprint": self.fingerprint},
@@ -107,20 +92,20 @@ class Card:
             "class": self.name,
             "settings": self.settings.model_dump(mode="json"),
             "drawn": [
-                {"seed": d.seed, "negative": d.negative, "response": d.response, "dead": d.dead}
-                for d in self.drawn
+                {"seed": v.seed, "negative": v.negative, "response": v.response, "dead": v.dead}
+                for v in self.visualizations
             ],
-            "pictures": [_told(response) for response in self.responses],
+            "pictures": [_response_data(response) for response in self.responses],
             "skipped": [{"file": str(s.path), "why": s.why} for s in self.skipped],
         }
 
 
-def _told(r: Response) -> dict[str, Any]:
+def _response_data(r: Response) -> dict[str, Any]:
     return {
         "file": r.name,
         "mean": r.mean,
         "peak": r.peak,
-        "seen": {"height": r.seen[0], "width": r.seen[1]},
+        "seen": dict(zip(("height", "width"), r.view_size, strict=True)),
         "position": None if r.position is None else dict(zip("yx", r.position, strict=True)),
         "centre": None if r.centre is None else dict(zip("xy", r.centre, strict=True)),
         "box": None
@@ -133,85 +118,73 @@ def _told(r: Response) -> dict[str, Any]:
 class CardStep:
     """A step on the way to a card, `share` of 0 to 1 done; the last one has the `card`.
 
-    `doing` is `draw` or `look`, at photographs; `image` `(N, 3, h, w)` is what is being drawn, and
-    `network` the one that draws it, device and precision settled.
+    phase: `photos`, while they are shown to the network, or `cells`, while those are rendered.
+    skipped: the photograph of this step, if it could not be read.
+    image: `(N, 3, h, w)`, what is being rendered.
+    network: the one that renders it, on its device and in its precision.
     """
 
-    doing: str
+    phase: Literal["photos", "cells"]
     share: float
     skipped: Skipped | None = None
     image: Tensor | None = field(default=None, repr=False)
     card: Card | None = None
     network: Network | None = field(default=None, repr=False)
 
+    @property
+    def text(self) -> str:
+        """What is being done, in a few words."""
+        if self.card is not None:
+            return "drawn"
+        return "looking at pictures" if self.phase == "photos" else "drawing"
 
-class _UnitCard:
-    """`unit_card(network, unit, pictures=…, **settings)`; `unit_card.steps(…)` is it, live."""
+    @property
+    def milestone(self) -> bool:
+        """Whether the card is done, which is worth a line by itself."""
+        return self.card is not None
 
-    settings = UnitSettings
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know now: a file that was skipped."""
+        return () if self.skipped is None else (f"skipped: {self.skipped.why}",)
 
-    def __call__(
-        self,
-        network: Network,
-        unit: str | tuple[str, int],
-        *,
-        pictures: str | Path | Sequence[str | Path] | None = None,
-        keep: bool = True,
-        **settings: Any,
-    ) -> Card:
-        """Look at one unit from four sides.
+    @property
+    def stored(self) -> str:
+        """What an interruption leaves."""
+        return "finished drawings are kept"
 
-        unit: "mixed4c:42" or ("mixed4c", 42), the layer in quotes where an objective wants them;
-            of the class scores also the class, "dalmatian" or "logits:dalmatian".
-        pictures: a folder, looked through with all its folders, or files. The photographs of it
-            that excite the unit most and least are told, with the place in them that does so most,
-            and how strongly each of them does. Without it the card has the drawings alone.
-        keep: whether drawings are kept in the cache folder, and taken from there.
-        settings: those of `UnitSettings`, by name.
-
-        Errors: `UnknownLayerError` and `ObjectiveError` for a unit that is not there; `ImageError`
-        for a folder without a readable picture; those of `visualize`.
-
-        >>> page(unit_card(net, "mixed4c:42", pictures="photos")).save("card.png")
-        """
-        steps = self.steps(network, unit, pictures=pictures, keep=keep, **settings)
-        card = deque(steps, maxlen=1).pop().card
-        assert card is not None
-        return card
-
-    def steps(
-        self,
-        network: Network,
-        unit: str | tuple[str, int],
-        *,
-        pictures: str | Path | Sequence[str | Path] | None = None,
-        keep: bool = True,
-        **settings: Any,
-    ) -> Iterator[CardStep]:
-        """The same as a generator of `CardStep`; drawings that are done when you stop are kept."""
-        chosen = checked(UnitSettings, settings)
-        layer, channel = find_unit(network, unit)
-        chosen = settled(network, layer, chosen)
-        root, paths = _listed(pictures)
-        return _card(network, layer, channel, root, paths, chosen, keep)
+    @property
+    def remarks(self) -> list[tuple[str, bool]]:
+        """What to know of the whole, each with whether it is a detail."""
+        if self.card is None or not any(cell.dead for cell in self.card.visualizations):
+            return []
+        dead = f"{self.card.unit} gave no gradient: where it is dead, nothing is drawn"
+        return [(dead, False)]
 
 
-unit_card = _UnitCard()
+def unit_steps(arguments: Arguments) -> Iterator[CardStep]:
+    """A card's steps: see `phosphene.unit_card`. Drawings that are done are stored."""
+    network = arguments.network
+    assert arguments.unit is not None
+    layer, channel = find_unit(network, arguments.unit)
+    settings = resolve_settings(network, layer, arguments.settings)
+    root, paths = _picture_paths(arguments.folders.get("pictures"))
+    return _card_steps(network, layer, channel, root, paths, settings, arguments.cache)
 
 
-def _card(
+def _card_steps(
     network: Network,
     layer: Layer,
     channel: int,
     root: Path | None,
     paths: Sequence[Path],
     s: UnitSettings,
-    keep: bool,
+    use_cache: bool,
 ) -> Iterator[CardStep]:
-    # Photographs first: they are quick, and a folder of none that can be read is told at once.
+    # Photographs first: they are quick, and a folder of none that can be read is an error at once.
     # About what a share of the whole takes: a photograph as much as one step of one drawing.
-    drawing_work = (s.seeds + 1) * s.steps
-    whole = drawing_work + len(paths)
+    rendering_work = (s.seeds + 1) * s.steps
+    whole = rendering_work + len(paths)
     responses: list[Response] = []
     skipped: list[Skipped] = []
     net = network.prepared(s.device, "fp32")
@@ -222,47 +195,47 @@ def _card(
             responses.append(answer)
         else:
             skipped.append(answer)
-        yield CardStep("look", count / whole, left_out)
+        yield CardStep("photos", count / whole, left_out)
     if paths and not responses:
         raise ImageError(
             f"none of {len(paths)} pictures can be read; of the first: {skipped[0].why}"
         )
     responses.sort(key=lambda r: -(r.mean if s.rank == "mean" else r.peak))  # stable
-    drawn: list[Drawn] = []
-    draws: Network | None = None
+    visualizations: list[Visualization] = []
+    renders: Network | None = None
     done = len(paths)
     for k in range(s.seeds):
         seed = s.model_copy(update={"seed": s.seed + k})
         cells = [Cell(layer.name, channel)]
         if k == 0:
             cells.append(Cell(layer.name, channel, negative=True))
-        found: Mapping[Cell, Drawing] = {}
-        for step in draw(network, cells, seed, keep=keep):
-            found, draws = step.drawn, step.network
+        rendered: Mapping[Cell, RenderedCell] = {}
+        for step in render_cells(network, cells, seed, use_cache=use_cache):
+            rendered, renders = step.rendered, step.network
             share = (done + step.share * len(cells) * s.steps) / whole
-            yield CardStep("draw", share, image=step.image, network=draws)
+            yield CardStep("cells", share, image=step.image, network=renders)
         done += len(cells) * s.steps
-        drawn += [
-            Drawn(one.image, s.seed + k, cell.negative, one.response, one.dead)
-            for cell, one in found.items()
+        visualizations += [
+            Visualization(one.image, s.seed + k, cell.negative, one.response, one.dead)
+            for cell, one in rendered.items()
         ]
-    drawn.sort(key=lambda d: (d.negative, d.seed))
+    visualizations.sort(key=lambda v: (v.negative, v.seed))
     card = Card(
         network.name,
         network.fingerprint,
         layer.name,
         channel,
         class_of(network, layer, channel),
-        about(layer),
-        tuple(drawn),
+        describe_layer(layer),
+        tuple(visualizations),
         tuple(responses),
         tuple(skipped),
         s,
     )
-    yield CardStep("draw", 1.0, card=card, network=draws)
+    yield CardStep("cells", 1.0, card=card, network=renders)
 
 
-def _listed(
+def _picture_paths(
     pictures: str | Path | Sequence[str | Path] | None,
 ) -> tuple[Path | None, list[Path]]:
     if pictures is None:
@@ -307,7 +280,7 @@ def _unquoted(name: str) -> str:
 
 
 def _class_unit(network: Network, name: str) -> tuple[Layer, int]:
-    """The class of that name; a layer's name alone is told what it lacks."""
+    """The class of that name; of a layer's name alone the error says what it lacks."""
     try:
         layer = layer_of(network, name)
     except UnknownLayerError:
@@ -330,167 +303,3 @@ def _class_index(network: Network, name: str) -> int:
     # Of all vectors that stand for one class, the one to which the objective answers.
     count = len(network.classes)
     return int(goal({goal.layers[0]: torch.eye(count)}).argmax())
-
-
-# The page -----------------------------------------------------------------------------------------
-
-
-def card_page(card: Card) -> Page:
-    """A card laid out: drawings, the photographs of both ends, and how strongly each fires."""
-    breadth = WIDTH - 2 * MARGIN
-    items: list[Item] = []
-    y = MARGIN + 16
-    heading = f"{card.network} · {card.unit}" + (f" · {card.name}" if card.name else "")
-    items.append(Text(MARGIN, y, fitted(heading, breadth, 22), 22))
-    y += 20
-    items.append(Text(MARGIN, y, fitted(f"one of {card.about}", breadth, 12), 12, QUIET))
-    y += 30
-    drawings, height = _drawings(card, breadth)
-    items += pages.moved(drawings, MARGIN, y)
-    y += height
-    if card.responses:
-        for name, row in (("excite it most", card.most), ("excite it least", card.least)):
-            if not row:
-                continue
-            y += 14
-            items.append(Text(MARGIN, y + 14, f"Pictures that {name}", 14))
-            y += 24
-            photos, height = _photos(card, row, breadth)
-            items += pages.moved(photos, MARGIN, y)
-            y += height
-        y += 14
-        measure = {"mean": "mean over positions", "peak": "strongest position"}
-        count = len(card.responses)
-        told = f"How strongly each of {count} pictures excites it"
-        items.append(Text(MARGIN, y + 14, told, 14))
-        offset = pages.width_of(told, 14) + 10
-        by = f"{measure[card.settings.rank]}, sorted"
-        items.append(Text(MARGIN + offset, y + 14, by, 11, QUIET))
-        y += 28
-        items += pages.moved(_plot(card, breadth), MARGIN, y)
-        y += PLOT + 22
-    y += 16
-    foot = f"phosphene {card.version} · {how(card.settings, card.drawn[0].image)}"
-    if card.settings.seeds > 1:
-        foot += " and on"
-    foot += f" · weights {card.fingerprint[:12]}"
-    if card.skipped:
-        count = len(card.skipped)
-        foot += f" · {count} unreadable file{'s' * (count > 1)} left out"
-    items.append(Text(MARGIN, y, fitted(foot, breadth), 11, QUIET))
-    return Page(WIDTH, y + MARGIN - 10, tuple(items), heading)
-
-
-def _value(r: Response, card: Card) -> float:
-    return r.mean if card.settings.rank == "mean" else r.peak
-
-
-def _drawings(card: Card, breadth: float) -> tuple[list[Item], float]:
-    items: list[Item] = []
-    tall, wide = images.size_of(pages.trimmed(card.drawn[0].image))
-    columns = max(4, min(len(card.drawn), 6))
-    room = (breadth - (columns - 1) * GAP) / columns
-    scale = min(room / wide, 1.4 * room / tall)
-    width, height = wide * scale, tall * scale
-    for i, drawn in enumerate(card.drawn):
-        x, y = i % columns * (room + GAP), i // columns * (height + 26)
-        told = "negative" if drawn.negative else f"seed {drawn.seed}"
-        if drawn.dead:
-            items.append(pages.rectangle(x, y, width, height, fill=FAINT))
-            items.append(Text(x + width / 2, y + height / 2 + 4, "dead", 12, QUIET, "middle"))
-        else:
-            items.append(Picture(x, y, width, height, pages.trimmed(drawn.image)))
-            items.append(
-                Text(x + width, y + height + 15, f"{drawn.response:.3g}", 11, QUIET, "end")
-            )
-        items.append(Text(x, y + height + 15, told, 11))
-    return items, -(-len(card.drawn) // columns) * (height + 26)
-
-
-def _photos(card: Card, row: Sequence[Response], breadth: float) -> tuple[list[Item], float]:
-    items: list[Item] = []
-    columns = max(6, min(len(row), 8))
-    side = (breadth - (columns - 1) * GAP) / columns
-    y = 0.0
-    for start in range(0, len(row), columns):
-        line = row[start : start + columns]
-        photos = [images.load_image(response.path) for response in line]
-        frames = [pages.contained(photo, side, side) for photo in photos]
-        tallest = max(height for _, _, _, height in frames)
-        for i, (response, photo, frame) in enumerate(zip(line, photos, frames, strict=True)):
-            x = i * (side + GAP)
-            left, _, width, height = frame
-            size = (max(1, round(CARD_SCALE * height)), max(1, round(CARD_SCALE * width)))
-            small = images.resize(photo, size).clamp(0, 1)
-            left, top = x + left, y + tallest - height
-            items.append(Picture(left, top, width, height, small[0]))
-            if response.position is not None:
-                items += _where(response, left, top, width, height)
-            told = f"{_value(response, card):.3g}"
-            room = side - pages.width_of(told) - 6
-            name = fitted(Path(response.name).name, room)
-            items.append(Text(x, y + tallest + 15, name, 11, INK))
-            items.append(Text(x + side, y + tallest + 15, told, 11, QUIET, "end"))
-        y += tallest + 26
-    return items, y
-
-
-def _where(r: Response, x: float, y: float, width: float, height: float) -> list[Item]:
-    assert r.box is not None
-    assert r.centre is not None
-    down, along = height / r.seen[0], width / r.seen[1]
-    left, top, right, bottom = r.box
-    items: list[Item] = []
-    if (left, top, right, bottom) != (0, 0, r.seen[1], r.seen[0]):
-        place = (x + left * along, y + top * down, (right - left) * along, (bottom - top) * down)
-        # Light around dark, to be seen on any photograph.
-        items.append(pages.rectangle(*place, colour="#ffffff", line=3))
-        items.append(pages.rectangle(*place, colour=ACCENT, line=1.5))
-    centre = (x + r.centre[0] * along, y + r.centre[1] * down)
-    items.append(Ring(*centre, 3.5, "#ffffff", 3.5))
-    items.append(Ring(*centre, 3.5, ACCENT, 1.8))
-    return items
-
-
-def _plot(card: Card, breadth: float) -> list[Item]:
-    """The responses from the strongest to the weakest, as a line over their ranks."""
-    values = [_value(r, card) for r in card.responses]
-    low, high = min(0.0, *values), max(0.0, *values)
-    if high == low:
-        high = low + 1
-    ticks = _ticks(low, high)
-    gutter = max(pages.width_of(_figure(t)) for t in ticks) + 8
-    width = breadth - gutter
-
-    def place(rank: float, value: float) -> tuple[float, float]:
-        across = (rank + 0.5) / len(values)
-        return gutter + across * width, PLOT * (1 - (value - low) / (high - low))
-
-    items: list[Item] = []
-    for tick in ticks:
-        _, y = place(0, tick)
-        colour = QUIET if tick == 0 else FAINT
-        items.append(Lines(((gutter, y), (breadth, y)), colour, 1))
-        items.append(Text(gutter - 8, y + 4, _figure(tick), 11, QUIET, "end"))
-    points = [place(i, value) for i, value in enumerate(values)]
-    ends = [place(-0.5, values[0]), *points, place(len(values) - 0.5, values[-1])]
-    floor = place(0, 0.0)[1]
-    under = ((ends[0][0], floor), *ends, (ends[-1][0], floor))
-    items.append(Lines(under, None, 0, "#fbe3ea"))
-    items.append(Lines(tuple(ends), ACCENT, 1.8))
-    items.append(Text(gutter, PLOT + 16, "1", 11, QUIET))
-    items.append(Text(breadth, PLOT + 16, str(len(values)), 11, QUIET, "end"))
-    return items
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers within a range, zero among them."""
-    rough = (high - low) / 4
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [i * step for i in range(first, last + 1)]
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3g}"

@@ -1,1 +1,1 @@
-"""Recipes: one public function and one settings model each."""
+"""Recipes: a file each, which declares it; `base.py` says what a declaration is."""

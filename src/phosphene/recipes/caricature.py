@@ -1,53 +1,74 @@
-"""`caricature`: what a layer sees in a photograph, drawn larger than life."""
+"""Draw what a layer sees in a photo, larger than life."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from pydantic import Field
 
-from phosphene import image as images
-from phosphene import objectives as obj
-from phosphene.network import Network
-from phosphene.recipes.visualize import VisualizeStep, drawn, last, shown
-from phosphene.recipes.visualize_settings import CaricatureSettings as CaricatureSettings
-from phosphene.settings import checked
+from phosphene.recipes.base import Arguments, ImageInput, Recipe, Subject, register
+from phosphene.recipes.function import RecipeFunction
+from phosphene.recipes.visualize import SEVERAL, PhotoAscentSettings
+
+if TYPE_CHECKING:
+    from phosphene.recipes.steps.visualize import VisualizeStep
 
 
-class _Caricature:
-    """`caricature(photo, network, layer, **settings)`; `caricature.steps(…)` is the same, live."""
+class CaricatureSettings(PhotoAscentSettings):
+    """Every setting of a caricature."""
 
-    settings = CaricatureSettings
+    power: float = Field(
+        1.0, ge=0, le=10, description="Of the cosine: higher is nearer to the photo, less strong."
+    )
 
-    def __call__(
-        self, photo: Tensor, network: Network, layer: str | Sequence[str], **settings: Any
-    ) -> Tensor:
-        """Draw from noise what a layer sees in a photo, exaggerated: `(N, 3, H, W)` in [0, 1].
 
+def caricature_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
+    """A caricature's steps: see `phosphene.caricature`."""
+    from phosphene import objectives as obj
+    from phosphene.recipes.steps.visualize import ascend_objectives, shaped_like, shown_to
+
+    network, layers = arguments.network, arguments.layers
+    settings = shaped_like(arguments.images["photo"], arguments.settings)
+    photo = shown_to(network, layers, arguments.images["photo"], settings.size)
+    goals = [obj.caricature(name, photo, cossim_pow=settings.power) for name in layers]
+    return ascend_objectives(network, goals, settings)
+
+
+CARICATURE = register(
+    Recipe(
+        name="caricature",
+        settings=CaricatureSettings,
+        steps=caricature_steps,
+        step_type="phosphene.recipes.steps.visualize:VisualizeStep",
+        subject=Subject(
+            "layers",
+            "Its name: see phosphene layers. May be given several times; each gets a picture.",
+            default="phosphene.recipes.steps.stages:middle_layer",
+            shown_default="one of things, not of edges",
+        ),
+        inputs=(
+            ImageInput(
+                "photo", "A JPEG, PNG, WebP, TIFF, BMP or GIF.", required=True, positional=True
+            ),
+        ),
+        several=True,
+        output_name="{photo}-caricature",
+        output_shown="PHOTO-caricature.png",
+        output_help=SEVERAL + "layer.",
+        examples=("caricature lion.jpg", "caricature lion.jpg --layer mixed3b --layer mixed4d"),
+    )
+)
+
+caricature = RecipeFunction(
+    CARICATURE,
+    """
+    Draw from noise what a layer sees in a photo, exaggerated: `(N, 3, H, W)` in [0, 1].
+
+    Args:
         photo: `(1, 3, H, W)` in [0, 1]; its aspect ratio is kept.
-        layer: a layer's name, or several, each of which gets a picture.
-        settings: those of `CaricatureSettings`, by name. See `objectives.caricature`.
-        """
-        return last(self.steps(photo, network, layer, **settings))
-
-    def steps(
-        self, photo: Tensor, network: Network, layer: str | Sequence[str], **settings: Any
-    ) -> Iterator[VisualizeStep]:
-        """The same as a generator of `VisualizeStep`."""
-        chosen = checked(CaricatureSettings, like(photo, settings))
-        layers = [layer] if isinstance(layer, str) else layer
-        photo = shown(network, layers, photo, chosen.size)
-        goals = [obj.caricature(name, photo, cossim_pow=chosen.power) for name in layers]
-        return drawn(network, goals, chosen)
-
-
-def like(photo: Tensor, settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` with the photo's aspect ratio, unless they have one."""
-    if settings.get("aspect", "auto") != "auto":
-        return settings
-    height, width = images.size_of(photo)
-    return settings | {"aspect": min(max(width / height, 0.05), 20)}
-
-
-caricature = _Caricature()
+        network: whose layer it is.
+        layer: a layer's name, or several, each of which gets a picture; by default one of things.
+        **settings: those of `CaricatureSettings`, by name. See `objectives.caricature`.
+    """,
+)

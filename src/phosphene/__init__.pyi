@@ -1,0 +1,641 @@
+"""phosphene: see what a neural network sees."""
+
+# Made from the recipes' declarations by scripts/make_stubs.
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from phosphene import jobs as jobs
+from phosphene import objectives as objectives
+from phosphene.errors import PhospheneError as PhospheneError
+from phosphene.explain.layout import page as page
+from phosphene.explain.sheets import Sheet
+from phosphene.explain.sheets import SheetStep
+from phosphene.explain.units import Card
+from phosphene.explain.units import CardStep
+from phosphene.gradients import gradient as gradient
+from phosphene.image import draw_sky as draw_sky
+from phosphene.image import load_image as load_image
+from phosphene.image import save_image as save_image
+from phosphene.network import Network as Network
+from phosphene.objectives import Objective as Objective
+from phosphene.objectives import objective as objective
+from phosphene.recipes.steps.dream import DreamStep
+from phosphene.recipes.steps.visualize import VisualizeStep
+from phosphene.spec import parse as parse
+from phosphene.transforms import transform as transform
+from phosphene.zoo import load_network as load_network
+from phosphene.zoo import register_network as register_network
+
+__version__: str
+
+class _accentuate:
+    def __call__(
+        self,
+        photo: Tensor,
+        network: Network,
+        objective: Objective | str,
+        *,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 1,
+        steps: int = 100,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        leash: float = 10.0,
+        leash_layer: str = 'auto',
+    ) -> Tensor:
+        """Show in a photo what excites a unit there: `(N, 3, H, W)` in [0, 1].
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1]; it is what the picture starts from and is held to.
+            network: whose unit it is.
+            objective: a unit, an `Objective` or its text. Both it and the leash, the distance in an
+                earlier layer's features, are in units of how strongly their layers fire for the photo.
+            **settings: those of `AccentuateSettings`, by name.
+
+        Hamblin et al. 2024, "Feature Accentuation: Revealing 'What' Features Respond to in Natural
+        Images".
+        """
+    def steps(
+        self,
+        photo: Tensor,
+        network: Network,
+        objective: Objective | str,
+        *,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 1,
+        steps: int = 100,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        leash: float = 10.0,
+        leash_layer: str = 'auto',
+    ) -> Iterator[VisualizeStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+accentuate: _accentuate
+
+class _caricature:
+    def __call__(
+        self,
+        photo: Tensor,
+        network: Network,
+        layer: str | Sequence[str] | None = None,
+        *,
+        size: Literal['auto'] | int = 'auto',
+        aspect: Literal['auto'] | float = 'auto',
+        batch: int = 1,
+        steps: int = 256,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        power: float = 1.0,
+    ) -> Tensor:
+        """Draw from noise what a layer sees in a photo, exaggerated: `(N, 3, H, W)` in [0, 1].
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1]; its aspect ratio is kept.
+            network: whose layer it is.
+            layer: a layer's name, or several, each of which gets a picture; by default one of things.
+            **settings: those of `CaricatureSettings`, by name. See `objectives.caricature`.
+        """
+    def steps(
+        self,
+        photo: Tensor,
+        network: Network,
+        layer: str | Sequence[str] | None = None,
+        *,
+        size: Literal['auto'] | int = 'auto',
+        aspect: Literal['auto'] | float = 'auto',
+        batch: int = 1,
+        steps: int = 256,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        power: float = 1.0,
+    ) -> Iterator[VisualizeStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+caricature: _caricature
+
+class _dream:
+    def __call__(
+        self,
+        photo: Tensor,
+        network: Network,
+        objective: Objective | str | None = None,
+        *,
+        mask: Tensor | None = None,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 0.5,
+        laplacian: int = 0,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        octave_rounding: Literal['round', 'floor', 'chain'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+    ) -> Tensor:
+        """Dream a picture: `(N, 3, H, W)` in [0, 1] -> the same shape, on the CPU.
+
+        Args:
+            photo: `(N, 3, H, W)` in [0, 1].
+            network: through which it is looked at.
+            objective: an `Objective`, or its text ("2*mixed4b + mixed4d:42"); by default the preset's
+                for this network.
+            mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture.
+            **settings: those of `DreamSettings`, by name.
+
+        Returns:
+            The dream; `dream.steps(…)` gives a `DreamStep` for each step on the way to it.
+
+        Raises:
+            ImageError: for a photo or a mask that is none.
+            SettingsError: for a wrong setting.
+
+        >>> net = phosphene.load_network()
+        >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
+        """
+    def steps(
+        self,
+        photo: Tensor,
+        network: Network,
+        objective: Objective | str | None = None,
+        *,
+        mask: Tensor | None = None,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 0.5,
+        laplacian: int = 0,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        octave_rounding: Literal['round', 'floor', 'chain'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+    ) -> Iterator[DreamStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+dream: _dream
+
+class _invert:
+    def __call__(
+        self,
+        photo: Tensor,
+        network: Network,
+        layer: str | Sequence[str] | None = None,
+        *,
+        size: Literal['auto'] | int = 'auto',
+        aspect: Literal['auto'] | float = 'auto',
+        batch: int = 1,
+        steps: int = 256,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.1,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+    ) -> Tensor:
+        """Draw from noise a picture with a photo's activations: `(N, 3, H, W)` in [0, 1].
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1]; its aspect ratio is kept.
+            network: whose layer it is.
+            layer: a layer's name, or several, each of which gets a picture; by default one of things.
+            **settings: those of `InvertSettings`, by name.
+
+        The score is minus the squared distance, relative to the photo's own activations: −1 for nothing
+        in common, 0 for the same. Mahendran and Vedaldi 2015, "Understanding Deep Image Representations
+        by Inverting Them".
+        """
+    def steps(
+        self,
+        photo: Tensor,
+        network: Network,
+        layer: str | Sequence[str] | None = None,
+        *,
+        size: Literal['auto'] | int = 'auto',
+        aspect: Literal['auto'] | float = 'auto',
+        batch: int = 1,
+        steps: int = 256,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.1,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+    ) -> Iterator[VisualizeStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+invert: _invert
+
+class _sheet:
+    def __call__(
+        self,
+        network: Network,
+        layer: str,
+        channels: Sequence[int] | str | None = None,
+        *,
+        photo: Tensor | None = None,
+        keep: bool = True,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 16,
+        steps: int = 96,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        columns: Literal['auto'] | int = 'auto',
+        cell: Literal['auto'] | int = 'auto',
+        picture_size: Literal['auto'] | int = 'auto',
+        top: int | None = None,
+    ) -> Sheet:
+        """Draw the channels of a layer, all or some, each as `visualize` does alone: a `Sheet`.
+
+        Args:
+            network: whose layer it is.
+            layer: its name.
+            channels: which, as numbers or as "0-63,70"; all of them by default.
+            photo, top: instead, those that a photograph `(1, 3, H, W)` excites, in three groups of
+                `top`: by their means over positions `strong` are the greatest, greatest first, `weak`
+                the least, ending with the very least, and `average` those in the middle of the order.
+                Of equal ones the lower number comes first.
+            keep: whether drawn cells are stored in the cache folder, and taken from there.
+            **settings: those of `SheetSettings`, by name. A layer that sees less than half of what
+                `visualize` would draw is drawn smaller, and moved less.
+
+        Returns:
+            A `Sheet`; `page(sheet)` is it as a picture, and `sheet.steps(…)` gives a `SheetStep` for
+            each step; what is done when you stop is stored.
+
+        Raises:
+            ObjectiveError: for channels that are not there; and what `visualize` raises.
+
+        >>> page(sheet(net, "mixed4c", "0-63")).save("mixed4c.png")
+        """
+    def steps(
+        self,
+        network: Network,
+        layer: str,
+        channels: Sequence[int] | str | None = None,
+        *,
+        photo: Tensor | None = None,
+        keep: bool = True,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 16,
+        steps: int = 96,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        columns: Literal['auto'] | int = 'auto',
+        cell: Literal['auto'] | int = 'auto',
+        picture_size: Literal['auto'] | int = 'auto',
+        top: int | None = None,
+    ) -> Iterator[SheetStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+sheet: _sheet
+
+class _style:
+    def __call__(
+        self,
+        photo: Tensor,
+        painting: Tensor,
+        network: Network,
+        *,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 1,
+        steps: int = 256,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'gentle',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.5,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        style_weight: float = 1.0,
+        style_layers: Sequence[str] = (),
+        content_layer: str = 'auto',
+    ) -> Tensor:
+        """The photo's content in the painting's style: `(N, 3, H, W)` in [0, 1].
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1], what the picture starts from and whose things stay.
+            painting: `(1, 3, H, W)` in [0, 1], of any size: what gives the textures, at its own scale.
+            network: through which both are looked at.
+            **settings: those of `StyleSettings`, by name. Each layer's share is relative to the squared
+                size of what it is compared with, so that weights mean the same for every network.
+
+        Gatys, Ecker and Bethge 2015, "A Neural Algorithm of Artistic Style"; on the frequencies instead
+        of the pixels after Mordvintsev et al. 2018, "Differentiable Image Parameterizations".
+        """
+    def steps(
+        self,
+        photo: Tensor,
+        painting: Tensor,
+        network: Network,
+        *,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 1,
+        steps: int = 256,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'gentle',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.5,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        style_weight: float = 1.0,
+        style_layers: Sequence[str] = (),
+        content_layer: str = 'auto',
+    ) -> Iterator[VisualizeStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+style: _style
+
+class _unit_card:
+    def __call__(
+        self,
+        network: Network,
+        unit: str | tuple[str, int],
+        *,
+        pictures: str | Path | Sequence[str | Path] | None = None,
+        keep: bool = True,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 16,
+        steps: int = 96,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        seeds: int = 3,
+        shown: int = 6,
+        rank: Literal['mean', 'peak'] = 'mean',
+        picture_size: Literal['auto'] | int = 'auto',
+    ) -> Card:
+        """Look at one unit from four sides: a `Card`.
+
+        Args:
+            network: whose unit it is.
+            unit: "mixed4c:42" or ("mixed4c", 42), the layer in quotes where an objective wants them;
+                of the class scores also the class, "dalmatian" or "logits:dalmatian".
+            pictures: a folder, looked through with all its folders, or files. The photographs of it
+                that excite the unit most and least are told, with the place in them that does so most,
+                and how strongly each of them does. Without it the card has the drawings alone.
+            keep: whether drawings are stored in the cache folder, and taken from there.
+            **settings: those of `UnitSettings`, by name.
+
+        Returns:
+            A `Card`; `page(card)` is it as a picture, and `unit_card.steps(…)` gives a `CardStep` for
+            each step; drawings that are done when you stop are stored.
+
+        Raises:
+            UnknownLayerError, ObjectiveError: for a unit that is not there.
+            ImageError: for a folder without a readable picture; and what `visualize` raises.
+
+        >>> page(unit_card(net, "mixed4c:42", pictures="photos")).save("card.png")
+        """
+    def steps(
+        self,
+        network: Network,
+        unit: str | tuple[str, int],
+        *,
+        pictures: str | Path | Sequence[str | Path] | None = None,
+        keep: bool = True,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 16,
+        steps: int = 96,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        seeds: int = 3,
+        shown: int = 6,
+        rank: Literal['mean', 'peak'] = 'mean',
+        picture_size: Literal['auto'] | int = 'auto',
+    ) -> Iterator[CardStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+unit_card: _unit_card
+
+class _visualize:
+    def __call__(
+        self,
+        network: Network,
+        objective: Objective | str | Sequence[Objective | str],
+        *,
+        start: Tensor | None = None,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 1,
+        steps: int = 256,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+    ) -> Tensor:
+        """Draw what raises an objective: `(N, 3, H, W)` in [0, 1], on the CPU.
+
+        Args:
+            network: whose units are drawn.
+            objective: an `Objective` or its text; or a list of them, each of which gets a picture, all
+                in one batch. With `batch=B` each of K objectives gets B pictures from B starts: N is
+                K · B, an objective's pictures next to each other. A picture comes out as it would
+                alone, but for rounding (and for `diversity` and `interpolate`, which are of a batch).
+            start: a photograph `(1 or N, 3, H, W)` to start from instead of noise.
+            **settings: those of `VisualizeSettings`, by name.
+
+        Returns:
+            The pictures; `visualize.steps(…)` gives a `VisualizeStep` for each step on the way.
+
+        Raises:
+            ObjectiveError: for an objective that makes no sense for this network.
+            InputTooSmallError: for pictures smaller than the network takes.
+            NetworkError: if no gradient can reach the picture.
+
+        A unit that gives no gradient is told of in a warning, and helped over the first steps; if it
+        stays dead, its picture is grey.
+
+        >>> net = phosphene.load_network()
+        >>> phosphene.visualize(net, "mixed4d:42")
+        >>> phosphene.visualize(net, [f"mixed4d:{i}" for i in range(64)])
+        """
+    def steps(
+        self,
+        network: Network,
+        objective: Objective | str | Sequence[Objective | str],
+        *,
+        start: Tensor | None = None,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 1,
+        steps: int = 256,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+    ) -> Iterator[VisualizeStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+visualize: _visualize
+
+__all__ = [
+    "Network",
+    "Objective",
+    "PhospheneError",
+    "__version__",
+    "accentuate",
+    "caricature",
+    "draw_sky",
+    "dream",
+    "gradient",
+    "invert",
+    "jobs",
+    "load_image",
+    "load_network",
+    "objective",
+    "objectives",
+    "page",
+    "parse",
+    "register_network",
+    "save_image",
+    "sheet",
+    "style",
+    "transform",
+    "unit_card",
+    "visualize",
+]

@@ -1,0 +1,61 @@
+"""`phosphene run`: a saved request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from phosphene.cli.running import OUT, Force, make
+from phosphene.jobs.request import Request, main_kind
+
+
+def verb(
+    file: Path,
+    /,
+    *,
+    network: str | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], group=OUT)] = None,
+    dry_run: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
+    force: Force = False,
+    quiet: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
+    verbose: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
+) -> int:
+    """Run a saved request.
+
+    It replaces no file, and starts no code, unless that is said here.
+
+    Parameters
+    ----------
+    file
+        JSON, such as --save-request writes; paths in it are relative to its folder.
+    network
+        To take instead of the request's: for a request whose network is code, or a file elsewhere.
+    output
+        Where the result is to lie, instead of where the request says.
+    dry_run
+        Check everything, but make nothing.
+    force
+        Replace files that are there. Never an input.
+    quiet
+        Say nothing but errors.
+    verbose
+        Say what is done with what.
+    """
+    from phosphene.cli.reporter import Reporter
+
+    request = Request.read(file)
+    changes: dict[str, object] = {}
+    if network:
+        changes["network"] = network
+    if output:
+        changes["outputs"] = {**request.outputs, main_kind(request.declaration): str(output)}
+    request = request.model_copy(update=changes)
+    return make(
+        request,
+        Reporter(quiet=quiet, verbose=verbose),
+        force=force,
+        allow=(network,) if network else (),
+        dry_run=dry_run,
+    )

@@ -1,0 +1,117 @@
+"""A job on the command line: run it, tell of it, and give the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from phosphene.cli.exits import DONE, FAILED, INTERRUPTED, complain, explained, to_stdout
+from phosphene.errors import SettingsError
+from phosphene.image.files import write_atomically
+from phosphene.jobs import Ended, Request, Saved
+
+if TYPE_CHECKING:
+    from phosphene.cli.reporter import Reporter
+    from phosphene.jobs import Job
+
+OUT = Group("Output", sort_key=3)
+# px, of a picture that memory is no question for.
+MODEST = 2048**2
+
+Force = Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)]
+"""Replace files that are there. Never an input."""
+
+
+def make(
+    request: Request,
+    reporter: Reporter,
+    *,
+    force: bool = False,
+    allow: Collection[str] = (),
+    cache: bool = True,
+    shorthands: Mapping[str, Any] | None = None,
+    save_request: Path | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Prepare a request and run it; the exit code."""
+    with reporter.hearing_warnings():
+        if save_request:
+            _check_request_file(save_request, request, force)
+        from phosphene.jobs import prepare
+
+        job = prepare(
+            request,
+            force=force,
+            allow=allow,
+            cache=cache,
+            shorthands=shorthands,
+            name_output=True,
+        )
+        if save_request:
+            _save_request(job, save_request, force)
+        if dry_run:
+            for target in job.targets:
+                reporter.note(f"checked, and not made: {target.path}")
+            return DONE
+        return run_job(job, reporter)
+
+
+def run_job(job: Job, reporter: Reporter) -> int:
+    """Run a job that is prepared; the exit code."""
+    _settle_allocator(job)
+    events, ended = reporter.follow(job.events())
+    saved = [event for event in events if isinstance(event, Saved)]
+    if ended.why == "done":
+        for event in saved if not reporter.quiet else ():
+            if event.kind in ("picture", "page", "data"):
+                to_stdout(str(event.path))
+        return DONE
+    complain(_ending(job, ended, [event for event in saved if event.kind == "picture"]))
+    return INTERRUPTED if ended.why == "interrupted" else FAILED
+
+
+def _ending(job: Job, ended: Ended, saved: list[Saved]) -> str:
+    """How a job ended that did not go to its end, in a line."""
+    if not saved:
+        return ended.text
+    more = f" and {len(saved) - 1} more" if len(saved) > 1 else ""
+    where = f"; the {job.recipe.noun} so far is in {str(saved[0].path)!r}{more}"
+    if ended.why == "interrupted":
+        octave = f"in octave {ended.octave}, " if job.recipe.octaves else ""
+        return f"interrupted {octave}after step {ended.step}{where}"
+    assert ended.error is not None
+    return explained(ended.error) + where
+
+
+def _settle_allocator(job: Job) -> None:
+    """What this process does with the memory that it frees, by what is to come."""
+    from phosphene.runtime.allocator import keep_freed, return_freed
+    from phosphene.runtime.memory import addresses_limited
+
+    pictures = job.arguments.images.values()
+    if any(p.shape[-2] * p.shape[-1] > MODEST for p in pictures) and addresses_limited():
+        return_freed()
+    else:
+        keep_freed()
+
+
+def _check_request_file(path: Path, request: Request, force: bool) -> None:
+    from phosphene.jobs.outputs import check_free, refuse_inputs
+
+    if path.is_dir() or not path.parent.is_dir():
+        raise SettingsError(f"--save-request {str(path)!r}: a file in a folder that is there")
+    check_free(path, force)
+    refuse_inputs([("request", path)], request.input_paths())
+
+
+def _save_request(job: Job, path: Path, force: bool) -> None:
+
+    for target in job.targets:
+        for other in (target.path, target.recipe):
+            if other and other.resolve() == path.resolve():
+                raise SettingsError(f"the request and an output are both to be {str(path)!r}")
+    text = job.request.relative_to(path.parent).text()
+    write_atomically(path, text.encode(), overwrite=force)

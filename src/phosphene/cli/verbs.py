@@ -1,0 +1,270 @@
+"""A verb for every recipe, derived from its declaration: arguments, flags, help, the request."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+from cyclopts import Group, Parameter
+
+from phosphene.cli.flags import setting_flag
+from phosphene.cli.running import OUT, Force, make
+from phosphene.errors import SettingsError
+from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind
+from phosphene.recipes.base import ImageInput, Recipe, recipe_named
+from phosphene.settings import checked
+
+POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
+PRESETS = "How (what is not given is the preset's, or what stands here)"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written and told besides the result."""
+
+    recipe: Annotated[Path | None, Parameter(group=OUT)] = None
+    """A JSON file for the recipe, too."""
+    save_request: Annotated[Path | None, Parameter(group=OUT)] = None
+    """A JSON file for what is asked for, which phosphene run takes."""
+    dry_run: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False
+    """Check everything, and save the request, but make nothing."""
+    force: Force = False
+    """Replace files that are there. Never an input."""
+    quiet: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False
+    """Say nothing but errors."""
+    verbose: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False
+    """Say what is done with what."""
+
+
+def verb_of(name: str) -> Callable[..., int]:
+    """The verb of a recipe: a function whose signature has what its declaration says."""
+    recipe = recipe_named(name)
+    return _Signature(recipe).function()
+
+
+class _Signature:
+    """Builds a verb's parameters, in the order in which its help lists them."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.what = Group(recipe.heading, sort_key=1)
+        preset = "preset" in recipe.settings.model_fields
+        self.how = Group(PRESETS if preset else "How", sort_key=2)
+        self.parameters: list[inspect.Parameter] = []
+
+    def function(self) -> Callable[..., int]:
+        """The verb."""
+        recipe = self.recipe
+        self._positional()
+        self._flags()
+        self._settings()
+        self._outputs()
+
+        def verb(*args: Any, **given: Any) -> int:
+            bound = verb.__signature__.bind(*args, **given)  # pyright: ignore[reportFunctionMemberAccess]
+            bound.apply_defaults()
+            return _called(recipe, bound.arguments)
+
+        verb.__name__ = recipe.name
+        verb.__doc__ = f"{recipe.summary}\n\n{recipe.about}".strip()
+        verb.__signature__ = inspect.Signature(self.parameters, return_annotation=int)  # pyright: ignore[reportFunctionMemberAccess]
+        verb.__annotations__ = {p.name: p.annotation for p in self.parameters}
+        return verb
+
+    def _add(
+        self, key: str, annotation: Any, default: Any = inspect.Parameter.empty,
+        kind: Any = KEYWORD, group: Group | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        shown = options.pop("shown", None)
+        if shown is not None:
+            options["show_default"] = lambda _: shown
+        flag = Parameter(group=group or self.what, **options)
+        self.parameters.append(
+            inspect.Parameter(key, kind, default=default, annotation=Annotated[annotation, flag])
+        )
+
+    def _positional(self) -> None:
+        recipe, subject = self.recipe, self.recipe.subject
+        if recipe.network_positional:
+            self._add("network", str, kind=POSITIONAL, help=NETWORK)
+        for entry in recipe.inputs:
+            if entry.positional and entry.required and not recipe.starts:
+                self._add(entry.role, Path, kind=POSITIONAL, help=entry.help)
+            elif entry.positional:
+                self._add(entry.role, Path | None, None, kind=POSITIONAL, help=entry.help)
+        if subject is not None and subject.positional:
+            if subject.several:
+                many = inspect.Parameter.VAR_POSITIONAL
+                self._add(subject.name, str, kind=many, help=subject.help)
+            else:
+                self._add(subject.name, str, kind=POSITIONAL, help=subject.help)
+
+    def _flags(self) -> None:
+        recipe, subject = self.recipe, self.recipe.subject
+        if not recipe.network_positional:
+            self._add("network", str, "dreamnet", help=NETWORK)
+        if subject is not None and not subject.positional:
+            kind = list[str] | None if subject.several else str | None
+            shown = subject.shown_default
+            self._add(subject.name, kind, None, help=subject.help, shown=shown, negative=())
+        for shorthand in recipe.shorthands:
+            name, text = shorthand.name, shorthand.help
+            if shorthand.takes == "flag":
+                self._add(name, bool, False, help=text, negative=(), show_default=False)
+            else:
+                self._add(name, Path | None, None, help=text)
+        for entry in recipe.inputs:
+            if not entry.positional:
+                self._input_flag(entry)
+            if entry.own_size is not None:
+                self._add(f"{entry.role}_size", int | None, None, help=entry.own_size,
+                          allow_leading_hyphen=True, shown="the result's")  # fmt: skip
+        if recipe.starts:
+            choices = ("photo", *reversed(recipe.starts))
+            shown = f"photo, or {recipe.starts[0]} without one"
+            start: Any = Optional[Literal[choices]]  # noqa: UP045  # pyright: ignore
+            self._add("start", start, None, help="What to begin with.", shown=shown)
+            size = "Longest side in px: the photo is resized to it, a noise or sky drawn so large."
+            self._add("size", int | None, None, help=size, allow_leading_hyphen=True)
+
+    def _input_flag(self, entry: ImageInput) -> None:
+        kind = tuple[int, Path] | None if entry.with_setting else Path | None
+        more: dict[str, Any] = {} if entry.flag is None else {"name": entry.flag}
+        shown = entry.shown_default
+        self._add(entry.role, kind, None, help=entry.help, shown=shown, negative=(), **more)
+
+    def _settings(self) -> None:
+        recipe = self.recipe
+        paired = {entry.with_setting for entry in recipe.inputs}
+        fields = recipe.settings.model_fields
+        for name in sorted(fields, key=lambda name: name != "preset"):
+            if name not in paired:
+                groups = {"what": self.what, "output": OUT}
+                self.parameters.append(setting_flag(name, fields[name], self.how, groups))
+
+    def _outputs(self) -> None:
+        recipe = self.recipe
+        self._add("output", Path | None, None, group=OUT, name=["--output", "-o"],
+                  help=recipe.output_help, shown=recipe.output_shown)  # fmt: skip
+        if recipe.output == "page":
+            text = "A JSON file for what is on the page but the pictures, with the recipe."
+            self._add("data", Path | None, None, group=OUT, help=text)
+        if recipe.octaves:
+            text = "A folder for the dream so far at the end of each octave."
+            self._add("save_octaves", Path | None, None, group=OUT, help=text)
+        if recipe.caches:
+            text = "Keep what is drawn in the cache folder, and take from there what is kept."
+            self._add("keep", bool, True, group=OUT, help=text)
+        self.parameters.append(
+            inspect.Parameter("options", KEYWORD, default=OutputOptions(), annotation=OutputOptions)
+        )
+
+
+NETWORK = "A name: see phosphene networks."
+
+
+# A call ------------------------------------------------------------------------------------------
+
+
+def _called(recipe: Recipe, given: dict[str, Any]) -> int:
+    options: OutputOptions = given["options"]
+    from phosphene.cli.reporter import Reporter
+
+    request = request_from(recipe, given)
+    shorthands = {s.name: _value(given[s.name]) for s in recipe.shorthands}
+    return make(
+        request,
+        Reporter(quiet=options.quiet, verbose=options.verbose),
+        force=options.force,
+        allow=(request.network,),  # whoever names code on the command line wants it
+        cache=given.get("keep", True),
+        shorthands=shorthands,
+        save_request=options.save_request,
+        dry_run=options.dry_run,
+    )
+
+
+def _value(given: Any) -> Any:
+    return str(given) if isinstance(given, Path) else given
+
+
+def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
+    """The request of a command line's arguments, by name."""
+    options: OutputOptions = given["options"]
+    settings = {n: v for n in recipe.settings.model_fields if (v := given.get(n)) is not None}
+    inputs: dict[str, InputFile] = {}
+    for entry in recipe.inputs:
+        value = given[entry.role]
+        if value is None:
+            continue
+        if entry.with_setting:
+            settings[entry.with_setting], value = value
+        size = given.get(f"{entry.role}_size")
+        _check_size(f"{entry.role} size", size)
+        inputs[entry.role] = InputFile(path=str(value), size=size)
+    model = checked(recipe.settings, settings)
+    subject = recipe.subject
+    named = given.get(subject.name) if subject else None
+    texts = (named,) if isinstance(named, str) else tuple(named or ())
+    if subject and not texts and subject.default is None:
+        raise SettingsError(subject.missing or f"no {subject.name} is named")
+    _check_size("size", given.get("size") if recipe.starts else None)
+    paths: dict[OutputKind, Path | None] = {
+        main_kind(recipe): given["output"],
+        "data": given.get("data"),
+        "recipe": options.recipe,
+        "octaves": given.get("save_octaves"),
+    }
+    layers = subject is not None and subject.field == "layers"
+    request = Request(
+        recipe=recipe.name,
+        network=given["network"],
+        layers=texts if layers else (),
+        objectives=texts if subject and not layers and not subject.parsed else (),
+        start=_start(recipe, inputs, given.get("start")),
+        size=given.get("size") if recipe.starts else None,
+        inputs=inputs,
+        settings=model.model_dump(mode="json"),
+        outputs={kind: str(path) for kind, path in paths.items() if path},
+    )
+    if subject and subject.parsed and texts:
+        from phosphene.jobs.job import named_by_role
+
+        request = named_by_role(request, texts)
+    return request
+
+
+def _check_size(what: str, size: int | None) -> None:
+    if size is not None and size < 1:
+        raise SettingsError(f"{what} is {size}; the longest side must be 1 px or more")
+
+
+def _start(recipe: Recipe, inputs: dict[str, InputFile], start: Any) -> Any:
+    if not recipe.starts:
+        return None
+    role = next(entry.role for entry in recipe.inputs if entry.required)
+    photo = inputs.get(role)
+    if start is None:
+        return "photo" if photo else recipe.starts[0]
+    if start == "photo" and photo is None:
+        raise SettingsError(f"--start photo needs a photo: phosphene {recipe.name} {role.upper()}")
+    if start != "photo" and photo is not None:
+        raise SettingsError(f"--start {start} needs no photo, but there is {photo.path!r}")
+    return start
+
+
+@functools.cache
+def _verb(name: str) -> Callable[..., int]:
+    return verb_of(name)
+
+
+def __getattr__(name: str) -> Callable[..., int]:
+    # The command line names a verb as `phosphene.cli.verbs:NAME`, and it is built when called.
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return _verb(name)

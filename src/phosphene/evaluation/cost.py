@@ -1,0 +1,116 @@
+"""How much memory the gradient of an objective takes, measured."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from phosphene.network import Network
+from phosphene.objectives import Objective
+from phosphene.runtime import bands
+from phosphene.runtime.options import MEMORY_EFFICIENT, Options
+
+_MEASURED: weakref.WeakKeyDictionary[Network, dict[Any, float]] = weakref.WeakKeyDictionary()
+
+
+def bytes_per_pixel(
+    network: Network,
+    objective: Objective,
+    *,
+    options: Options = MEMORY_EFFICIENT,
+    banded: bool = False,
+) -> float:
+    """Bytes that the gradient of a bound objective takes at most, for each px of the picture.
+
+    Measured once, on noise of 256 px a side or what the network needs: every tensor that lives at
+    the same time as others, weights and the picture aside.
+
+    Args:
+        network: What the objective is bound to.
+        objective: A bound objective.
+        options: How the network will be run.
+        banded: Of pictures that are so large that a program goes over them in bands
+            (`bands.BAND_PIXELS`); the noise is then as long as these.
+    """
+    if banded:
+        options = replace(options, bands="always")
+    measured = _MEASURED.setdefault(network, {})
+    key = (objective.layers, objective.text, options)
+    if key not in measured:
+        least = network.least_size(objective.layers)
+        # Many times the least, or what convolutions without padding cut off would count.
+        side = -(-max(4 * least, 256) // 32) * 32
+        # As long as the shortest that is cut into bands, or what is around these would count.
+        long = max(side, math.isqrt(bands.BAND_PIXELS)) if banded else side
+        dtype = torch.float64 if network.precision == "fp64" else torch.float32
+        shape = (1, len(network.scale), long, side)
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+        image = image.to(network.device).requires_grad_()
+
+        def gradient(rows: int, columns: int) -> None:
+            crop = image[..., :rows, :columns]
+            with torch.enable_grad():
+                answers = network.activations(crop, objective.layers, options=options)
+                score = objective.score(answers)
+            if score.requires_grad:
+                torch.autograd.grad(score.sum(), crop)
+
+        gradient(least, least)  # builds what stays
+        measured[key] = peak_bytes(lambda: gradient(long, side)) / (long * side)
+    return measured[key]
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Bytes of the tensors that `run` makes and holds, when they are most."""
+    with _LiveBytes() as count:
+        run()
+    return count.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that live, of those that were made within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.storages: dict[int, weakref.ref[Any]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # To skip it PyTorch would import it: seconds, and 150 MiB of the memory that is measured.
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        inputs = {
+            part.untyped_storage()._cdata
+            for part in tree_leaves((args, kwargs))
+            if isinstance(part, Tensor) and not part.is_mkldnn
+        }
+        result = func(*args, **(kwargs or {}))
+        for part in tree_leaves(result):
+            # A weight laid out for oneDNN has no storage to be seen, and stays.
+            if isinstance(part, Tensor) and not part.is_mkldnn:
+                storage = part.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                # What comes in and is not known was there before.
+                if key not in self.storages and key not in inputs:
+                    self.storages[key] = weakref.ref(
+                        storage, lambda _, k=key, n=size: self._freed(k, n)
+                    )
+                    self.live += size
+                    self.peak = max(self.peak, self.live)
+        return result
+
+    def _freed(self, key: int, size: int) -> None:
+        if self.storages.pop(key, None) is not None:
+            self.live -= size

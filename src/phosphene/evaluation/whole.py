@@ -1,0 +1,109 @@
+"""Score and gradient of a whole image: what the engine's `evaluate` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from phosphene.engine import Evaluate
+from phosphene.errors import NetworkError
+from phosphene.evaluation.scores import terms_of
+from phosphene.network import Network
+from phosphene.objectives import Activations, Objective
+from phosphene.runtime.options import DEFAULT, Options
+
+
+def whole(network: Network, objective: Objective, *, options: Options = DEFAULT) -> Evaluate:
+    """Evaluate a bound objective on the whole image at once.
+
+    Image `(N, 3, H, W)` -> score `(N,)` and d score / d image, both float32 (or as the image).
+
+    Args:
+        network: as prepared.
+        objective: bound to it.
+        options: how the network is run.
+    """
+    return shared(network, [objective], options=options)
+
+
+def shared(
+    network: Network,
+    objectives: Sequence[Objective],
+    *,
+    transform_reference: Callable[[Tensor], Tensor] | None = None,
+    options: Options = DEFAULT,
+) -> Evaluate:
+    """Evaluate several bound objectives in one pass, each on its own equal share of the batch.
+
+    Of K objectives the first scores rows 0 to N / K − 1, and so on; as `whole` for one objective.
+
+    Args:
+        network: as prepared.
+        objectives: bound to it.
+        transform_reference: does to an objective's reference picture what has been done to the
+            image, so that what is compared place by place stays in its place.
+        options: how the network is run.
+    """
+    layers = tuple(dict.fromkeys(layer for goal in objectives for layer in goal.layers))
+
+    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            image = image.detach().requires_grad_()
+            activations = network.activations(image, layers, options=options)
+            parts: list[Activations] = [activations]
+            if len(objectives) > 1:
+                # One split, since its gradient is one concatenation; a slice's is a map of zeros.
+                rows = len(image) // len(objectives)
+                split = {layer: a.split(rows) for layer, a in activations.items()}
+                parts = [
+                    {layer: split[layer][k] for layer in goal.layers}
+                    for k, goal in enumerate(objectives)
+                ]
+            scores = [
+                _scored(goal, part, network, transform_reference, options)
+                for goal, part in zip(objectives, parts, strict=True)
+            ]
+            score = torch.cat(scores)
+            require_gradient(score, network, layers)
+            (gradient,) = torch.autograd.grad(score.sum(), image)
+        return score.detach(), gradient
+
+    return evaluate
+
+
+def require_gradient(score: Tensor, network: Network, layers: Sequence[str]) -> None:
+    """NetworkError if no gradient of a score reaches the image."""
+    if not score.requires_grad:
+        raise NetworkError(
+            f"{network.name} gives no gradient from {', '.join(layers)} to the picture: "
+            "the layer's output is whole numbers, or was computed without gradients"
+        )
+
+
+def _scored(
+    goal: Objective,
+    activations: Activations,
+    network: Network,
+    transform_reference: Callable[[Tensor], Tensor] | None,
+    options: Options,
+) -> Tensor:
+    if transform_reference is None or not goal.positional:
+        return goal(activations)
+    total: Tensor | None = None
+    for weight, term in terms_of(goal):
+        if term.comparison is None:
+            score = term(activations)
+        else:
+            with torch.no_grad():
+                reference = transform_reference(term.comparison.picture)
+                target = network.activations(reference, term.layers, options=options)
+            rows = len(next(iter(activations.values())))
+            if 1 < len(reference) < rows:  # several crops, of each image of the batch
+                times = rows // len(reference)
+                target = {name: a.repeat(times, *[1] * (a.ndim - 1)) for name, a in target.items()}
+            score = term.comparison.score(activations, target)
+        total = weight * score if total is None else total + weight * score
+    assert total is not None
+    return total

@@ -1,0 +1,204 @@
+"""The files that pictures lie in: which can be read and written, and how one appears whole.
+
+Nothing here needs torch or numpy, so that an output can be checked before either is loaded.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import itertools
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phosphene.errors import ImageError, suggest
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+#: The most pixels that are read or made. Float32 RGB of that size is 3.6 GB.
+PIXEL_LIMIT = 300_000_000
+
+#: What can be written, by suffix.
+SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+
+# By their first bytes and not by the suffix, which lies. Opened by class: Image.open would run
+# any of Pillow's forty decoders, and hold to a pixel limit that is global to the process.
+_DECODERS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), "PIL.JpegImagePlugin", "JpegImageFile"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin", "PngImageFile"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "PIL.WebPImagePlugin", "WebPImageFile"),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), "PIL.TiffImagePlugin", "TiffImageFile"),
+    (re.compile(rb"BM"), "PIL.BmpImagePlugin", "BmpImageFile"),
+    (re.compile(rb"GIF8[79]a"), "PIL.GifImagePlugin", "GifImageFile"),
+)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[ImageFile]:
+    """The open file, its header read; whatever goes wrong inside becomes one ImageError.
+
+    Raises:
+        ImageError: no such file, or none that is a picture of a known format.
+    """
+    try:
+        if path.is_dir():
+            raise ImageError(f"{str(path)!r} is a folder; a picture file was expected")
+        if not path.exists():
+            raise ImageError(f"there is no file {str(path)!r}{_near(path)}")
+        if not path.is_file():
+            raise ImageError(f"{str(path)!r} is not a regular file; a picture file was expected")
+        with path.open("rb") as stream:
+            head = stream.read(16)
+            stream.seek(0)
+            if not head:
+                raise ImageError(f"{str(path)!r} is empty")
+            decoder = _decoder(head)
+            if decoder is None:
+                raise ImageError(
+                    f"{str(path)!r} is not a picture that can be read (it begins with {head!r}); "
+                    "JPEG, PNG, WebP, TIFF, BMP and GIF can"
+                )
+            with decoder(stream) as file:
+                yield file
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        reason = error.strerror if isinstance(error, OSError) else None
+        reason = " ".join((reason or str(error) or type(error).__name__).split())
+        raise ImageError(f"cannot read {str(path)!r}: {reason}") from error
+
+
+def _decoder(head: bytes) -> type[ImageFile] | None:
+    """Pillow's reader of a file that begins with `head`."""
+    for magic, module, name in _DECODERS:
+        if magic.match(head):
+            return getattr(importlib.import_module(module), name)
+    return None
+
+
+def _near(path: Path) -> str:
+    """The pictures in the folder whose names come closest, for a message."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"; there is no folder {str(folder)!r} either"
+    known = {*SUFFIXES, ".bmp", ".gif"}
+    with os.scandir(folder) as entries:
+        # A few thousand will do: comparing names is slow, and this is only a message.
+        names = [entry.name for entry in itertools.islice(entries, 4000)]
+    return suggest(path.name, sorted(n for n in names if Path(n).suffix.lower() in known))
+
+
+def check_pixels(path: Path, width: int, height: int) -> None:
+    """Refuse a file whose header says more than `PIXEL_LIMIT` px, with ImageError."""
+    if width * height > PIXEL_LIMIT:
+        raise ImageError(
+            f"{str(path)!r} says it is {width}x{height} px; "
+            f"the limit is {PIXEL_LIMIT / 1e6:g} megapixels"
+        )
+
+
+def check_output(path: str | Path, *, overwrite: bool) -> Path:
+    """See before any computing that `save_image` can write at `path`; returns it.
+
+    Raises:
+        ImageError: unless the suffix is known, the folder is there and can be written to, and no
+            file is in the way (or `overwrite` allows to replace it).
+    """
+    path = Path(path)
+    format_of(path)
+    with _writing(path):
+        if path.is_dir():
+            raise ImageError(f"{str(path)!r} is a folder; a file name was expected")
+        if not path.parent.is_dir():
+            raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+        if not overwrite and os.path.lexists(path):
+            raise _in_the_way(path)
+        # Trying is the only sure way: permission bits say nothing of read-only or network disks.
+        scratch, handle = _scratch_file(path.parent)
+        os.close(handle)
+        scratch.unlink()
+    return path
+
+
+def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write `data` so that `path` holds all of it or what was there before.
+
+    A link stays a link: what it points at is replaced.
+
+    Raises:
+        ImageError: it cannot be written, or a file is there and `overwrite` is off; nothing is left
+            behind then.
+    """
+    path = Path(path)
+    with _writing(path):
+        target = Path(os.path.realpath(path)) if overwrite else path
+        scratch, handle = _scratch_file(target.parent)  # same folder: a rename cannot cross disks
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if overwrite:
+                os.replace(scratch, target)
+            else:
+                _place_new(scratch, target)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def _place_new(scratch: Path, target: Path) -> None:
+    try:
+        os.link(scratch, target)  # unlike a rename, fails if something is there
+        return
+    except FileExistsError:
+        raise _in_the_way(target) from None
+    except OSError:
+        pass  # FAT and some network disks have no links
+    if os.path.lexists(target):
+        raise _in_the_way(target)
+    os.rename(scratch, target)
+
+
+def _in_the_way(path: Path) -> ImageError:
+    return ImageError(f"{str(path)!r} is already there; choose another name or allow to overwrite")
+
+
+def _scratch_file(folder: Path) -> tuple[Path, int]:
+    """A new file, open for writing. Not `mkstemp`: its files stay closed to other users."""
+    path = folder / f".phosphene-{secrets.token_hex(8)}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return path, os.open(path, flags, 0o666)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            reason = "the disk is full"
+        else:
+            reason = error.strerror or str(error)
+        raise ImageError(f"cannot write {str(path)!r}: {reason}") from error
+
+
+def format_of(path: Path) -> str:
+    """The format, as Pillow calls it, that a suffix asks for; ImageError for any other suffix."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        given = f"has the unknown suffix {path.suffix!r}" if suffix else "has no suffix"
+        raise ImageError(f"{str(path)!r} {given}; pictures are written as {', '.join(SUFFIXES)}")
+    return SUFFIXES[suffix]

@@ -1,0 +1,39 @@
+"""Jobs: what anyone asks for, run, saved and replayed.
+
+A `Request` is JSON and needs no torch; `run` gives events. The command line is a consumer of these
+like any other.
+
+>>> from phosphene import jobs
+>>> for event in jobs.run(jobs.Request.read("job.json")):
+...     print(event.json())
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from phosphene.jobs.events import Ended as Ended
+from phosphene.jobs.events import Note as Note
+from phosphene.jobs.events import Preview as Preview
+from phosphene.jobs.events import Progress as Progress
+from phosphene.jobs.events import Saved as Saved
+from phosphene.jobs.events import Started as Started
+from phosphene.jobs.request import InputFile as InputFile
+from phosphene.jobs.request import Request as Request
+from phosphene.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from phosphene.jobs.job import Job as Job
+    from phosphene.jobs.job import prepare as prepare
+    from phosphene.jobs.job import run as run
+    from phosphene.jobs.replay import replay as replay
+
+_HOMES = dict.fromkeys(("Job", "prepare", "run"), f"{__name__}.job") | {
+    "replay": f"{__name__}.replay"
+}
+
+__all__ = ["Ended", "InputFile", "Job", "Note", "Preview", "Progress", "Request", "Saved",
+           "Started", "prepare", "replay", "run"]  # fmt: skip
+
+# These import torch, which a request does not need.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,144 @@
+"""What a request names, loaded: pictures, objectives, and the records of what went in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from phosphene import image as images
+from phosphene import spec
+from phosphene.errors import RequestError
+from phosphene.explain.responses import find_pictures
+from phosphene.jobs.request import Request
+from phosphene.manifest import capture
+from phosphene.objectives.text import picture_paths, with_pictures
+from phosphene.recipes.base import Arguments, ImageInput, Recipe, imported
+
+if TYPE_CHECKING:
+    from phosphene.manifest.schema import Folder, Input
+    from phosphene.network import Network
+    from phosphene.objectives import Objective
+
+SKY = (640, 427)  # px, of a start that no photo gives a size to
+
+
+@dataclass
+class Loaded:
+    """What was loaded: arguments of the recipe's steps, and the records of what went in.
+
+    alpha: the transparency that the result keeps. notes: what a user should know of the pictures.
+    """
+
+    images: dict[str, Tensor] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
+    records: dict[str, Input | Folder] = field(default_factory=dict)
+    alpha: Tensor | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def check_readable(request: Request) -> None:
+    """See that every file that goes in is there, and is the one that is meant, before it is used.
+
+    ImageError or RequestError if not.
+    """
+    for role, entry in request.inputs.items():
+        path = Path(entry.path)
+        declared = request.declaration.input(role)
+        if declared is not None and declared.kind == "folder":
+            find_pictures(path)
+        elif not path.is_file():
+            images.read_image(path)  # tells what is wrong
+    request.check_inputs()
+
+
+def load_inputs(request: Request, settings: Any) -> Loaded:
+    """Load the pictures of a request, or draw what it begins with instead."""
+    recipe, loaded = request.declaration, Loaded()
+    _draw_start(request, recipe, settings, loaded)
+    for entry in recipe.inputs:
+        given = request.inputs.get(entry.role)
+        if given is not None:
+            _load_input(entry, Path(given.path), request, settings, loaded)
+    return loaded
+
+
+def _draw_start(request: Request, recipe: Recipe, settings: Any, loaded: Loaded) -> None:
+    role = next((entry.role for entry in recipe.inputs if entry.required), None)
+    if not recipe.starts or role is None or role in request.inputs:
+        return
+    kind = request.start or recipe.starts[0]
+    if kind not in recipe.starts:
+        raise RequestError(f"a {recipe.name} that starts from a {kind} needs one, and names none")
+    width, height = SKY
+    if request.size:
+        width, height = request.size, max(1, round(request.size * SKY[1] / SKY[0]))
+    loaded.images[role] = images.start_picture(kind, (height, width), settings.seed)  # pyright: ignore[reportArgumentType]
+
+
+def _load_input(
+    entry: ImageInput, path: Path, request: Request, settings: Any, loaded: Loaded
+) -> None:
+    role = entry.role
+    if entry.kind == "folder":
+        loaded.folders[role], loaded.records[role] = path, capture.folder_of(path)
+        return
+    if entry.kind == "mask":
+        # Of the size of the picture that it is a mask for, which is loaded before it.
+        size = images.size_of(next(iter(loaded.images.values())))
+        loaded.images[role], notes = images.load_mask(path, size)
+        loaded.records[role] = capture.input_of(path, size)
+    else:
+        longest = request.size if entry.resized else request.inputs[role].size
+        if longest is None and entry.default_size:
+            longest = imported(entry.default_size)(settings, loaded.images)
+        picture = images.read_image(path, size=longest)
+        loaded.images[role], notes = picture.pixels, picture.notes
+        loaded.records[role] = capture.input_of(path, images.size_of(picture.pixels), longest)
+        if entry.alpha:
+            loaded.alpha = picture.alpha
+    loaded.notes += [f"{path}: {note}" for note in notes]
+
+
+def load_objectives(request: Request, loaded: Loaded) -> tuple[Objective, ...]:
+    """A request's objectives, their pictures those of its inputs; no other file is read."""
+    found = []
+    for text in request.objectives:
+        paths = {}
+        for role in picture_paths(text):
+            if role not in request.inputs:
+                raise RequestError(
+                    f"the recipe's objective names the picture {role!r}, its inputs do not"
+                )
+            path = Path(request.inputs[role].path)
+            paths[role] = str(path)
+            if role not in loaded.records:
+                size = images.size_of(images.load_image(path))
+                loaded.records[role] = capture.input_of(path, size)
+        found.append(spec.parse(with_pictures(text, paths)))
+    return tuple(found)
+
+
+def arguments_of(
+    request: Request, network: Network, settings: Any, loaded: Loaded, *, cache: bool
+) -> Arguments:
+    """The arguments of a recipe's steps; what is not named is the recipe's default."""
+    recipe = request.declaration
+    subject = recipe.subject
+    about_unit = subject is not None and subject.field == "objectives" and not subject.parsed
+    unit = request.objectives[0] if about_unit else None
+    objectives: tuple[Any, ...] = () if unit else load_objectives(request, loaded)
+    return recipe.completed(
+        Arguments(
+            network,
+            settings,
+            objectives=objectives,
+            layers=request.layers,
+            unit=unit,
+            images=loaded.images,
+            folders=loaded.folders,
+            cache=cache,
+        )
+    )

@@ -1,0 +1,278 @@
+"""A request: what anyone asks for, as JSON; no torch is needed to read, check or write one.
+
+>>> request = Request(recipe="dream", inputs={"photo": InputFile(path="sky.jpg")},
+...                   outputs={"picture": "dream.png"})
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from phosphene.errors import RecipeError, RequestError
+from phosphene.manifest.hashes import file_hash
+from phosphene.manifest.schema import (
+    NUMERICS,
+    Part,
+    Plugin,
+    Start,
+    check_fit,
+    checked_settings,
+    format_problem,
+)
+from phosphene.recipes.base import Recipe, recipe_named
+from phosphene.settings import Settings
+
+FORMAT = 1
+LONGEST = 16 * 2**20  # bytes; one is some 2 kB
+
+OutputKind = Literal["picture", "page", "data", "recipe", "octaves"]
+
+
+class InputFile(Part):
+    """A picture that goes in, or a folder: where it lies, and, if it must be that very one, its
+    SHA-256; `size` is the longest side in px to which it is resized."""
+
+    path: str
+    sha256: str | None = Field(default=None, pattern="[0-9a-f]{64}")
+    size: int | None = Field(default=None, ge=1)
+
+
+class Request(Part):
+    """Everything that a result depends on, and where it is to lie.
+
+    recipe, plugins: which, and the code of a user's own that it needs.
+    network: a name, as `load_network` takes it.
+    objectives, layers: what it is about; where nothing is named, the recipe's own default. Pictures
+        in an objective are named by their role.
+    start, size: what a recipe begins with where it needs no photo, and the longest side in px.
+    inputs: by role. Paths are relative to the folder of the request's file, once it is saved.
+    settings: by name; what is not given is the setting's default.
+    outputs: where the picture or page, the data, the recipe and the octaves are to lie. `{}` in a
+        picture's path stands for one name for each of several. Whether a file may be replaced is
+        for the caller to say, and not for a request.
+    """
+
+    format: Literal[1] = FORMAT
+    recipe: str
+    plugins: tuple[Plugin, ...] = ()
+    network: str = "dreamnet"
+    objectives: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    start: Start | None = None
+    size: int | None = Field(default=None, ge=1)
+    inputs: dict[str, InputFile] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    outputs: dict[OutputKind, str] = Field(default_factory=dict)
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            recipe_named(name)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @model_validator(mode="after")
+    def _fits(self) -> Request:
+        recipe = self.declaration
+        given = (self.objectives, self.layers, self.inputs, self.start, self.settings)
+        check_fit(recipe, *given, complete=False)
+        if self.size is not None and not any(entry.resized for entry in recipe.inputs):
+            raise ValueError(f"a request of {recipe.name} with a size of its own")
+        kinds = output_kinds(recipe)
+        for kind in self.outputs:
+            if kind not in kinds:
+                raise ValueError(f"{recipe.name} gives no {kind}; there are {', '.join(kinds)}")
+        return self
+
+    @property
+    def declaration(self) -> Recipe:
+        """The recipe's declaration."""
+        return recipe_named(self.recipe)
+
+    @property
+    def main_output(self) -> Path | None:
+        """Where the picture or the page is to lie."""
+        path = self.outputs.get(main_kind(self.declaration))
+        return None if path is None else Path(path)
+
+    def checked_settings(self) -> Settings:
+        """The settings, complete. RecipeError if this version has no such settings."""
+        return checked_settings(self.declaration, self.settings)
+
+    def input_paths(self) -> dict[str, Path]:
+        """Every file and folder that is read, by role; the file of weights among them."""
+        found = {role: Path(entry.path) for role, entry in self.inputs.items()}
+        weights, _ = weights_file(self.network)
+        return found if weights is None else found | {"weights": Path(weights).expanduser()}
+
+    # Identity -------------------------------------------------------------------------------------
+
+    def key(self, fingerprint: str) -> str:
+        """What the result depends on, as one SHA-256: of all but the outputs and the paths.
+
+        fingerprint: that of the network's weights. RequestError if an input has no SHA-256 yet (see
+        `pinned`).
+        """
+        unknown = [role for role, entry in self.inputs.items() if entry.sha256 is None]
+        if unknown:
+            raise RequestError(f"the SHA-256 of {', '.join(unknown)} is not known yet")
+        whole = self.model_dump(mode="json", exclude={"outputs", "inputs", "network", "settings"})
+        whole |= {
+            "weights": fingerprint,
+            "numerics": NUMERICS,
+            "settings": self.checked_settings().model_dump(mode="json"),
+            "inputs": {role: [e.sha256, e.size] for role, e in self.inputs.items()},
+        }
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def pinned(self) -> Request:
+        """The same, with the SHA-256 of every file that goes in; folders are left as they are.
+
+        RequestError if one is not there; ImageError if it cannot be read.
+        """
+        self.check_inputs()
+
+        def pin(entry: InputFile) -> InputFile:
+            if entry.sha256 or not Path(entry.path).is_file():
+                return entry
+            return entry.model_copy(update={"sha256": file_hash(Path(entry.path))})
+
+        inputs = {role: pin(entry) for role, entry in self.inputs.items()}
+        return self.model_copy(update={"inputs": inputs})
+
+    def check_inputs(self) -> None:
+        """RequestError unless every input is there, and is the one that its SHA-256 says."""
+        for role, entry in self.inputs.items():
+            path = Path(entry.path)
+            if not path.exists():
+                raise RequestError(f"the request's {role} is not there: no file {entry.path!r}")
+            if entry.sha256 and path.is_file():
+                digest = file_hash(path)
+                if digest != entry.sha256:
+                    raise RequestError(
+                        f"{entry.path!r} is not the request's {role}: its SHA-256 is "
+                        f"{digest[:12]}…, that of the request's {entry.sha256[:12]}…"
+                    )
+
+    # Files ----------------------------------------------------------------------------------------
+
+    def text(self) -> str:
+        """As JSON; `parse` reads it back."""
+        optional = ("plugins", "objectives", "layers", "inputs", "outputs")
+        empty = {name for name in optional if not getattr(self, name)}
+        whole = self.model_dump(mode="json", exclude_none=True, exclude=empty)
+        whole["settings"] = self.settings  # None is a value there
+        return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def parse(text: str | bytes, source: str = "the request") -> Request:
+        """The request of a JSON text. RequestError if it is damaged or of a newer format."""
+        try:
+            stated = _Stated.model_validate_json(text)
+        except ValidationError as error:
+            problem = format_problem(error)
+            raise RequestError(f"{source} is no request of phosphene: {problem}") from None
+        if stated.format > FORMAT:
+            raise RequestError(
+                f"{source} is a request of format {stated.format}, this phosphene reads {FORMAT}: "
+                "upgrade phosphene"
+            )
+        try:
+            return Request.model_validate_json(text)
+        except ValidationError as error:
+            raise RequestError(f"{source} is no whole request: {format_problem(error)}") from None
+
+    @staticmethod
+    def read(path: str | Path) -> Request:
+        """The request of a file; its paths, relative to the file's folder, as they are from here.
+
+        RequestError if it cannot be read or is damaged.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as stream:
+                text = stream.read(LONGEST + 1)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RequestError(f"cannot read the request {str(path)!r}: {reason}") from None
+        if len(text) > LONGEST:
+            raise RequestError(f"the request {str(path)!r} is longer than {LONGEST >> 20} MiB")
+        found = Request.parse(text, repr(str(path)))
+        return found.moved(lambda inner: os.path.normpath(path.parent / inner))
+
+    def relative_to(self, folder: str | Path) -> Request:
+        """The same with paths relative to a folder, as a request is saved there."""
+        return self.moved(lambda inner: os.path.relpath(inner, folder))
+
+    def moved(self, renamed: Callable[[str], str]) -> Request:
+        """The same with `renamed(path)` for every path in it, that of weights included."""
+        inputs = {
+            role: entry.model_copy(update={"path": renamed(entry.path)})
+            for role, entry in self.inputs.items()
+        }
+        outputs = {kind: renamed(path) for kind, path in self.outputs.items()}
+        network = self.network
+        weights, architecture = weights_file(network)
+        if weights is not None and not weights.startswith("~"):
+            network = f"file:{renamed(weights)}@{architecture}"
+        return self.model_copy(update={"inputs": inputs, "outputs": outputs, "network": network})
+
+
+def weights_file(network: str) -> tuple[str | None, str]:
+    """The file of weights that a network's name names, or None; and what is to be loaded."""
+    scheme, _, rest = network.partition(":")
+    path, at, architecture = rest.rpartition("@")
+    return (path, architecture) if scheme == "file" and at else (None, network)
+
+
+def main_kind(recipe: Recipe) -> OutputKind:
+    """The kind of a recipe's own output."""
+    return "page" if recipe.output == "page" else "picture"
+
+
+def output_kinds(recipe: Recipe) -> tuple[OutputKind, ...]:
+    """The kinds of output that a recipe can have."""
+    kinds: list[OutputKind] = [main_kind(recipe), "recipe"]
+    if recipe.output == "page":
+        kinds.append("data")
+    if recipe.octaves:
+        kinds.append("octaves")
+    return tuple(kinds)
+
+
+def picture_roles(paths: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """path -> role, for the pictures of objectives: the file's bare name, numbered where it must.
+
+    taken: roles that a recipe has itself.
+    """
+    roles: dict[str, str] = {}
+    used = set(taken)
+    for path in paths:
+        bare = Path(path)
+        role, count = bare.name, 1
+        while role in used:
+            count += 1
+            role = f"{bare.stem}-{count}{bare.suffix}"
+        roles[path] = role
+        used.add(role)
+    return roles
+
+
+def plain_name(text: str) -> str:
+    """A name as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-")[-60:] or "page"
+
+
+class _Stated(BaseModel):
+    format: int = Field(ge=1)
+    recipe: str

@@ -1,0 +1,396 @@
+"""What a manifest holds, and how it is read: format 2, and format 1 as it was.
+
+Reading one runs nothing, imports neither torch nor numpy, and looks at no other file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from phosphene import __version__
+from phosphene.errors import RecipeError, SettingsError
+from phosphene.image.files import PIXEL_LIMIT
+from phosphene.recipes.base import Recipe, recipe_named
+from phosphene.settings import Settings, checked
+
+FORMAT = 2
+# Goes up whenever rounding on purpose becomes other: within one number, on one machine, the same
+# request gives the same bytes.
+NUMERICS = 1
+LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
+
+Start = Literal["photo", "noise", "sky"]
+Sha256 = Field(pattern="[0-9a-f]{64}")
+
+
+class Part(BaseModel):
+    """The base of what requests and manifests are made of: frozen, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NetworkUsed(Part):
+    """`name` as `load_network` takes it, of a file without its folder; SHA-256 of the weights."""
+
+    name: str
+    fingerprint: str = Sha256
+
+
+def _bare(name: str) -> str:
+    if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+        raise ValueError("not the bare name of a file or a folder")
+    return name
+
+
+BareName = Annotated[str, AfterValidator(_bare)]
+
+
+class Plugin(Part):
+    """Code of a user's own that a result needed: its module's name, version and SHA-256."""
+
+    name: str
+    version: str | None = None
+    sha256: str | None = Field(default=None, pattern="[0-9a-f]{64}")
+
+
+class Input(Part):
+    """A picture that went in: its file's bare name and SHA-256, and the px at which it was used.
+
+    `size` is the longest side that was asked for, if one was.
+    """
+
+    name: BareName
+    sha256: str = Sha256
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    size: int | None = Field(default=None, ge=1)
+
+
+class Folder(Part):
+    """Pictures that went in together: their folder's bare name, their count, and one SHA-256.
+
+    It is over their names within the folder and their own SHA-256: see `capture.folder_of`.
+    """
+
+    name: BareName
+    count: int = Field(ge=1)
+    sha256: str = Sha256
+
+
+class Result(Part):
+    """The picture as it was computed: px, and the SHA-256 of its 8-bit RGB, before encoding."""
+
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    sha256: str = Sha256
+
+
+class Machine(Part):
+    """What computed it, in the terms that rounding depends on."""
+
+    device: str
+    precision: Literal["fp32", "bf16", "fp64"]
+    threads: int = Field(ge=1)
+    architecture: str
+    instructions: str
+
+
+class Ended(Part):
+    """The last step of what is not whole; both count from 1, and what has no octaves has one."""
+
+    why: Literal["octave", "interrupted", "not finite", "out of memory"]
+    octave: int = Field(ge=1)
+    step: int = Field(ge=1)
+
+
+class Manifest(Part):
+    """All that is needed to compute a picture again. `settings` are complete, the seed included.
+
+    objectives: texts; of several each has pictures of its own. layers: of a recipe that takes
+        layers instead.
+    start, size: of a recipe that can begin without a photo: with what, and its longest side in px,
+        if one was asked for.
+    inputs: by role: photo, mask, painting, a folder of pictures, and the pictures of the
+        objectives, whose texts name them by their role.
+    result: None as long as there is none. part: the file holds one picture of several, counted from
+        1; without it, it holds all.
+    plan: for each octave the side of the tiles in which it was evaluated, px, None for whole: it
+        decides rounding. Empty where it is not known.
+    ended: there if the result is not whole.
+    """
+
+    format: Literal[2] = FORMAT
+    phosphene: str
+    numerics: int = Field(default=NUMERICS, ge=1)
+    recipe: str
+    plugins: tuple[Plugin, ...] = ()
+    network: NetworkUsed
+    objectives: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    start: Start | None = None
+    size: int | None = Field(default=None, ge=1)
+    inputs: dict[str, Input | Folder] = {}
+    settings: dict[str, Any]
+    result: Result | None = None
+    part: int | None = Field(default=None, ge=1)
+    plan: tuple[Annotated[int, Field(ge=1)] | None, ...] = ()
+    versions: dict[str, str]
+    machine: Machine
+    ended: Ended | None = None
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            recipe_named(name)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("result")
+    @classmethod
+    def _sane(cls, result: Result | None) -> Result | None:
+        if result and result.width * result.height > PIXEL_LIMIT:
+            raise ValueError(f"over the limit of {PIXEL_LIMIT / 1e6:g} megapixels")
+        return result
+
+    @model_validator(mode="after")
+    def _fits(self) -> Manifest:
+        check_fit(
+            self.declaration, self.objectives, self.layers, self.inputs, self.start, self.settings
+        )
+        return self
+
+    @property
+    def declaration(self) -> Recipe:
+        """The recipe's declaration."""
+        return recipe_named(self.recipe)
+
+    def text(self, *, indent: int | None = None) -> str:
+        """As JSON, the same for the same manifest; `parse` reads it back."""
+        optional = ("plugins", "objectives", "layers", "inputs", "plan")
+        empty = {name for name in optional if not getattr(self, name)}
+        whole = self.model_dump(mode="json", exclude_none=True, exclude=empty)
+        whole["settings"] = self.settings  # None is a value there
+        if self.plan:
+            whole["plan"] = list(self.plan)
+        separators = None if indent else (",", ":")
+        return json.dumps(whole, indent=indent, ensure_ascii=False, separators=separators)
+
+    def checked_settings(self) -> Settings:
+        """The settings, checked; one that came later is what its absence means.
+
+        RecipeError if this version has no such settings.
+        """
+        return checked_settings(self.declaration, self.settings)
+
+    @staticmethod
+    def parse(text: str | bytes, source: str = "the recipe") -> Manifest:
+        """The manifest of a JSON text. RecipeError if it is damaged or of a newer version."""
+        try:
+            stated = _Stated.model_validate_json(text)
+        except ValidationError as error:
+            raise RecipeError(
+                f"{source} holds no recipe of phosphene: {format_problem(error)}"
+            ) from None
+        if stated.format > FORMAT:
+            raise _newer(source, stated.phosphene)
+        try:
+            if stated.format == 1:
+                return _First.model_validate_json(text).upgraded()
+            return Manifest.model_validate_json(text)
+        except ValidationError as error:
+            if _numbers(stated.phosphene) > _numbers(__version__):
+                raise _newer(source, stated.phosphene) from None
+            raise RecipeError(
+                f"the recipe in {source} is damaged: {format_problem(error)}"
+            ) from None
+
+    @staticmethod
+    def read(path: str | Path) -> Manifest:
+        """The manifest inside a picture or a page, or in a JSON file beside one.
+
+        Raises RecipeError if there is none, or it is damaged or of a newer version; ImageError if
+        the file cannot be read.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as stream:
+                head = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+                text = head + stream.read(LONGEST) if head.startswith(b"{") else None
+        except OSError:
+            text = None  # what is wrong with it is better told below
+        if text is None:
+            from phosphene.image.metadata import read_recipe
+
+            text = read_recipe(path)
+            if text is None:
+                raise RecipeError(
+                    f"{str(path)!r} carries no recipe: it was not made by phosphene, or another "
+                    "program has saved it since"
+                )
+        if len(text) >= LONGEST:
+            raise RecipeError(f"the recipe in {str(path)!r} is longer than {LONGEST >> 20} MiB")
+        return Manifest.parse(_of_data(text), repr(str(path)))
+
+
+def checked_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Settings:
+    """A recipe's settings, checked; RecipeError if this version has no such settings.
+
+    A setting that a later version added says in its declaration, by `"absent"` in its
+    `json_schema_extra`, what it means that an older manifest does not have it.
+    """
+    given = dict(settings)
+    for name, field in recipe.settings.model_fields.items():
+        extra = field.json_schema_extra
+        if name not in given and isinstance(extra, dict) and "absent" in extra:
+            given[name] = extra["absent"]
+    try:
+        return checked(recipe.settings, given)
+    except SettingsError as error:
+        raise RecipeError(f"the recipe's settings do not hold here: {error}") from None
+
+
+def check_fit(
+    recipe: Recipe,
+    objectives: tuple[str, ...],
+    layers: tuple[str, ...],
+    inputs: Mapping[str, Any],
+    start: str | None,
+    settings: Mapping[str, Any],
+    *,
+    complete: bool = True,
+) -> None:
+    """ValueError unless these are what a recipe takes; `complete`: and all that it needs."""
+    name, subject = recipe.name, recipe.subject
+    for kind, texts in (("objectives", objectives), ("layers", layers)):
+        if texts and (subject is None or subject.field != kind):
+            raise ValueError(f"a recipe of {name} that names {kind}")
+        if len(texts) > 1 and subject and not subject.several:
+            raise ValueError(f"a recipe of {name} with {len(texts)} {kind}")
+        if complete and subject and subject.field == kind and not texts:
+            raise ValueError(f"a recipe of {name} that names no {kind}")
+    for entry in recipe.inputs:
+        setting = entry.with_setting
+        if setting and bool(settings.get(setting)) != (entry.role in inputs):
+            raise ValueError(f"a recipe of {name}: {setting} and {entry.role} go together")
+        needed = entry.required and not (recipe.starts and start in recipe.starts)
+        if needed and entry.role not in inputs:
+            raise ValueError(f"a recipe of {name} that names no {entry.role}")
+        if entry.role in inputs and entry.required and recipe.starts and start in recipe.starts:
+            raise ValueError(f"a recipe of {name} that starts from {start} and a {entry.role}")
+    if start and start != "photo" and start not in recipe.starts:
+        raise ValueError(f"a recipe of {name} that starts from {start}")
+    if not objectives or (subject and not subject.parsed):
+        known = {entry.role for entry in recipe.inputs}
+        if unknown := [role for role in inputs if role not in known]:
+            raise ValueError(f"a recipe of {name} with inputs {', '.join(unknown)}")
+
+
+def _of_data(text: str | bytes) -> str | bytes:
+    """The recipe within the data of a page; any other text as it is."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if isinstance(found, dict) and isinstance(found.get("recipe"), dict):
+            return json.dumps(found["recipe"])
+    return text
+
+
+class _Stated(BaseModel):
+    """The two fields that every version has."""
+
+    format: int = Field(ge=1)
+    phosphene: str
+
+
+def _newer(source: str, version: str) -> RecipeError:
+    return RecipeError(
+        f"{source} was made by phosphene {version[:20]}, this is {__version__}: upgrade phosphene"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version[:20])[:3])
+
+
+def format_problem(error: ValidationError) -> str:
+    """What is wrong first, in one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+# Format 1 -----------------------------------------------------------------------------------------
+
+
+class _First(Part):
+    """Format 1, before requests: what settings and inputs are now had fields of their own there."""
+
+    format: Literal[1]
+    phosphene: str
+    recipe: str = "dream"
+    network: NetworkUsed
+    objective: str | tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    channels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    top: int | None = Field(default=None, ge=1)
+    folder: Folder | None = None
+    start: Start
+    settings: dict[str, Any]
+    inputs: dict[str, Input] = {}
+    result: Result
+    part: int | None = Field(default=None, ge=1)
+    transparent: bool = False
+    versions: dict[str, str]
+    machine: Machine
+    ended: Ended | None = None
+
+    def upgraded(self) -> Manifest:
+        """The same in format 2."""
+        settings: dict[str, Any] = dict(self.settings)
+        inputs: dict[str, Input | Folder] = dict(self.inputs)
+        for name, value in (
+            ("channels", list(self.channels)),
+            ("top", self.top),
+            ("transparent", self.transparent),
+        ):
+            if value:
+                settings[name] = value
+        if self.folder:
+            inputs["pictures"] = self.folder
+        try:
+            recipe = recipe_named(self.recipe)
+            begins = bool(recipe.starts)
+        except RecipeError:
+            begins = False  # the manifest says that there is no such recipe
+        parts = {name: getattr(self, name) for name in _SAME}
+        texts = (self.objective,) if isinstance(self.objective, str) else self.objective
+        return Manifest(
+            **parts,
+            numerics=1,
+            objectives=texts,
+            start=self.start if begins else None,
+            size=self.result.width if begins and self.start != "photo" else None,
+            settings=settings,
+            inputs=inputs,
+        )
+
+
+_SAME = ("phosphene", "recipe", "network", "layers", "result", "part", "versions", "machine",
+         "ended")  # fmt: skip

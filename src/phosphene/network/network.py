@@ -1,0 +1,371 @@
+"""Any `nn.Module` as something to look through: its preprocessing, its layers, its activations."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from phosphene.errors import (
+    InputTooSmallError,
+    NetworkError,
+    PhospheneError,
+    SettingsError,
+    UnknownLayerError,
+    suggest,
+)
+from phosphene.network import precision as precisions
+from phosphene.network.extract import Extractor, HookExtractor, choose_extractor
+from phosphene.network.layers import Layer, find_layers
+from phosphene.network.precision import DTYPES, LEAST_COSINE, PRECISIONS, pick_device
+from phosphene.network.preprocessing import Preprocessing
+from phosphene.objectives import IMAGE
+from phosphene.runtime.geometry import Geometry, geometry
+from phosphene.runtime.graph import LOCK, Traced, trace
+from phosphene.runtime.options import DEFAULT, Options
+
+
+class Network:
+    """A frozen network in evaluation mode, with the preprocessing that it was trained with.
+
+    Args:
+        module: Takes `(N, 3, H, W)` and returns anything that holds a tensor. A copy is made, so
+            the caller's own module stays trainable; `copy=False` takes it over instead.
+        mean: Of the values that the module takes, a number a channel.
+        std: Of the same.
+        input_range: What black and white are before `mean` and `std`: (0, 1), or (0, 255), or
+            (-1, 1).
+        input_size: px, the side of the pictures that it was trained on; the scale it knows.
+        classes: Names in the order of the logits.
+        aliases: Other names of layers.
+        name: What it is called; by default as the module's class.
+        copy: Whether to copy the module.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        input_range: tuple[float, float] = (0.0, 1.0),
+        input_size: int = 224,
+        classes: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
+        name: str | None = None,
+        copy: bool = True,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise NetworkError(f"a network is a torch.nn.Module, not {type(module).__name__}")
+        self._preprocessing = Preprocessing.of(mean, std, input_range)
+        self.module = (_copied(module) if copy else module).float().eval()
+        self.module.requires_grad_(False)
+        self.name = name or type(module).__name__
+        self.input_size = input_size
+        self.classes = tuple(classes)
+        self.aliases = dict(aliases or {})
+        self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        self.precision: str = "fp32"
+        self._extractors: dict[tuple[str, ...], Extractor] = {}
+        self._prepared: dict[tuple[str, str], Network] = {}
+
+    def __repr__(self) -> str:
+        """What was found, in one line: pictures, preprocessing, layers, classes, weights."""
+        kinds = {1: "grey", 3: "colour"}
+        channels = kinds.get(len(self.scale), f"{len(self.scale)}-channel")
+        values = " ".join(
+            f"{low:.3g}…{high:.3g}"
+            for low, high in dict.fromkeys(
+                ((0 - m) / s, (1 - m) / s) for m, s in zip(self.shift, self.scale, strict=True)
+            )
+        )
+        classes = f"{len(self.classes)} classes, " if self.classes else ""
+        return (
+            f"Network({self.name!r}: {channels} pictures of {self.input_size} px as {values}, "
+            f"{len(self.layers)} layers, {classes}"
+            f"{sum(p.numel() for p in self.module.parameters()):,} weights, "
+            f"{self.precision} on {self.device})"
+        )
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """What is taken from each channel of a picture in [0, 1]: (image - shift) / scale."""
+        return self._preprocessing.shift
+
+    @shift.setter
+    def shift(self, values: Sequence[float]) -> None:
+        self._preprocessing = Preprocessing(values, self.scale)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """What each channel of a picture is divided by, once `shift` is taken from it."""
+        return self._preprocessing.scale
+
+    @scale.setter
+    def scale(self, values: Sequence[float]) -> None:
+        self._preprocessing = Preprocessing(self.shift, values)
+
+    # Layers ---------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def layers(self) -> dict[str, Layer]:
+        """Every layer that a forward pass uses, by name, in the order in which they are done."""
+        with LOCK:
+            return self.layers_at((self.input_size, self.input_size))
+
+    def layers_at(self, size: tuple[int, int]) -> dict[str, Layer]:
+        """The layers with the shapes that a picture of `size` (H, W) gives them."""
+        try:
+            found = find_layers(self.module, self._blank(size), lambda: self._geometry)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a module's own, of any kind
+            raise NetworkError(_failure(self.name, size, error)) from error
+        if not found:
+            raise NetworkError(f"{self.name} has no layers: no submodule of it was run")
+        return found
+
+    @functools.cached_property
+    def logits_layer(self) -> str:
+        """The layer that gives the class scores: the last one that gives a vector."""
+        vectors = [layer for layer in self.layers.values() if len(layer.shape) == 1]
+        fitting = [v for v in vectors if len(self.classes) in (0, v.channels)]
+        if not fitting:
+            raise NetworkError(f"{self.name} has no layer that gives class scores")
+        return fitting[-1].name
+
+    def resolve(self, name: str) -> str:
+        """A layer's own name for a name or alias; `UnknownLayerError` with the closest ones."""
+        if name in self.layers or name == IMAGE:
+            return name
+        if self.aliases.get(name) in self.layers:
+            return self.aliases[name]
+        raise UnknownLayerError(name, self.name, [*self.layers, *self.aliases])
+
+    # Activations ----------------------------------------------------------------------------------
+
+    def activations(
+        self, image: Tensor, layers: Sequence[str], *, options: Options = DEFAULT
+    ) -> dict[str, Tensor]:
+        """What some layers answer to an image; differentiable with respect to it.
+
+        Runs no further than the deepest of them.
+
+        Args:
+            image: `(N, 3, H, W)` in [0, 1].
+            layers: Names or aliases.
+            options: How the network is run; see `phosphene.runtime.options`.
+
+        Returns:
+            The activations by layer as it was named, in float32 (or as the image).
+
+        Raises:
+            InputTooSmallError: The picture is too small; it names the least size.
+            UnknownLayerError: There is no such layer; it names the closest ones.
+            NetworkError: The module failed, with its own message.
+        """
+        names = tuple(dict.fromkeys(self.resolve(layer) for layer in layers))
+        found: dict[str, Tensor] = {IMAGE: image} if IMAGE in names else {}
+        wanted = tuple(name for name in names if name != IMAGE)
+        if wanted:
+            values = self.preprocess(image)
+            try:
+                answers = self._extractor(wanted)(values, options)
+            except (PhospheneError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # a module's own, of any kind
+                raise self._explained(error, values, wanted) from error
+            for name, answer in answers.items():
+                found[name] = answer.to(image.dtype)
+        return {layer: found[self.resolve(layer)] for layer in layers}
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        """[0, 1] -> the values, precision and memory layout that the module takes.
+
+        A network of one channel is shown the luma of a picture in colour, Rec. 601 as Pillow's "L".
+        """
+        return self._preprocessing(image, DTYPES[self.precision])
+
+    def least_size(self, layers: Sequence[str]) -> int:
+        """The smallest square picture, in px, from which all of `layers` give something."""
+        names = tuple(dict.fromkeys(self.resolve(layer) for layer in layers if layer != IMAGE))
+        if not names:
+            return 1
+        if names not in self._least:
+            extractor = self._extractor(names)
+
+            def works(side: int) -> bool:
+                try:
+                    with torch.no_grad():
+                        answers = extractor(self._blank((side, side)))
+                except Exception:
+                    return False
+                return all(a.numel() for a in answers.values())
+
+            low, high = 0, max(self.input_size, 1)
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if works(middle) else (middle, high)
+            self._least[names] = high
+        return self._least[names]
+
+    # Speed ----------------------------------------------------------------------------------------
+
+    def prepared(
+        self,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        *,
+        layers: Sequence[str] = (),
+        sample: Tensor | None = None,
+    ) -> Network:
+        """This network on a device and in a precision, cached for the next time.
+
+        `auto` takes bfloat16 where the processor multiplies it natively and the gradient of
+        `layers` on a `sample` image stays within cosine 0.98 of float32's; the notice says so
+        otherwise.
+        """
+        target = pick_device(device)
+        if precision not in PRECISIONS:
+            raise SettingsError(f"no precision {precision!r}{suggest(precision, PRECISIONS)}")
+        with LOCK:
+            return self._prepared_for(target, precision, layers, sample)
+
+    def _prepared_for(
+        self, target: torch.device, precision: str, layers: Sequence[str], sample: Tensor | None
+    ) -> Network:
+        if precision == "auto":
+            precision = "fp32"
+            if precisions.has_fast_bf16(target):
+                faster = self.prepared(target, "bf16")
+                if sample is None or self._agrees(faster, layers, sample):
+                    return faster
+        key = (str(target), precision)
+        if key not in self._prepared:
+            if (self.device, self.precision) == (target, precision) and self._is_prepared:
+                return self
+            other = copy.copy(self)
+            other.module = precisions.converted(self.module, target, precision)
+            other.device, other.precision = target, precision
+            other._is_prepared, other._source = True, self._source or self
+            other._extractors, other._prepared = {}, {}
+            for cached in ("_traced", "_geometry"):
+                other.__dict__.pop(cached, None)
+            other.__dict__["layers"] = self.layers
+            other.__dict__["_geometry"] = self._geometry
+            self._prepared[key] = other
+        return self._prepared[key]
+
+    def _agrees(self, faster: Network, layers: Sequence[str], sample: Tensor) -> bool:
+        """Whether the faster network's gradient points where this one's does."""
+        names = tuple(self.resolve(layer) for layer in layers if layer != IMAGE)
+        if not names:
+            return True
+        side = max(self.input_size, self.least_size(names), 32)
+        key = (names, str(faster.device))
+        if key not in self._agreed:
+            reference = self.prepared(faster.device, "fp32")
+            cosine = precisions.gradient_cosine(reference, faster, names, sample, side)
+            if cosine is None:
+                return True  # nothing to compare; whoever wants a gradient is told
+            self._agreed[key] = cosine >= LEAST_COSINE
+            if not self._agreed[key]:
+                warnings.warn(
+                    f"bfloat16 strays on {', '.join(names)} (cosine {cosine:.3f}, "
+                    f"least {LEAST_COSINE}): using float32",
+                    stacklevel=4,
+                )
+        return self._agreed[key]
+
+    # Identity -------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, shapes and values of all weights, in full precision."""
+        if self._source is not None:
+            return self._source.fingerprint
+        digest = hashlib.sha256()
+        for name, value in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(raw.numpy())
+        return digest.hexdigest()
+
+    # Inside ---------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _least(self) -> dict[tuple[str, ...], int]:
+        return {}
+
+    @functools.cached_property
+    def _agreed(self) -> dict[tuple[tuple[str, ...], str], bool]:
+        return {}
+
+    _is_prepared: bool = False
+    # The network as it was given, before any change of device or precision.
+    _source: Network | None = None
+
+    @functools.cached_property
+    def _traced(self) -> Traced | None:
+        try:
+            return trace(self.module)
+        except Exception:
+            # Tracing runs the module's own code with stand-ins, and that may raise anything; the
+            # module itself still runs.
+            return None
+
+    @functools.cached_property
+    def _geometry(self) -> dict[str, Geometry]:
+        return {} if self._traced is None else geometry(self._traced)
+
+    def _blank(self, size: tuple[int, int]) -> Tensor:
+        shape = (1, len(self.scale), *size)
+        return torch.zeros(shape, dtype=DTYPES[self.precision], device=self.device)
+
+    def _extractor(self, layers: tuple[str, ...]) -> Extractor:
+        if layers not in self._extractors:
+            with LOCK:
+                if layers not in self._extractors:
+                    blank = self._blank((self.input_size, self.input_size))
+                    hooks = self._hooks(layers)
+                    self._extractors[layers] = choose_extractor(hooks, self._traced, blank)
+        return self._extractors[layers]
+
+    def _hooks(self, layers: tuple[str, ...]) -> HookExtractor:
+        return HookExtractor(self.module, layers, self.layers, self.name)
+
+    def _explained(self, error: Exception, values: Tensor, layers: tuple[str, ...]) -> Exception:
+        """The error of a forward pass in the user's terms."""
+        least, (height, width) = self.least_size(layers), values.shape[-2:]
+        if min(height, width) < least:
+            return InputTooSmallError(
+                f"{self.name} needs pictures of at least {least} px a side for "
+                f"{', '.join(layers)}; this one is {width}×{height}",
+                least,
+            )
+        try:
+            with torch.no_grad():
+                self._hooks(layers)(values)
+        except Exception as plain:
+            error = plain  # the module's own message; that of a traced one speaks of proxies
+        return NetworkError(_failure(self.name, (height, width), error))
+
+
+def _failure(name: str, size: tuple[int, int], error: Exception) -> str:
+    message = " ".join(str(error).split())
+    return f"{name} failed on a picture of {size[1]}×{size[0]}: {message}"
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:
+        raise NetworkError(
+            f"{type(module).__name__} cannot be copied ({error}); Network(…, copy=False) takes "
+            "the module itself, frozen"
+        ) from error

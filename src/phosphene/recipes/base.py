@@ -1,0 +1,344 @@
+"""What a recipe is: one declaration from which everything about it follows.
+
+A recipe's file names its settings, the pictures that go in, what it is about (an objective, a
+layer), what comes out, and the function that makes it. The verb and its help, the public function,
+the manifest and its checks, replay, progress and the schema of a form are derived from that; no
+other file has to know its name. See "Add a recipe" in CONTRIBUTING.md.
+
+Nothing here needs torch or pydantic: `phosphene --help` lists recipes without importing one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from phosphene.errors import RecipeError, SettingsError, suggest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from phosphene.network import Network
+    from phosphene.objectives import Objective
+    from phosphene.settings import Settings
+
+Output = Literal["image", "page"]
+
+
+class RecipeStep(Protocol):
+    """What every step of every recipe tells; parts that only some have are read where they are.
+
+    share: of all the work, 0 to 1, that is done.
+    text: what is being done, in a few words.
+    milestone: whether that is worth a line of its own.
+
+    A step of a recipe for images is an `engine.Step`, whose `picture()` is the result so far; it
+    may have `transparency()`, `(N, 1, H, W)` or None, `dead`, `(N,)` bool, and `tile`, px. Any step
+    may have `network`, the one that it runs on, where that is not the one that was given; `notes`,
+    what a user should know now; `remarks`, what to know at the end, each with whether it is a
+    detail; `stored`, what an interruption leaves.
+    """
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def milestone(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """A picture that goes in, or a folder of pictures.
+
+    role: its name in requests and manifests, and that of its argument or flag.
+    keyword: its name in the public function, where that is another one.
+    positional: on the command line, an argument and no flag.
+    flag: of the command line; by default `--ROLE`.
+    with_setting: an integer setting that the flag takes before the path, as in `--top 8 lion.jpg`.
+    alpha: the result keeps its transparency.
+    resized: by the request's `size` on loading.
+    own_size: has a flag of its own for the longest side to resize it to, `--ROLE-size`, described
+        by this text; what it is by default, `default_size(settings, images)` says, px.
+    """
+
+    role: str
+    help: str
+    kind: Literal["image", "mask", "folder"] = "image"
+    required: bool = False
+    positional: bool = False
+    keyword: str | None = None
+    flag: str | None = None
+    with_setting: str | None = None
+    shown_default: str | None = None
+    alpha: bool = False
+    resized: bool = False
+    own_size: str | None = None
+    default_size: str | Callable[[Any, Mapping[str, Tensor]], int] | None = None
+
+    @property
+    def argument(self) -> str:
+        """Its name as an argument of the public function."""
+        return self.keyword or self.role
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a recipe is about.
+
+    kind: objective: one; objectives: one or several, each of which gets a picture; layer, layers
+        likewise; unit: a layer's channel, or a class.
+    default: what is taken where none is named, `default(arguments) -> texts`, given what else is
+        there; None where one must be.
+    """
+
+    kind: Literal["objective", "objectives", "layer", "layers", "unit"]
+    help: str
+    positional: bool = False
+    default: str | Callable[[Arguments], Sequence[str]] | None = None
+    shown_default: str | None = None
+    missing: str | None = None  # what is said where none is named, and one must be
+
+    @property
+    def name(self) -> str:
+        """Its name as an argument of the public function and a flag."""
+        return {"objectives": "objective", "layers": "layer"}.get(self.kind, self.kind)
+
+    @property
+    def several(self) -> bool:
+        """Whether there may be more than one."""
+        return self.kind in ("objectives", "layers")
+
+    @property
+    def parsed(self) -> bool:
+        """Whether its texts are objectives, which have a grammar, as units and layers have none."""
+        return self.kind in ("objective", "objectives")
+
+    @property
+    def field(self) -> Literal["objectives", "layers"]:
+        """Where a request and a manifest have it."""
+        return "layers" if self.kind in ("layer", "layers") else "objectives"
+
+
+@dataclass(frozen=True)
+class Shorthand:
+    """A flag that changes the objectives, and is no more than that: requests hold the result.
+
+    takes: nothing ("flag"), or the path of a picture.
+    apply: (objectives, value) -> objectives.
+    """
+
+    name: str
+    help: str
+    takes: Literal["flag", "picture"]
+    apply: str | Callable[[Sequence[Objective], Any], Sequence[Objective]]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a recipe's steps are given: everything loaded and checked.
+
+    unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit.
+    images: by role, `(1 or N, 3, H, W)` in [0, 1], a mask `(1 or N, 1, H, W)`.
+    folders: by role, the folder, or the files, of pictures.
+    cache: whether finished parts are stored for the next time, and taken from there.
+    """
+
+    network: Network
+    settings: Any
+    objectives: tuple[Objective, ...] = ()
+    layers: tuple[str, ...] = ()
+    unit: str | tuple[str, int] | None = None
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+    folders: Mapping[str, Any] = field(default_factory=dict)
+    cache: bool = True
+
+
+Steps = Callable[[Arguments], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's declaration.
+
+    summary: one line, by default the first of the docstring of the file that declares it.
+    settings: the model; `Settings` of one's own.
+    steps: `steps(arguments)` gives the steps; as "module:function" it is imported when run.
+    result: what the public function returns, of the last step.
+    result_type, step_type: "module:class" of both, for editors and the reference.
+    output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out.
+    several: each step holds a batch, which is laid out as one picture, or one file each.
+    starts: what it may begin with where there is no photo, by name; the first is the default.
+    octaves: works on octaves, so that the picture at the end of each can be saved.
+    caches: stores finished parts.
+    network_positional: on the command line the network is an argument, and no flag.
+    positional_settings: settings that the public function takes by position, after the subject.
+    output_name: the default name of the output without its suffix, a template of {photo} (its path
+        without suffix), {objective}, {layer}, {network} and {name}, that of the recipe.
+    output_shown, output_help: what the help says of the default name, and of the output.
+    noun, heading: what a result is called, and the heading of the flags that say what to make.
+    about: more of its help, after the summary. examples: command lines after `phosphene `.
+    advice: what a user should be told before it begins, `advice(arguments) -> texts`.
+    """
+
+    name: str
+    settings: type[Settings]
+    steps: str | Steps
+    summary: str = ""
+    subject: Subject | None = None
+    inputs: tuple[ImageInput, ...] = ()
+    output: Output = "image"
+    several: bool = False
+    starts: tuple[str, ...] = ()
+    octaves: bool = False
+    caches: bool = False
+    network_positional: bool = False
+    positional_settings: tuple[str, ...] = ()
+    shorthands: tuple[Shorthand, ...] = ()
+    result: Callable[[Any], Any] = field(default=lambda step: step.picture(), repr=False)
+    result_type: str = "torch:Tensor"
+    step_type: str = "phosphene.engine:Step"
+    output_name: str = "{name}"
+    output_shown: str | None = None
+    output_help: str = ".png, .jpg, .webp or .tif; the recipe lies inside."
+    noun: str = "picture"
+    heading: str = "What to draw"
+    examples: tuple[str, ...] = ()
+    about: str = ""
+    advice: str | Callable[[Arguments], Sequence[str]] | None = None
+
+    def input(self, role: str) -> ImageInput | None:
+        """The input of that role, if it has one."""
+        return next((given for given in self.inputs if given.role == role), None)
+
+    def run(self, arguments: Arguments) -> Iterator[Any]:
+        """The steps, imported now if they were not before."""
+        return imported(self.steps)(arguments)
+
+    def completed(self, arguments: Arguments) -> Arguments:
+        """The arguments with what the recipe is about by default, if they name nothing."""
+        subject = self.subject
+        if subject is None or arguments.unit or getattr(arguments, subject.field):
+            return arguments
+        if subject.default is None:
+            raise SettingsError(
+                subject.missing or f"{self.name} needs {_article(subject.name)}, and none is named"
+            )
+        found = imported(subject.default)(arguments)
+        if subject.field == "layers":
+            return replace(arguments, layers=tuple(found))
+        from phosphene import spec
+
+        return replace(arguments, objectives=tuple(spec.parse(text) for text in found))
+
+    def schema(self) -> dict[str, Any]:
+        """What a form asks for: a JSON schema of the settings, inputs, subject and output."""
+        return {
+            "recipe": self.name,
+            "summary": self.summary,
+            "output": self.output,
+            "subject": None
+            if self.subject is None
+            else {
+                "kind": self.subject.kind,
+                "required": self.subject.default is None,
+                "description": self.subject.help,
+            },
+            "inputs": {
+                given.role: {
+                    "kind": given.kind,
+                    "required": given.required,
+                    "description": given.help,
+                }
+                for given in self.inputs
+            },
+            "starts": list(self.starts),
+            "settings": self.settings.model_json_schema(),
+        }
+
+
+def _article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
+    """A function, or what a "module:function" names."""
+    if not isinstance(function, str):
+        return function
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+# The registry -------------------------------------------------------------------------------------
+
+# Files of this folder that declare no recipe.
+_HELPERS = {"base", "function", "presets", "stubs"}
+_registered: dict[str, Recipe] = {}
+
+
+def register(recipe: Recipe) -> Recipe:
+    """Make a recipe known by its name: to the command line, requests and replay.
+
+    RecipeError if another file has declared one of that name.
+    """
+    held = _registered.get(recipe.name)
+    # The same file again is a notebook cell that is run again.
+    if held is not None and held.settings.__module__ != recipe.settings.__module__:
+        raise RecipeError(
+            f"there is a recipe {recipe.name!r} already, from {held.settings.__module__}"
+        )
+    if not recipe.summary:
+        module = importlib.import_module(recipe.settings.__module__)
+        object.__setattr__(recipe, "summary", _first_line(module.__doc__))
+    _registered[recipe.name] = recipe
+    return recipe
+
+
+def unregister(name: str) -> None:
+    """Forget a recipe of one's own, as a test does that declared it."""
+    _registered.pop(name, None)
+
+
+def recipe_names() -> list[str]:
+    """The names of all recipes, the built-in ones first; none is imported for it."""
+    return list(dict.fromkeys([*_built_in(), *_registered]))
+
+
+def recipe_summary(name: str) -> str:
+    """A recipe's summary; a built-in one is not imported for it."""
+    if name in _registered:
+        return _registered[name].summary
+    # The docstring out of the compiled file, since importing it would import pydantic, too.
+    loader: Any = getattr(importlib.util.find_spec(f"phosphene.recipes.{name}"), "loader", None)
+    code = loader.get_code(f"phosphene.recipes.{name}")
+    doc = code.co_consts[0] if code and code.co_consts else None
+    return _first_line(doc if isinstance(doc, str) else None)
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe of that name. RecipeError, with the closest ones, if there is none."""
+    if name not in _registered and name in _built_in():
+        importlib.import_module(f"phosphene.recipes.{name}")
+    if name not in _registered:
+        raise RecipeError(f"no recipe {name!r}{suggest(name, recipe_names(), most=10)}")
+    return _registered[name]
+
+
+def _built_in() -> list[str]:
+    folder = str(Path(__file__).parent)
+    return [
+        module.name
+        for module in pkgutil.iter_modules([folder])
+        if not module.ispkg and module.name not in _HELPERS
+    ]
+
+
+def _first_line(doc: str | None) -> str:
+    return (doc or "").strip().partition("\n")[0]

@@ -1,0 +1,154 @@
+"""The public function of a recipe: `dream(photo, network, …)` and `dream.steps(…)`, as declared."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections import deque
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BeforeValidator
+
+from phosphene.errors import SettingsError
+from phosphene.recipes.base import Arguments, Recipe
+from phosphene.settings import checked
+
+CACHE = "keep"  # whether finished parts are stored, and taken from there: the public keyword
+
+
+class RecipeFunction:
+    """A recipe as a function: called, it gives the result; `steps` gives its steps, live.
+
+    Arguments in this order: the pictures that must go in, the network, what it is about; by keyword
+    the pictures that may go in, and the recipe's settings.
+    """
+
+    def __init__(self, recipe: Recipe, doc: str | None = None) -> None:
+        self.recipe = recipe
+        self.settings = recipe.settings
+        self.__name__ = self.__qualname__ = recipe.name
+        self.__module__ = recipe.settings.__module__
+        self.__doc__ = inspect.cleandoc(doc or recipe.summary)
+        self.__signature__ = signature(recipe)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.recipe.result(deque(self.steps(*args, **kwargs), maxlen=1).pop())
+
+    def steps(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """The same as a generator of steps; stop whenever you like."""
+        given = self.__signature__.bind(*args, **self._renamed(kwargs)).arguments
+        return self.recipe.run(self._arguments(given))
+
+    def __repr__(self) -> str:
+        return f"<recipe {self.recipe.name}{self.__signature__}>"
+
+    def _renamed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Unknown keywords are told as settings are, with the closest of them."""
+        unknown = [name for name in kwargs if name not in self.__signature__.parameters]
+        if unknown:
+            checked(self.settings, {name: kwargs[name] for name in unknown})
+        return kwargs
+
+    def _arguments(self, given: dict[str, Any]) -> Arguments:
+        recipe, subject = self.recipe, self.recipe.subject
+        fields = recipe.settings.model_fields
+        settings = checked(recipe.settings, {k: v for k, v in given.items() if k in fields})
+        images, folders = {}, {}
+        for entry in recipe.inputs:
+            value = given.get(entry.argument)
+            if value is not None:
+                (folders if entry.kind == "folder" else images)[entry.role] = value
+        more: dict[str, Any] = {}
+        named = None if subject is None else given.get(subject.name)
+        if subject is not None and named is not None:
+            if subject.kind == "unit":
+                more["unit"] = named
+            elif subject.field == "layers":
+                more["layers"] = (named,) if isinstance(named, str) else tuple(named)
+            else:
+                more["objectives"] = _objectives(named)
+        cache = bool(given.get(CACHE, True))
+        return recipe.completed(
+            Arguments(
+                given["network"], settings, images=images, folders=folders, cache=cache, **more
+            )
+        )
+
+
+def _objectives(named: Any) -> tuple[Any, ...]:
+    """Each an `Objective`: itself, or that of its text."""
+    from phosphene import spec
+    from phosphene.objectives import Objective
+
+    several = [named] if isinstance(named, (str, Objective)) else list(named)
+    if not several:
+        raise SettingsError("there is no objective in the list; each of them gets a picture")
+    return tuple(spec.parse(one) if isinstance(one, str) else one for one in several)
+
+
+def signature(recipe: Recipe) -> inspect.Signature:
+    """The signature of a recipe's public function, every setting in it by name."""
+    positional, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    empty = inspect.Parameter.empty
+    parameters: list[inspect.Parameter] = []
+
+    def add(name: str, kind: Any, annotation: Any, default: Any = empty) -> None:
+        parameters.append(inspect.Parameter(name, kind, annotation=annotation, default=default))
+
+    for entry in recipe.inputs:
+        if entry.required:
+            add(entry.argument, positional, "Tensor")
+    add("network", positional, "Network")
+    if recipe.subject is not None:
+        kinds = {
+            "objective": "Objective | str",
+            "objectives": "Objective | str | Sequence[Objective | str]",
+            "layer": "str",
+            "layers": "str | Sequence[str]",
+            "unit": "str | tuple[str, int]",
+        }
+        optional = recipe.subject.default is not None
+        annotation = kinds[recipe.subject.kind] + (" | None" if optional else "")
+        add(recipe.subject.name, positional, annotation, None if optional else empty)
+    fields = recipe.settings.model_fields
+    for name in recipe.positional_settings:
+        add(name, positional, type_text(fields[name].annotation), fields[name].default)
+    for entry in recipe.inputs:
+        if not entry.required:
+            annotation = (
+                "str | Path | Sequence[str | Path] | None"
+                if entry.kind == "folder"
+                else "Tensor | None"
+            )
+            add(entry.argument, keyword, annotation, None)
+    if recipe.caches:
+        add(CACHE, keyword, "bool", True)
+    for name, entry in fields.items():
+        if name not in recipe.positional_settings and not of_files_alone(entry):
+            add(name, keyword, type_text(entry.annotation), entry.default)
+    return inspect.Signature(parameters)
+
+
+def type_text(annotation: Any) -> str:
+    """A setting's type as source, without its bounds: `Literal['auto'] | int`."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        # What is read before it is checked may be a text.
+        read = any(isinstance(part, BeforeValidator) for part in parts[1:])
+        return type_text(parts[0]) + (" | str" if read else "")
+    if origin in (Union, types.UnionType):
+        return " | ".join(dict.fromkeys(type_text(part) for part in parts))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, parts))}]"
+    if origin is tuple and len(parts) == 2 and parts[1] is ...:
+        return f"Sequence[{type_text(parts[0])}]"
+    if annotation is types.NoneType:
+        return "None"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def of_files_alone(field: Any) -> bool:
+    """Whether a setting changes what a file holds and not the result itself."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("of_files_alone"))

@@ -1,0 +1,1 @@
+"""The loops of recipes, apart from their declarations, which need no torch."""

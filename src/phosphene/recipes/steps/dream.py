@@ -1,0 +1,289 @@
+"""The loop of `dream`: octave by octave, each an ascent."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phosphene import gradients, pyramid, transforms
+from phosphene import image as images
+from phosphene.engine import Ascent, Evaluate, Step, ascend
+from phosphene.errors import ImageError, InputTooSmallError, NonFiniteError, ObjectiveError
+from phosphene.evaluation.adaptive import AdaptiveEvaluation
+from phosphene.evaluation.rolled import RolledEvaluate
+from phosphene.network import Network
+from phosphene.objectives import Objective, combine, guide
+from phosphene.parameterization import Pixels
+from phosphene.pyramid import Size
+from phosphene.recipes.base import Arguments
+from phosphene.recipes.dream import DreamSettings
+from phosphene.recipes.presets import preset
+
+# Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
+# picture, that before it, and the gradient or what is rolled), and between two and at its end.
+BUFFERS, BETWEEN = 3, 4
+
+
+@dataclass(frozen=True)
+class DreamStep(Step):
+    """A step of a dream. `image` has its octave's size; `picture()` is the dream so far, whole.
+
+    `network` is the one that it runs on, device and precision settled; `tile` the side of the tiles
+    in which the octave was evaluated, px, None for whole; `work`, by px, is done of all.
+    """
+
+    finish: Callable[[Tensor], Tensor]
+    network: Network
+    tile: int | None
+    work: float
+
+    @property
+    def share(self) -> float:
+        """How much of all work is done, 0 to 1: the last octave alone is about half of it."""
+        return self.work
+
+    @property
+    def text(self) -> str:
+        """The step in a few words."""
+        return f"octave {self.octave + 1}/{self.octaves}  {super().text}"
+
+    def picture(self) -> Tensor:
+        """The result, `(N, 3, H, W)` at full size, as if the dream ended here."""
+        return self.finish(self.image)
+
+
+def dream_steps(arguments: Arguments) -> Iterator[DreamStep]:
+    """A dream's steps: see `phosphene.dream`. What is wrong with the pictures is said at once."""
+    photo, mask = arguments.images["photo"], arguments.images.get("mask")
+    _check(photo, mask)
+    goal = arguments.objectives[0]
+    return _steps(photo, arguments.network, goal, mask, arguments.settings)
+
+
+def _check(photo: Tensor, mask: Tensor | None) -> None:
+    given = _described(photo)
+    if not isinstance(photo, Tensor) or photo.ndim != 4 or photo.shape[1] != 3 or 0 in photo.shape:
+        raise ImageError(
+            f"a photo is a tensor (N, 3, H, W) of float32 in [0, 1], as load_image gives it; this "
+            f"is {given}"
+        )
+    if not photo.is_floating_point():
+        raise ImageError(
+            f"a photo is of floating numbers in [0, 1]; this one is {given}: photo.float() / 255 "
+            "if it holds bytes"
+        )
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.ndim != 4 or 0 in mask.shape:
+        raise ImageError(f"a mask is a tensor (1, 1, H, W) in [0, 1]; this is {_described(mask)}")
+    if mask.shape[0] not in (1, len(photo)) or mask.shape[1] not in (1, 3):
+        raise ImageError(
+            f"a mask for {len(photo)} picture{'s' if len(photo) > 1 else ''} is (1, 1, H, W) or "
+            f"({len(photo)}, 1, H, W); this one is {_described(mask)}"
+        )
+
+
+def _described(thing: Any) -> str:
+    """Such as `torch.uint8 (1, 3, 40, 30)`, `numpy.ndarray uint8 (40, 30, 3)` or `str`."""
+    kind = type(thing)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    if not hasattr(thing, "dtype") or not hasattr(thing, "shape"):
+        return name
+    words = f"{thing.dtype} {tuple(thing.shape)}"
+    return words if isinstance(thing, Tensor) else f"{name} {words}"
+
+
+def _steps(
+    photo: Tensor,
+    network: Network,
+    goal: Objective,
+    mask: Tensor | None,
+    s: DreamSettings,
+) -> Iterator[DreamStep]:
+    layers = goal.bound(network).layers
+    net = network.prepared(s.device, s.precision, layers=layers, sample=photo)
+    photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
+    goal = goal.bound(net)
+    size = images.size_of(photo)
+    sizes = _sizes(size, net, goal, s)
+    resize = pyramid.RESAMPLERS[s.resampling]
+    chain = s.octave_rounding == "chain"
+    bases = deque(pyramid.bases(photo, sizes, resampling=s.resampling, chain=chain))
+    more = (s.detail == "after") + (mask is not None)  # what was lost; the mask at this size
+    evaluate = AdaptiveEvaluation(
+        net,
+        goal,
+        sizes,
+        batch=len(photo),
+        tile=s.tile,
+        memory=s.memory,
+        buffers=BUFFERS + more,
+        between=BETWEEN + more,
+    )
+    generator = torch.Generator().manual_seed(s.seed)
+    image = before = bases[0]
+
+    # A picture of full size may be a good part of memory: none is held for longer than it is used.
+    for octave in range(len(sizes)):
+        base = bases.popleft()
+        if octave:
+            if s.detail == "before":
+                image = resize(image - before, sizes[octave]).add_(base)
+            else:
+                image = resize(image, sizes[octave])
+            if s.clamp == "always":
+                image = image.clamp(0, 1)
+        lost = base - resize(before, sizes[octave]) if s.detail == "after" else None
+        before = base
+
+        def finish(image: Tensor, base: Tensor = base) -> Tensor:
+            return _finished(photo, base, image, s)
+
+        units = {"scale": net.scale, "shift": net.shift} if s.values == "network" else {}
+        pixels = Pixels(image, **units).to(net.device)
+        ascent = ascend(
+            pixels,
+            _jittered(evaluate, sizes[octave], goal, s, generator),
+            Ascent(pixels.parameters(), s.step_size),
+            steps=s.steps,
+            generator=generator,
+            gradient=_gradient(mask, base, s),
+            clamp=s.clamp != "off",
+            stop_above=s.stop_above,
+            octave=octave,
+            octaves=len(sizes),
+        )
+        try:
+            for step in ascent:
+                image = step.image if lost is None or not step.last else step.image + lost
+                # No name of its own, which would hold on to the picture.
+                yield DreamStep(
+                    **{**vars(step), "image": image},
+                    finish=finish,
+                    network=net,
+                    tile=evaluate.tile(sizes[octave]),
+                    work=_work(step, sizes),
+                )
+        except NonFiniteError as error:
+            # Before an octave's first step the picture is that of the octave before it.
+            good = image if error.image is None and octave else error.image
+            error.image = None if good is None else finish(good)
+            raise
+        del pixels, ascent
+
+
+def preset_objective(arguments: Arguments) -> list[str]:
+    """The text of what a dream's preset dreams through that network."""
+    return [preset(arguments.settings.preset).objective_for(arguments.network.name)]
+
+
+def advice(arguments: Arguments) -> list[str]:
+    """That a preset was published with another network, where nobody chose one."""
+    name = arguments.settings.preset
+    meant, network = preset(name).network, arguments.network.name
+    if network != "dreamnet" or meant == network:
+        return []
+    return [f"the preset {name} was published with --network {meant}"]
+
+
+def guided(objectives: Sequence[Objective], picture: str) -> list[Objective]:
+    """Each objective with its whole layers replaced by `guide(layer, picture)`, weights kept.
+
+    ObjectiveError for one without any.
+    """
+    return [_guided(goal, picture) for goal in objectives]
+
+
+def _guided(objective: Objective, picture: str) -> Objective:
+    terms = objective.terms or ((1.0, objective),)
+    whole_layers = [_is_whole_layer(term) for _, term in terms]
+    if not any(whole_layers):
+        raise ObjectiveError(
+            f"--guide takes the place of whole layers, of which {objective.text!r} has none; "
+            'expected such as "mixed4c"'
+        )
+    return combine(
+        (weight, guide(term.layers[0], picture) if plain else term)
+        for (weight, term), plain in zip(terms, whole_layers, strict=True)
+    )
+
+
+def _is_whole_layer(term: Objective) -> bool:
+    if len(term.layers) != 1:
+        return False
+    name = term.layers[0]
+    return term.text in (name, f'"{name}"') or term.text.startswith("layer(")
+
+
+def _sizes(size: Size, net: Network, goal: Objective, s: DreamSettings) -> list[Size]:
+    least = net.least_size(goal.layers)
+    if min(size) < least:
+        raise InputTooSmallError(
+            f"{net.name} needs pictures of at least {least} px a side for "
+            f"{', '.join(goal.layers)}; this one is {size[1]}×{size[0]}: a larger size enlarges it",
+            least,
+        )
+    octaves = s.octaves
+    if octaves == "auto":
+        octaves = pyramid.octave_count(size, known=2 * net.input_size, scale=s.octave_scale)
+    return pyramid.octave_sizes(
+        size, octaves, s.octave_scale, rounding=s.octave_rounding, least=least
+    )
+
+
+def _work(step: Step, sizes: Sequence[Size]) -> float:
+    """How much of all work is done, by px."""
+    work = [height * width for height, width in sizes]
+    part = 1.0 if step.last else (step.index + 1) / step.steps
+    return (sum(work[: step.octave]) + work[step.octave] * part) / sum(work)
+
+
+def _jittered(
+    evaluate: RolledEvaluate,
+    size: Size,
+    goal: Objective,
+    s: DreamSettings,
+    generator: torch.Generator,
+) -> Evaluate:
+    """Evaluate the picture rolled by chance, which needs no rolled copy of it."""
+    if s.jitter == 0 or goal.positional:
+        return evaluate
+    half = (size[0] // 2, size[1] // 2)
+    most = half if s.jitter == "half" else (s.jitter, s.jitter)
+    return lambda image: evaluate(image, transforms.draw_shift(most, generator))
+
+
+def _gradient(mask: Tensor | None, base: Tensor, s: DreamSettings) -> gradients.GradientTransform:
+    chain: list[gradients.GradientTransform] = []
+    if s.smooth:
+        chain.append(gradients.smooth(s.smooth))
+    if s.laplacian:
+        chain.append(gradients.laplacian(s.laplacian))
+    chain.append(gradients.normalise(s.gradient, epsilon=s.epsilon))
+    if s.clip is not None:
+        chain.append(gradients.clip(s.clip))
+    if mask is not None:
+        where = images.resize(mask.to(base), images.size_of(base)).clamp(0, 1)
+        chain.append(gradients.mask(where))
+    return gradients.compose(*chain)
+
+
+@torch.no_grad()
+def _finished(photo: Tensor, base: Tensor, image: Tensor, s: DreamSettings) -> Tensor:
+    """The picture to show: full size, in range, with the photograph's share and colours."""
+    if image.shape[-2:] != photo.shape[-2:]:
+        image = images.resize(image - base, images.size_of(photo)).add_(photo).clamp_(0, 1)
+    else:
+        image = image.clamp(0, 1)
+    if s.keep_colors:
+        # Only the luma moves: Y of the dream, I and Q of the photograph.
+        luma = images.luma(image.sub_(photo))
+        image = torch.add(photo, luma, out=image)
+    if s.blend < 1:
+        image = torch.lerp(photo, image, s.blend, out=image)
+    return image.clamp_(0, 1).float().cpu()

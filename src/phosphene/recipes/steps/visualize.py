@@ -1,0 +1,494 @@
+"""The loop of `visualize`, and of the recipes that are this one with an objective of their own.
+
+`caricature`, `invert`, `accentuate` and `style` begin with noise or a photograph, too, and raise
+what they compose of a network's answers to their pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from phosphene import image as images
+from phosphene import objectives as obj
+from phosphene import transforms
+from phosphene.engine import Evaluate, Step, ascend
+from phosphene.errors import (
+    DeadUnitWarning,
+    InputTooSmallError,
+    NetworkError,
+    NonFiniteError,
+    SettingsError,
+)
+from phosphene.evaluation.leaking import leaking_relus
+from phosphene.evaluation.whole import shared
+from phosphene.network import Network
+from phosphene.objectives import Objective
+from phosphene.parameterization import Fourier, MaCo, Pixels, opacity
+from phosphene.recipes.base import Arguments
+from phosphene.recipes.visualize import AscentSettings
+from phosphene.runtime.memory import available_memory, format_bytes
+from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
+
+# Steps over which a unit without a gradient is helped; lucid's 16 wake few of the deeper sleepers.
+HELPED_STEPS = 32
+# What a picture of a dead unit is: flat grey, so that nobody takes its noise for a finding.
+GREY = 0.5
+# px a side: below that the spectrum that MaCo keeps is of too few frequencies to make anything.
+MACO_LEAST = 32
+LEARNING_RATES = {"fourier": 0.05, "pixels": 0.02, "maco": 0.2}
+# Adam's own 1e-8 is more than some gradients by frequency.
+EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class VisualizeStep(Step):
+    """A step of a visualisation; `score`, `(N,)`, is in the mean over the parts that were seen.
+
+    `dead`, `(N,)` bool: so far no step had a gradient from this picture's unit without help. After
+    the last step that unit is dead. `network` is the one that it runs on, device and precision
+    settled; `saliency` the gradient that MaCo has accumulated, None of the others.
+    """
+
+    dead: Tensor
+    saliency: Tensor | None
+    network: Network
+
+    def picture(self) -> Tensor:
+        """The result, `(N, 3, H, W)` on the CPU, as if it ended here; grey for a dead unit."""
+        return _shown(self.image, self.dead)
+
+    def transparency(self) -> Tensor | None:
+        """MaCo's mask, `(N, 1, H, W)` in [0, 1], 1 where the network cared; None of the others.
+
+        Of a dead unit it is 1 everywhere.
+        """
+        if self.saliency is None:
+            return None
+        return opacity(self.saliency).where(~self.dead.view(-1, 1, 1, 1), 1.0).float().cpu()
+
+
+def visualize_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
+    """A visualisation's steps: see `phosphene.visualize`."""
+    start = arguments.images.get("photo")
+    return ascend_objectives(
+        arguments.network, arguments.objectives, arguments.settings, start=start
+    )
+
+
+def negated(objectives: Sequence[Objective], wanted: bool) -> list[Objective]:
+    """What each responds to least, if that is wanted."""
+    return [-goal if wanted else goal for goal in objectives]
+
+
+def ascend_objectives(
+    network: Network,
+    objectives: Sequence[Objective],
+    s: AscentSettings,
+    *,
+    start: Tensor | None = None,
+) -> Iterator[VisualizeStep]:
+    """The loop of this and the other recipes: see `visualize`."""
+    goals = _penalised(objectives, s)
+    given = [goal.text for goal in goals]
+    layers = tuple(dict.fromkeys(layer for goal in goals for layer in goal.bound(network).layers))
+    fixed = not _takes_any_size(network, layers)
+    size = _size(network, layers, s, start, fixed)
+    sample = _sample(size, start)
+    if fixed:
+        sample = images.resize(sample, (network.input_size, network.input_size)).clamp(0, 1)
+    net = network.prepared(s.device, s.precision, layers=layers, sample=sample)
+    _refuse_too_many(net, layers, size, len(goals) * s.batch)
+    bound = [goal.bound(net) for goal in goals]
+    generator = torch.Generator().manual_seed(s.seed)
+    canvas = _parameterization(s, size, len(goals), start, generator).to(net.device)
+    if s.precision == "fp64":
+        canvas = canvas.double()
+    move = _Move(_transform(net, bound, s, size, fixed))
+
+    def alike(photo: Tensor) -> Tensor:
+        photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
+        if images.size_of(photo) != size:
+            photo = images.resize(photo, size).clamp(0, 1)
+        return move.again(photo)
+
+    count = len(goals) * s.batch
+    watch = _Watch(
+        lambda some, options: shared(
+            net, [bound[k] for k in some], transform_reference=alike, options=options
+        ),
+        [t for t in given for _ in range(s.batch)],
+        s.batch,
+    )
+    ascent = ascend(
+        canvas,
+        watch.evaluate,
+        _optimiser(canvas, s),
+        steps=s.steps,
+        generator=generator,
+        transform=move,
+        clamp=s.parameterization == "pixels",
+    )
+
+    try:
+        for step in ascent:
+            score = step.score.reshape(count, -1).mean(1)
+            if step.last:
+                watch.report(s.steps)
+            saliency = canvas.accumulated_gradient if isinstance(canvas, MaCo) else None
+            more = {"score": score, "dead": ~watch.moved, "saliency": saliency, "network": net}
+            yield VisualizeStep(**{**vars(step), **more})
+    except NonFiniteError as error:
+        if error.image is not None:
+            error.image = _shown(error.image, ~watch.moved)
+        raise
+
+
+def _shown(image: Tensor, dead: Tensor) -> Tensor:
+    return image.clamp(0, 1).where(~dead.view(-1, 1, 1, 1), GREY).float().cpu()
+
+
+def _refuse_too_many(
+    network: Network, layers: Sequence[str], size: tuple[int, int], count: int
+) -> None:
+    """SettingsError for a batch that memory cannot hold: the convolutions' answers, twice."""
+    order = list(network.layers)
+    end = max((order.index(layer) + 1 for layer in layers if layer in order), default=0)
+    values = sum(
+        math.prod(network.layers[name].shape)
+        for name in order[:end]
+        if network.layers[name].kind.startswith("Conv")
+    )
+    area = size[0] * size[1] / network.input_size**2
+    need = 2 * count * values * area * (2 if network.precision == "bf16" else 4)
+    there = available_memory(network.device)
+    if need > there:
+        raise SettingsError(
+            f"{count} pictures of {size[1]}×{size[0]} px at a time take about "
+            f"{format_bytes(need)}, {format_bytes(there)} are there: a smaller batch or size, or "
+            "fewer objectives"
+        )
+
+
+def _penalised(objectives: Sequence[Objective], s: AscentSettings) -> list[Objective]:
+    if not objectives:
+        raise SettingsError("there is no objective in the list; each of them gets a picture")
+    penalty = [(-weight, made()) for weight, made in ((s.tv, obj.tv), (s.l2, obj.l2)) if weight]
+    return [obj.combine([(1.0, goal), *penalty]) if penalty else goal for goal in objectives]
+
+
+# A photograph's own activations -------------------------------------------------------------------
+
+
+SettingsT = TypeVar("SettingsT", bound=AscentSettings)
+
+
+def shaped_like(photo: Tensor, s: SettingsT) -> SettingsT:
+    """The settings with the photo's aspect ratio, unless they have one."""
+    if s.aspect != "auto":
+        return s
+    height, width = images.size_of(photo)
+    return s.model_copy(update={"aspect": min(max(width / height, 0.05), 20)})
+
+
+def relative_content(network: Network, layer: str, photo: Tensor, weight: float = 1.0) -> Objective:
+    """`objectives.content`, in units of the photo's own mean squared activation."""
+    return weight / rms_activation(network, layer, photo) ** 2 * obj.content(layer, photo)
+
+
+@torch.no_grad()
+def rms_activation(network: Network, layer: str, photo: Tensor) -> float:
+    """How strongly a layer fires for a photo: the root of its mean squared activation."""
+    activation = network.activations(photo.to(network.device), [layer])[layer]
+    return max(float(activation.double().square().mean().sqrt()), 1e-12)
+
+
+# The picture --------------------------------------------------------------------------------------
+
+
+def _takes_any_size(network: Network, layers: Sequence[str]) -> bool:
+    """Whether it does, found by trying one that is far off and a multiple of nothing."""
+    side = (network.input_size * 3 // 2) | 1
+    try:
+        with torch.no_grad():
+            network.activations(torch.zeros(1, 3, side, side, device=network.device), layers)
+    except NetworkError:
+        return False
+    return True
+
+
+def _size(
+    network: Network,
+    layers: Sequence[str],
+    s: AscentSettings,
+    start: Tensor | None,
+    fixed: bool,
+) -> tuple[int, int]:
+    side, aspect = s.size, s.aspect
+    if start is not None:
+        height, width = images.size_of(start)
+        side, aspect = max(height, width) if side == "auto" else side, width / height
+    elif side == "auto":
+        side = network.input_size if fixed else auto_size(network.input_size)
+    size = (max(1, round(side / max(aspect, 1))), max(1, round(side * min(aspect, 1))))
+    least = 1 if fixed else network.least_size(layers)
+    if s.parameterization == "maco" and min(size) < MACO_LEAST:
+        raise SettingsError(
+            f"maco draws pictures of {MACO_LEAST} px a side or more, this one is to be "
+            f"{size[1]}×{size[0]}; fourier and pixels draw smaller ones"
+        )
+    if min(size) < least:
+        raise InputTooSmallError(
+            f"{network.name} needs pictures of at least {least} px a side for "
+            f"{', '.join(layers)}; this one is to be {size[1]}×{size[0]}",
+            least,
+        )
+    return size
+
+
+def auto_size(known: int) -> int:
+    """The side, px, of a picture for a network that knows pictures of `known` px a side."""
+    return max(known, min(2 * known, 160))
+
+
+def shown_to(
+    network: Network, layers: Sequence[str], photo: Tensor, side: int | Literal["auto"]
+) -> Tensor:
+    """A photo with a longest side of `side` px, or as the network can take it if that is fixed."""
+    if _takes_any_size(network, layers):
+        longest = auto_size(network.input_size) if side == "auto" else side
+        size = images.fit(images.size_of(photo), longest)
+    else:
+        size = (network.input_size, network.input_size)
+    return photo if images.size_of(photo) == size else images.resize(photo, size).clamp(0, 1)
+
+
+def _sample(size: tuple[int, int], start: Tensor | None) -> Tensor:
+    """A picture to compare precisions on: near grey, as a start is, nothing could be told."""
+    if start is not None:
+        return start
+    with torch.no_grad():
+        return MaCo(size, generator=torch.Generator().manual_seed(0))()
+
+
+def _parameterization(
+    s: AscentSettings,
+    size: tuple[int, int],
+    goals: int,
+    start: Tensor | None,
+    generator: torch.Generator,
+) -> nn.Module:
+    if start is not None:
+        image = start if images.size_of(start) == size else images.resize(start, size).clamp(0, 1)
+        if len(image) not in (1, goals * s.batch):
+            raise SettingsError(
+                f"{len(image)} pictures to start from; there must be 1 or as many as are drawn, "
+                f"{goals * s.batch}"
+            )
+        return _built(s, size, goals * s.batch, image.float(), generator)
+    one = _built(s, size, s.batch, None, generator)
+    if goals == 1:
+        return one
+    # Every objective from the same starts, so that its pictures are those it would have alone.
+    all_ = _built(s, size, goals * s.batch, None, torch.Generator())
+    there = all_.state_dict()
+    all_.load_state_dict(
+        {
+            name: t if t.shape == there[name].shape else t.repeat(goals, *[1] * (t.ndim - 1))
+            for name, t in one.state_dict().items()
+        }
+    )
+    return all_
+
+
+def _built(
+    s: AscentSettings,
+    size: tuple[int, int],
+    batch: int,
+    start: Tensor | None,
+    generator: torch.Generator,
+) -> nn.Module:
+    chances: dict[str, Any] = {"batch": batch, "generator": generator, "image": start}
+    if s.parameterization == "fourier":
+        return Fourier(size, decay=s.decay, decorrelate=s.decorrelate, **chances)
+    if s.parameterization == "maco":
+        return MaCo(size, decorrelate=s.decorrelate, **chances)
+    if start is None:
+        start = GREY + 0.02 * torch.randn(batch, 3, *size, generator=generator)
+    return Pixels(start.clamp(0, 1).expand(batch, -1, -1, -1))
+
+
+def _optimiser(canvas: nn.Module, s: AscentSettings) -> torch.optim.Optimizer:
+    rate = LEARNING_RATES[s.parameterization] if s.learning_rate == "auto" else s.learning_rate
+    if s.optimiser == "nadam":
+        return torch.optim.NAdam(canvas.parameters(), rate, eps=EPSILON, maximize=True)
+    return torch.optim.Adam(canvas.parameters(), rate, eps=EPSILON, maximize=True)
+
+
+# How it is moved ----------------------------------------------------------------------------------
+
+
+def _transform(
+    net: Network,
+    goals: Sequence[Objective],
+    s: AscentSettings,
+    size: tuple[int, int],
+    fixed: bool,
+) -> transforms.Transform:
+    kind = s.transforms
+    if kind == "auto":
+        kind = "crops" if s.parameterization == "maco" else "robust"
+        terms = [term for goal in goals for _, term in goal.terms or ((1.0, goal),)]
+        if any(term.positional and term.comparison is None for term in terms):
+            kind = "none"  # a place in the picture is meant
+    chain = TRANSFORMS[kind](net, size)
+    if fixed:
+        side = net.input_size
+        warnings.warn(
+            f"{net.name} takes pictures of {side}×{side} px alone: what it is shown is resized",
+            stacklevel=3,
+        )
+        chain.append(_resized(side))
+    return transforms.compose(*chain)
+
+
+def _resized(side: int) -> transforms.Transform:
+    def apply(image: Tensor, generator: torch.Generator) -> Tensor:
+        if images.size_of(image) == (side, side):
+            return image
+        return images.resize(image, (side, side))
+
+    return apply
+
+
+def _robust(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
+    return [transforms.robust()]
+
+
+def _gentle(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
+    return [
+        transforms.pad(6, "reflect"),
+        transforms.jitter(6, wrap=False),
+        transforms.scale(0.95, 1.05),
+        transforms.rotate(3),
+        transforms.jitter(2, wrap=False),
+    ]
+
+
+def _crops(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
+    return [transforms.crops(4, 0.6, 0.9), _noise(0.02)]
+
+
+def _noise(std: float) -> transforms.Transform:
+    """As `transforms.noise`, but alike for all pictures, so that no batch changes another's."""
+
+    def apply(image: Tensor, generator: torch.Generator) -> Tensor:
+        return image + std * torch.randn(image.shape[1:], generator=generator).to(image)
+
+    return apply
+
+
+TRANSFORMS: dict[str, Callable[[Network, tuple[int, int]], list[transforms.Transform]]] = {
+    "robust": _robust,
+    "gentle": _gentle,
+    "crops": _crops,
+    "none": lambda net, size: [],
+}
+
+
+class _Move:
+    """A transform that can be done again, alike, to another picture."""
+
+    def __init__(self, transform: transforms.Transform) -> None:
+        self.transform = transform
+        self.state: Tensor | None = None
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        self.state = generator.get_state()
+        return self.transform(image, generator)
+
+    def again(self, image: Tensor) -> Tensor:
+        generator = torch.Generator()
+        if self.state is not None:
+            generator.set_state(self.state)
+        return self.transform(image, generator)
+
+
+# Dead units ---------------------------------------------------------------------------------------
+
+
+class _Watch:
+    """Evaluates, notes which pictures have had a gradient, and helps those that begin without.
+
+    `moved`, `(N,)` bool, stays on the device: reading it would stall an accelerator every step, and
+    only the steps that may help read what moves.
+    """
+
+    def __init__(
+        self, of: Callable[[Sequence[int], Options], Evaluate], texts: Sequence[str], batch: int
+    ) -> None:
+        self.of, self.texts, self.batch = of, texts, batch
+        self.count, self.goals = len(texts), len(texts) // batch
+        self.plain = of(range(self.goals), DEFAULT)
+        self.moved = torch.zeros(self.count, dtype=torch.bool)
+        self.index = 0
+        self.helps = False
+
+    def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        score, slope = self.plain(image)
+        moves = slope.reshape(self.count, -1).abs().amax(1) > 0
+        self.moved = self.moved.to(moves.device) | moves
+        if self.index == 0 and not bool(moves.all()):
+            self.helps = True
+            warnings.warn(
+                f"{self._named(moves)} no gradient at the start: helped past dead ReLUs for up to "
+                f"{HELPED_STEPS} steps",
+                stacklevel=2,
+            )
+        if self.helps and self.index < HELPED_STEPS:
+            slope = self._helped(image, slope, moves)
+        self.index += 1
+        return score, slope
+
+    def _helped(self, image: Tensor, slope: Tensor, moves: Tensor) -> Tensor:
+        """The gradient, leaked for the pictures that have none.
+
+        Most wake in a step or two, so only objectives with one that sleeps are run once more; one
+        that falls asleep again is helped again.
+        """
+        asleep = (~moves).view(self.goals, self.batch).any(1).nonzero().flatten().tolist()
+        if not asleep:
+            return slope
+        parts = [*image.split(len(image) // self.goals)]
+        with leaking_relus():
+            _, leaked = self.of(asleep, PLAIN_MODULES)(torch.cat([parts[k] for k in asleep]))
+        rows = moves.repeat_interleave(len(image) // self.count).view(-1, 1, 1, 1)
+        found, seen = [*slope.split(len(parts[0]))], rows.split(len(parts[0]))
+        for k, leak in zip(asleep, leaked.split(len(parts[0])), strict=True):
+            found[k] = torch.where(seen[k], found[k], leak)
+        return torch.cat(found)
+
+    def report(self, steps: int) -> None:
+        """Say which units are dead, if any are."""
+        if not self.helps or bool(self.moved.all()):
+            return
+        warnings.warn(
+            f"{self._named(self.moved)} no gradient in {steps} steps and counts as dead: "
+            "the picture is left grey",
+            DeadUnitWarning,
+            stacklevel=2,
+        )
+
+    def _named(self, fine: Tensor) -> str:
+        still = [text for text, ok in zip(self.texts, fine.tolist(), strict=True) if not ok]
+        texts = list(dict.fromkeys(still))
+        if len(texts) == 1:
+            return f"{texts[0]} gives"
+        shown = ", ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
+        return f"each of {len(texts)} objectives ({shown}) gives"

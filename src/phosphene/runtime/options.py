@@ -1,0 +1,40 @@
+"""How a network is run: what is passed down from an evaluator to every operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Options:
+    """How activations and their gradient are computed. Results are the same but for rounding.
+
+    Make them once for an evaluator, not for each call.
+
+    Args:
+        memory_efficient: Save less for the gradient, which takes a little longer: no input of a
+            convolution, one byte for each value of a ReLU, two for each index of a max-pooling;
+            and the first layers see a large picture in bands. A gradient can then be taken once.
+        plain_modules: Run the operations of the network one by one, as it has them, and nothing
+            fused: for whatever looks at single operations, or changes them.
+        numba_pooling: Max-pooling by Numba where it is installed, as it is otherwise for large
+            pictures only; so that all pictures of one dream, of which only some are large, are
+            pooled alike.
+        bands: "always" cuts pictures of any size into bands where memory is to be saved: to
+            measure what large ones take.
+    """
+
+    memory_efficient: bool = False
+    plain_modules: bool = False
+    numba_pooling: bool = False
+    bands: Literal["auto", "always"] = "auto"
+
+    def with_numba(self, wanted: bool = True) -> Options:
+        """These, with `numba_pooling` if they have it or it is `wanted`."""
+        return replace(self, numba_pooling=True) if wanted and not self.numba_pooling else self
+
+
+DEFAULT = Options()
+PLAIN_MODULES = Options(plain_modules=True)
+MEMORY_EFFICIENT = Options(memory_efficient=True)

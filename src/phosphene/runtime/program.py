@@ -1,0 +1,244 @@
+"""A cut network as a program for the processor: its answer and its gradient, written out.
+
+A `Program` is one `autograd.Function` for all of a network up to the layers asked for: its
+instructions run forward and backward in a row, each value goes as soon as nobody wants it, and
+between two of them is a chance to give memory back. `lowering` makes programs of graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from phosphene.runtime import pooling
+from phosphene.runtime.allocator import trim_to_limit
+from phosphene.runtime.operations import (
+    Convolution,
+    Gradient,
+    Operation,
+    ParallelConvolutions,
+    PooledConvolution,
+    add_gradients,
+    gate_gradient,
+    needs_output,
+)
+from phosphene.runtime.options import DEFAULT, Options
+from phosphene.runtime.pooling import LAST
+
+# What is saved for the gradient, by instruction; an output by −1 − its number.
+Saved = dict[int, Any]
+# By the number of the value.
+Gradients = dict[int, Gradient]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One operation of a program, on numbered values."""
+
+    operation: Operation | Convolution
+    inputs: tuple[int, ...]
+    output: int
+    last_uses: tuple[int, ...]  # values that no later instruction wants
+
+
+@dataclass(frozen=True)
+class ParallelGroup:
+    """`ParallelConvolutions` in a program: where they are, and where each begins along channels."""
+
+    convolutions: ParallelConvolutions
+    indices: tuple[int, ...]
+    starts: tuple[int, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.starts[-1] + len(self.convolutions.members[-1].weight)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph of one picture: `program(values) -> {layer: activation}`, differentiable.
+
+    Values are numbered; the picture is 0.
+    """
+
+    instructions: tuple[Instruction, ...]
+    outputs: dict[str, int]
+    parallel: dict[int, ParallelGroup]  # by instruction
+
+    def __call__(self, values: Tensor, options: Options = DEFAULT) -> dict[str, Tensor]:
+        return run(self, self.outputs, values, options)
+
+    def forward(
+        self, values: Tensor, wanted: Sequence[int], options: Options, saved: Saved | None
+    ) -> tuple[Tensor, ...]:
+        """Run; what the gradient needs goes to `saved`, if there is to be one.
+
+        Not the values `wanted`, which `backward` is to be given.
+        """
+        pixels = len(values) * values.shape[-2] * values.shape[-1]
+        options = options.with_numba(pixels >= pooling.NUMBA_PIXELS)
+        return self.advance({0: values}, wanted, options, saved)
+
+    def advance(
+        self,
+        known: dict[int, Tensor],
+        wanted: Sequence[int],
+        options: Options,
+        saved: Saved | None,
+    ) -> tuple[Tensor, ...]:
+        """`forward`, from {0: picture}; what is in there goes as soon as nobody wants it."""
+        save = saved is not None
+        for index, instruction in enumerate(self.instructions):
+            trim_to_limit()
+            inputs = [known[number] for number in instruction.inputs]
+            output, more = instruction.operation.forward(inputs, options, save)
+            known[instruction.output] = output
+            if saved is not None:
+                saved[index] = more
+                # Those wanted are the caller's: output and graph would hold one another.
+                asked = needs_output(instruction.operation, more)
+                if asked and instruction.output not in wanted:
+                    # Of bfloat16 a mask saves half, but takes a tenth of the time.
+                    mask = options.memory_efficient and output.itemsize > 2
+                    saved[-1 - instruction.output] = output.bool() if mask else output
+            for number in instruction.last_uses:
+                del known[number]
+        return tuple(known[number] for number in wanted)
+
+    def backward(
+        self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
+    ) -> Tensor | None:
+        """The gradient with respect to the picture, from those with respect to outputs."""
+        gathered: dict[int, Tensor] = {}  # by the first instruction of a parallel group
+        for index in reversed(range(len(self.instructions))):
+            trim_to_limit()
+            self._backward_one(index, gradients, saved, outputs, gathered)
+        result = gradients.pop(0, None)
+        return None if result is None else result.value
+
+    def _backward_one(
+        self,
+        index: int,
+        gradients: Gradients,
+        saved: Saved,
+        outputs: dict[int, Tensor],
+        gathered: dict[int, Tensor],
+    ) -> None:
+        """From the gradient of one instruction's output to those of its inputs."""
+        # A function of its own, so that no name holds on to a map for longer.
+        instruction, group = self.instructions[index], self.parallel.get(index)
+        more = saved.pop(index)
+        output = saved.pop(-1 - instruction.output, None)
+        if output is None and needs_output(instruction.operation, more):
+            output = outputs.get(instruction.output)
+        if group is not None:
+            grad = gradients.pop(instruction.output, None)
+            if grad is not None:
+                self._gather(group, index, grad, output, more, gradients, gathered)
+            del grad
+            if index == group.indices[0] and index in gathered:
+                (number,) = instruction.inputs
+                onto = gradients.get(number)
+                gradients[number] = group.convolutions.backward(gathered.pop(index), onto)
+            return
+        grad = gradients.pop(instruction.output, None)
+        if grad is None:
+            return
+        if isinstance(instruction.operation, PooledConvolution):
+            onto = gradients.pop(instruction.inputs[0], None)
+            found = instruction.operation.backward(grad, output, more, onto)
+            del onto
+        else:
+            found = instruction.operation.backward(grad, output, more)
+        del grad, output, more
+        for number, part in zip(instruction.inputs, found, strict=True):
+            before = self.instructions[number - 1].operation if number else None
+            if len(found) > 1 and isinstance(before, PooledConvolution):
+                # Its turn comes after what its input has of others: a copy, so the rest can go.
+                part = Gradient(part.value.clone(memory_format=LAST), True)
+            _add(gradients, number, part)
+
+    def _gather(
+        self,
+        group: ParallelGroup,
+        index: int,
+        grad: Gradient,
+        output: Tensor | None,
+        shape: torch.Size,
+        gradients: Gradients,
+        gathered: dict[int, Tensor],
+    ) -> None:
+        """Put one convolution's gradient before its ReLU beside those of its group."""
+        first, position = group.indices[0], group.indices.index(index)
+        # In one piece, since both take long on a part of the channels, of which it may become.
+        passed = gate_gradient(grad, output).value
+        if len(group.indices) == 1:
+            gathered[first] = passed
+            return
+        if first not in gathered:
+            total = (shape[0], group.channels, *grad.value.shape[2:])
+            gathered[first] = torch.empty(total, dtype=grad.value.dtype, memory_format=LAST)
+            earlier = (i for i in group.indices if i < index)
+            if any(self.instructions[i].output not in gradients for i in earlier):
+                gathered[first].zero_()
+        gathered[first].narrow(1, group.starts[position], passed.shape[1]).copy_(passed)
+
+
+def _add(gradients: Gradients, number: int, part: Gradient) -> None:
+    before = gradients.get(number)
+    gradients[number] = part if before is None else add_gradients(before, part)
+
+
+class Runnable(Protocol):
+    """What `run` can run: `Program`, or something that is made of them."""
+
+    def forward(
+        self, values: Tensor, wanted: Sequence[int], options: Options, saved: Saved | None
+    ) -> tuple[Tensor, ...]: ...
+
+    def backward(
+        self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
+    ) -> Tensor | None: ...
+
+
+def run(
+    program: Runnable, outputs: dict[str, int], values: Tensor, options: Options
+) -> dict[str, Tensor]:
+    """The outputs of a program by layer, from their numbers; differentiable."""
+    wanted = list(dict.fromkeys(outputs.values()))
+    if torch.is_grad_enabled() and values.requires_grad:
+        found: Any = _ProgramFunction.apply(values, program, wanted, options)
+    else:
+        found = program.forward(values, wanted, options, None)
+    numbered = dict(zip(wanted, found, strict=True))
+    return {layer: numbered[number] for layer, number in outputs.items()}
+
+
+class _ProgramFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, program: Runnable, wanted: list[int], options: Options
+    ) -> Any:
+        saved: Saved = {}
+        found = program.forward(values, wanted, options, saved)
+        ctx.program, ctx.wanted, ctx.saved = program, wanted, saved
+        ctx.once = options.memory_efficient
+        ctx.save_for_backward(*found)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        outputs = dict(zip(ctx.wanted, ctx.saved_tensors, strict=True))
+        gradients = {
+            number: Gradient(grad.contiguous(memory_format=LAST) if grad.ndim == 4 else grad, False)
+            for number, grad in zip(ctx.wanted, grads, strict=True)
+            if grad is not None
+        }
+        saved = ctx.saved if ctx.once else dict(ctx.saved)
+        return ctx.program.backward(gradients, saved, outputs), None, None, None
