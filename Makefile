@@ -1,18 +1,31 @@
 # Two commands: `make dream` (PHOTO=me.jpg for your own) and `make test`.
 PYTHON ?= python3
+PYTHON313 ?= python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?=
 SECTIONS ?=
 OUT ?= $(if $(PHOTO),$(basename $(PHOTO))-dream.png,dream.png)
 
-.PHONY: dream test check bench clean
+.PHONY: dream test test-slow test-313 test-all check bench clean
 
 dream: $(VENV)/.installed
 	$(BIN)/phosphene dream $(if $(PHOTO),"$(PHOTO)",) -o "$(OUT)" --force
 
 test: $(VENV)/.tested
-	scripts/test
+	VENV=$(VENV) scripts/test
+
+# The tests that take long: benchmarks in small, and training in earnest.
+test-slow: $(VENV)/.tested
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# The tests on a second Python, in a second environment, where it is there.
+test-313:
+	@if $(PYTHON313) -c "" 2>/dev/null; then \
+	  $(MAKE) test VENV=.venv313 PYTHON=$(PYTHON313); \
+	else echo "No $(PYTHON313) here: tested on one Python"; fi
+
+test-all: test test-slow test-313
 
 check: $(VENV)/.tested
 	scripts/check
@@ -35,4 +48,4 @@ $(VENV)/.tested: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv313

@@ -135,6 +135,7 @@ def test_steps() -> None:
         assert row["picture"] == "whole"
 
 
+@pytest.mark.slow
 def test_memory() -> None:
     (table,) = memory.tables(1, sizes=(64,), precisions=("fp32",))
     rows = parsed(table)
@@ -166,6 +167,7 @@ def test_tiles_are_told() -> None:
     assert report.tile_in(["9×9 px in tiles of 64 px: 1 MiB of 2 MiB free"]) == "64 px"
 
 
+@pytest.mark.slow
 def test_start_and_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "_warmed", lambda runs: None)
     (start,) = command.start_tables(1)

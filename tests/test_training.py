@@ -325,6 +325,7 @@ def test_other_settings_are_refused(folder: Path, plain: Path) -> None:
         train.train(train.Settings(epochs=9), folder, plain, device=CPU)
 
 
+@pytest.mark.slow
 def test_training_against_an_attack_starts_from_the_plain_weights(
     robust: Path, plain: Path
 ) -> None:
@@ -395,6 +396,7 @@ def test_batches_cover_the_epoch_once() -> None:
 # Measuring
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("measured")
 def test_evaluate(plain: Path, folder: Path, trained: models.Trained) -> None:
     out = plain / "evaluation.json"
@@ -453,6 +455,7 @@ def test_folding_changes_nothing() -> None:
     assert export.difference(model, folded) > 1e-4
 
 
+@pytest.mark.slow
 def test_export(
     measured: dict[str, str], plain: Path, tmp_path: Path, trained: models.Trained
 ) -> None:
@@ -492,6 +495,7 @@ def test_weights_beyond_float16_are_refused() -> None:
 # Recognition
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("measured")
 def test_recognise(robust: Path) -> None:
     out = robust / "recognised.json"
@@ -589,6 +593,7 @@ def test_the_profile_is_that_of_the_whole_plane() -> None:
     torch.testing.assert_close(statistics.profile(torch.fft.rfft2(image).abs()), expected)
 
 
+@pytest.mark.slow
 def test_statistics_as_a_process(measured: dict[str, str], plain: Path) -> None:
     assert "50 pictures" in measured["statistics"]
     with np.load(plain / "natural.npz") as arrays:
@@ -618,6 +623,7 @@ def test_the_bundled_statistics_are_those_of_nature() -> None:
 # Everything
 
 
+@pytest.mark.slow
 def test_help_of_training(measured: dict[str, str]) -> None:
     assert "--small-epochs" in measured["help"]
 
