@@ -127,7 +127,7 @@ def _cases() -> Iterator[Case]:
     # gives tiles of 160 px, as half of what is free or twice as much does.
     yield Case(
         "tiles approximate",
-        "dream --start sky --size 480 --octaves 1 --steps 1 --tile approximate --memory 1000M "
+        "dream --start sky --size 480 --octaves 1 --steps 1 --tile approximate --memory 950M "
         "--network toy:normalised --objective second -o OUT/o.png",
         alone=True,
         replay="--network toy:normalised",

@@ -37,10 +37,12 @@ from phosphene.image import (
     resize,
     save_image,
     size_of,
+    start_picture,
     tensor,
     to_uint8,
     write_atomically,
 )
+from phosphene.image.start import DEVIATION
 
 RECIPE = json.dumps(
     {"name": "dream", "text": '<!-- "é" ]]> & \u2028 😀\\n', "n": [1, 2.5]}, ensure_ascii=False
@@ -580,7 +582,8 @@ def test_a_jpeg_recipe_in_segments_out_of_order(tmp_path):
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")))
 @settings(max_examples=25, deadline=None)
 def test_any_text_survives_xml(text):
-    assert metadata._recipe_in(metadata.xmp_packet(text)) == text
+    packet = metadata.xmp_packet(metadata.checked_recipe(text))
+    assert metadata._recipe_in(packet) == text
 
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
@@ -1162,3 +1165,64 @@ def test_a_sky_of_no_size_is_refused():
     for height, width, seed in ((0, 4, 0), (4, -1, 0), (4, 4, -1)):
         with pytest.raises(SettingsError, match="a sky of"):
             draw_sky(height, width, seed)
+
+
+# What a picture starts from
+
+
+def test_noise_is_seeded_and_about_grey() -> None:
+    noise = start_picture("noise", (60, 80), seed=4)
+    assert noise.shape == (1, 3, 60, 80)
+    assert torch.equal(noise, start_picture("noise", (60, 80), seed=4))
+    assert not torch.equal(noise, start_picture("noise", (60, 80), seed=5))
+    assert 0 <= noise.min() < noise.max() <= 1
+    assert np.isclose(noise.mean(), 0.5, atol=0.01)
+    assert np.isclose(noise.std(), DEVIATION, atol=0.01)
+    for size, seed in [((0, 5), 0), ((5, 5), -1), ((100_000, 100_000), 0)]:
+        with pytest.raises(SettingsError, match="sides are 1 or more"):
+            start_picture("noise", size, seed)
+
+
+# What is needed where there is no torch
+
+
+def test_files_and_recipes_need_no_torch(tmp_path):
+    path = save_image(ramp(9, 9), tmp_path / "a.jpg", recipe=RECIPE)
+    (tmp_path / "a.svg").write_text(f"<svg>{metadata.recipe_element(RECIPE)}</svg>")
+    code = """
+import sys
+import phosphene.image.metadata
+from phosphene.image import SUFFIXES, PIXEL_LIMIT, check_output, read_recipe, write_atomically
+path, drawing, out = sys.argv[1:]
+assert read_recipe(path) == read_recipe(drawing) != None
+write_atomically(check_output(out, overwrite=False), read_recipe(path).encode())
+print([name for name in ("torch", "numpy") if name in sys.modules])
+"""
+    files = [str(path), str(tmp_path / "a.svg"), str(tmp_path / "b.png")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *files], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert (tmp_path / "b.png").read_text("utf-8") == RECIPE
+
+
+def test_luma_is_the_weighted_sum_whatever_its_layout():
+    for weights in (tensor.REC_601, tensor.REC_709):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            picture = noise(17, 23).contiguous(memory_format=layout)
+            by_sum = (picture * torch.tensor(weights).view(1, 3, 1, 1)).sum(1, keepdim=True)
+            assert torch.equal(tensor.luma(picture, weights), by_sum)
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(tensor.luma(red).sum(), red)
+    assert gradient.flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
+    assert tensor.luma(red).item() == pytest.approx(0.299)
+
+
+def test_every_name_of_the_package_is_there():
+    from phosphene import image, objectives
+
+    for package in (image, objectives):
+        assert [name for name in package.__all__ if not hasattr(package, name)] == []
+        assert set(package.__all__) <= set(dir(package))
+        with pytest.raises(AttributeError, match="has no attribute 'fir'"):
+            package.fir  # noqa: B018

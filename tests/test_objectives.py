@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from phosphene import objectives as obj
 from phosphene.errors import ImageError, ObjectiveError, UnknownLayerError
 from phosphene.image import resize, save_image
-from phosphene.objectives import IMAGE, LOGITS, Objective
-from phosphene.objectives.reference import _best_match  # pyright: ignore[reportPrivateUsage]
+from phosphene.objectives import IMAGE, LOGITS, Objective, reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,7 +351,7 @@ def test_matches_in_parts_are_the_same(toy: Toy) -> None:
     # 400 × 44100 pairs are more than one part holds.
     a, pool = picture(1, 20, 20, 2), picture(44100, 2, seed=3)
     expected = pool[(a.view(-1, 2) @ pool.T).argmax(1)].view(a.shape)
-    assert torch.equal(_best_match(a, pool), expected)
+    assert torch.equal(reference._best_match(a, pool), expected)
 
 
 def test_dot_is_the_mean_product_with_the_mean_feature(toy: Toy) -> None:

@@ -336,7 +336,7 @@ def _to_tensor(array: np.ndarray) -> Tensor:
 def _resize_visible(
     pixels: Tensor, alpha: Tensor | None, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor | None]:
-    """Resize colours by how much of them is visible: hidden ones do not bleed into edges."""
+    """Resize colours by how visible they are, so that hidden ones do not bleed into edges."""
     resized = resize(pixels, size)
     if alpha is None:
         return resized.clamp_(0, 1), None

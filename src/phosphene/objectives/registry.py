@@ -141,13 +141,14 @@ def _takes_path(hint: Any) -> bool:
     if isinstance(hint, str):  # what it names is not there: the words have to do
         words = set(re.findall(r"\w+", hint))
         return bool(words & {"PictureRef", "Path", "PathLike"}) or {"Tensor", "str"} <= words
-    kinds = [typing.get_origin(hint) or hint, *typing.get_args(hint)]
-    classes = [kind for part in kinds if isinstance(kind := typing.get_origin(part) or part, type)]
-    if any(issubclass(kind, os.PathLike) for kind in classes):  # pyright: ignore[reportGeneralTypeIssues]
+    parts = typing.get_args(hint)
+    kinds = [typing.get_origin(part) or part for part in (hint, *parts)]
+    classes: list[Any] = [kind for kind in kinds if isinstance(kind, type)]
+    if any(issubclass(kind, os.PathLike) for kind in classes):
         return True
     if any(issubclass(kind, Tensor) for kind in classes) and str in classes:
         return True
-    return any(_takes_path(part) for part in typing.get_args(hint) if not isinstance(part, str))
+    return any(_takes_path(part) for part in parts if not isinstance(part, str))
 
 
 def paths_in(call: inspect.BoundArguments, pictures: frozenset[str]) -> Iterator[str]:

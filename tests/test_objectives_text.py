@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import torch
@@ -16,19 +19,20 @@ from phosphene.errors import ObjectiveError
 from phosphene.objectives import (
     IMAGE,
     LOGITS,
-    OBJECTIVES,
     Objective,
     PictureRef,
+    Tree,
     describe,
     negate,
-    objective,
     parse,
     parse_tree,
     picture_paths,
     quoted,
+    unquoted,
     with_pictures,
 )
-from phosphene.objectives import layer as layer_of
+from phosphene.objectives.build import build
+from phosphene.objectives.text import Call, Channels, Class
 from tests import toy_network
 
 DOCS = Path(__file__).parents[1] / "docs" / "objectives.md"
@@ -160,6 +164,67 @@ def test_texts_read_back_as_the_same(objective: Objective) -> None:
     torch.testing.assert_close(again(activations()), objective(activations()), rtol=1e-12, atol=0)
 
 
+@given(SUMS)
+@settings(max_examples=150, deadline=None)
+def test_a_tree_says_what_its_objective_says(objective: Objective) -> None:
+    tree = parse_tree(objective.text)
+    assert tree.text == objective.text
+    assert build(tree).text == objective.text
+    assert parse_tree(tree.text) == tree
+    assert negate(objective.text) == (-parse(objective.text)).text
+    assert parse_tree(negate(negate(objective.text))) == tree
+
+
+def test_a_tree_holds_what_was_written() -> None:
+    tree = parse_tree("2*(a:1,2 - guide('x y', p.png, by=dot)*3) + logits:\"tabby cat\"")
+    assert tree == Tree(
+        (
+            (2.0, Channels("a", (1, 2))),
+            (-6.0, Call("guide", ("x y", "p.png"), (("by", "dot"),))),
+            (1.0, Class("logits", "tabby cat")),
+        )
+    )
+    assert hash(tree) == hash(parse_tree(tree.text))
+    assert tree.text == '2*a:1,2 - 6*guide("x y", "p.png", by="dot") + logits:"tabby cat"'
+    # Only the functions know that these are defaults, and what a layer is.
+    assert parse_tree("layer(a, margin=0)").text == "layer(a, margin=0)"
+    assert parse("layer(a, margin=0)").text == "a"
+
+
+def test_a_tree_without_a_source_says_what_is_wrong_with_it() -> None:
+    for unit, message in (
+        (Call("guid", ("a",)), r"objective 'guid\(a\)': there is no objective 'guid'"),
+        (Call("tv", (3,)), r"objective 'tv\(3\)': too many positional"),
+    ):
+        with pytest.raises(ObjectiveError, match=message):
+            build(Tree(((1.0, unit),)))
+        with pytest.raises(ObjectiveError, match=message):
+            picture_paths(Tree(((1.0, unit),)))
+
+
+def test_negating() -> None:
+    assert negate("2*a - .5*(tv() - b:3)") == "-2*a + 0.5*tv() - 0.5*b:3"
+    assert negate("-a") == "a"
+    with pytest.raises(ObjectiveError, match=r"at the end: expected a name"):
+        negate("2*")
+
+
+@pytest.mark.parametrize(
+    ("given", "string"),
+    [
+        ('"a ""b"""', 'a "b"'),
+        ("'a ''b'''", "a 'b'"),
+        ("a", "a"),
+        ("", ""),
+        ('"', '"'),
+        ("'a\"", "'a\""),
+    ],
+)
+def test_quotes_are_taken_off(given: str, string: str) -> None:
+    assert unquoted(given) == string
+    assert unquoted(quoted(given)) == given
+
+
 @given(st.text() | st.text("ab:*+-(),.=[]\"' 12e@/"))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_an_objective_or_an_error_in_one_line(text: str) -> None:
@@ -266,84 +331,44 @@ def test_describe() -> None:
     assert all(line.endswith(".") for _, line in rows.values())
 
 
-def test_importing_is_light() -> None:
-    code = (
-        "import sys, phosphene.objectives.text as text; "
-        "heavy = {'torch', 'numpy', 'PIL'}; first = heavy & set(sys.modules) | {'lark'} & "
-        "set(sys.modules); text.parse_tree('2*mixed4b - tv()'); "
-        "print(sorted(first | heavy & set(sys.modules)))"
-    )
+def loaded(code: str, *names: str) -> str:
+    """Which of `names` a fresh process has imported after `code`."""
+    code = f"import sys; {code}; print([name for name in {names!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.strip()
 
 
-# The pictures that a text names
+def test_importing_is_light() -> None:
+    code = "from phosphene.objectives import parse"
+    assert loaded(code, "torchvision", "lark", "PIL") == "[]"
 
 
-def test_pictures_are_found_wherever_an_objective_takes_one() -> None:
-    text = (
-        'guide(second, "a, b.png", by="dot") + 2*style("first", image="c]\\d.png") '
-        '- content(first, "a, b.png") + guide(second, "say ""hi"".png") + "second" + first:0'
+def test_texts_are_read_without_torch() -> None:
+    code = (
+        "import phosphene.objectives.text as text; "
+        "tree = text.parse_tree('2*guide(a, b.png) - a:1'); "
+        "assert tree.text == '2*guide(a, \"b.png\") - a:1'; "
+        "from phosphene.objectives import IMAGE, negate, quoted; assert negate('a') == '-a'"
     )
-    expected = ["a, b.png", "c]\\d.png", 'say "hi".png']
-    assert picture_paths(parse(text)) == picture_paths(parse_tree(text)) == expected
-    assert picture_paths(parse('logit("tabby cat") + direction(first, [1, 2]) - tv()')) == []
-    assert picture_paths(parse("second")) == []
+    assert loaded(code, "torch", "numpy") == "[]"
 
 
-@settings(deadline=None)
-@given(st.text(min_size=1), st.text(min_size=1))
-def test_any_name_of_a_picture_can_be_found_and_replaced(old: str, new: str) -> None:
-    objective = parse(f"2*second + guide(second, {quoted(old)}) - style(first, {quoted(old)})")
-    assert picture_paths(objective) == [old]
-    renamed = parse(with_pictures(objective.text, {old: new}))
-    assert picture_paths(renamed) == [new]
-    assert with_pictures(renamed.text, {new: old}) == objective.text
-
-
-Alias = PictureRef
-
-
-@pytest.fixture
-def registered() -> Iterator[None]:
-    """What is registered, as it was before."""
-    before = dict(OBJECTIVES)
-    yield
-    OBJECTIVES.clear()
-    OBJECTIVES.update(before)
-
-
-@pytest.mark.usefixtures("registered")
-def test_a_parameter_is_a_picture_by_its_type_and_not_by_its_spelling() -> None:
-    @objective
-    def like_it(layer: str, other: Alias) -> Objective:
-        return layer_of(layer)
-
-    assert picture_paths(parse('like_it(second, "x/a.png")')) == ["x/a.png"]
-    assert with_pictures('like_it(second, other="x/a.png")', {"x/a.png": "a.png"}) == (
-        'like_it(second, other="a.png")'
+def test_the_objectives_are_there_when_first_asked_for() -> None:
+    for code in (
+        "from phosphene.objectives import OBJECTIVES",
+        "import phosphene; OBJECTIVES = phosphene.objectives.OBJECTIVES",
+        "from phosphene.objectives.build import OBJECTIVES",
+    ):
+        assert loaded(f"{code}; assert len(OBJECTIVES) == {len(obj.OBJECTIVES)}") == "[]"
+    own = (
+        "from phosphene.objectives import Objective, objective\n"
+        "@objective\n"
+        "def tv() -> Objective: ..."
     )
-    # A path that a recipe could not know of would stand in it as it is, folders and all.
-    with pytest.raises(ObjectiveError, match="'image' takes a path; a picture is annotated as"):
-
-        @objective
-        def leaking(layer: str, image: torch.Tensor | str) -> Objective:
-            return layer_of(layer)
-
-    Hidden = PictureRef
-    with pytest.raises(ObjectiveError, match="'Hidden' of 'image' names what is not there"):
-
-        @objective
-        def hiding(layer: str, image: Hidden) -> Objective:
-            return layer_of(layer)
-
-    assert not {"leaking", "hiding"} & set(OBJECTIVES)
-
-
-def test_minus_a_text() -> None:
-    for text in ("second", "-second:3", "2*second - tv()", 'guide(second, "a.png", by="dot")'):
-        assert negate(text) == (-parse(text)).text
-        assert negate(negate(text)) == parse(text).text
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        loaded(f"exec({own!r})")
+    message = "there is an objective 'tv' already, from phosphene.objectives.units"
+    assert message in error.value.stderr
 
 
 # The page on objectives
@@ -393,3 +418,133 @@ def test_a_class_by_its_name_behind_the_layer_of_the_logits() -> None:
         parse("second:dog").bound(net)
     with pytest.raises(ObjectiveError, match="toy has no class 'dgo'; the closest are dog"):
         parse("logits:dgo").bound(net)
+
+
+# The pictures that a text names
+
+
+def test_pictures_are_found_wherever_an_objective_takes_one() -> None:
+    text = (
+        'guide(second, "a, b.png", by="dot") + 2*style("first", image="c]\\d.png") '
+        '- content(first, "a, b.png") + guide(second, "say ""hi"".png") + "second" + first:0'
+    )
+    assert picture_paths(parse(text)) == ["a, b.png", "c]\\d.png", 'say "hi".png']
+    assert picture_paths(parse('logit("tabby cat") + direction(first, [1, 2]) - tv()')) == []
+    assert picture_paths(parse("second")) == []
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_any_name_of_a_picture_can_be_told_and_replaced(old: str, new: str) -> None:
+    objective = parse(f"2*second + guide(second, {quoted(old)}) - style(first, {quoted(old)})")
+    assert picture_paths(objective) == [old]
+    renamed = parse(with_pictures(objective.text, {old: new}))
+    assert picture_paths(renamed) == [new]
+    assert with_pictures(renamed.text, {new: old}) == objective.text
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    known = dict(obj.OBJECTIVES)
+    yield
+    obj.OBJECTIVES.clear()
+    obj.OBJECTIVES.update(known)
+
+
+def scoring(layer: str) -> Objective:
+    return Objective((layer,), lambda a: a[layer].flatten(1).mean(1))
+
+
+OtherName = PictureRef
+
+
+@pytest.mark.usefixtures("registry")
+def test_pictures_are_known_by_their_type_and_not_by_its_spelling() -> None:
+    @obj.objective
+    def like(image: OtherName, layer: str = "a") -> Objective:
+        return scoring(layer)
+
+    @obj.objective
+    def between(layer: str, *images: PictureRef, other: PictureRef | None = None) -> Objective:
+        return scoring(layer)
+
+    @obj.objective
+    def all_of(images: list[PictureRef], **more: Annotated[str, "Picture"]) -> Objective:
+        return scoring("a")
+
+    goal = parse(
+        "like(b/p.png, q.png) + 2*between(r.png, 's/t.png', u, other='v w.png') "
+        "+ all_of([x, 'y.png', x], z='z.png') - like(image='b/p.png')"
+    )
+    paths = ["b/p.png", "s/t.png", "u", "v w.png", "x", "y.png"]
+    assert picture_paths(goal) == picture_paths(parse_tree(goal.text)) == paths
+    bare = {path: f"n{k}.png" for k, path in enumerate(paths)}
+    assert with_pictures(goal.text, bare) == (
+        'like(n0.png, layer="q.png") + 2*between(r.png, "n1.png", "n2.png", other="n3.png") '
+        '+ all_of(["n4.png", "n5.png", "n4.png"], z="z.png") - like(n0.png)'
+    )
+    assert with_pictures(parse_tree(goal.text), bare) == with_pictures(goal.text, bare)
+    # A layer that is called as a picture stays.
+    assert with_pictures('guide("p", "p") + "p"', {"p": "q"}) == 'guide(p, "q") + p'
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_path_that_no_recipe_would_know_of_is_refused() -> None:
+    def tensor_or_path(layer: str, image: torch.Tensor | str) -> Objective:
+        return scoring(layer)
+
+    def optional(
+        layer: str, image: torch.Tensor | str | os.PathLike[str] | None = None
+    ) -> Objective:
+        return scoring(layer)
+
+    def path(layer: str, image: Path) -> Objective:
+        return scoring(layer)
+
+    def several(layer: str, images: list[str | Path]) -> Objective:
+        return scoring(layer)
+
+    def unknown(layer: str, image: Missing.Tensor | str) -> Objective:  # noqa: F821 # pyright: ignore
+        return scoring(layer)
+
+    for function in (tensor_or_path, optional, path, several, unknown):
+        with pytest.raises(ObjectiveError, match=rf"{function.__name__}: the parameter 'images?'"):
+            obj.objective(function)
+        assert function.__name__ not in obj.OBJECTIVES
+        obj.OBJECTIVES[function.__name__] = function  # nor by the back door
+        with pytest.raises(ObjectiveError, match=r"annotated as phosphene.objectives.PictureRef"):
+            with_pictures(f'{function.__name__}(a, "b/c.png")', {"b/c.png": "c.png"})
+
+    @obj.objective
+    def vector(layer: str, by: torch.Tensor | list[float], how: str = "x") -> Objective:
+        return scoring(layer)
+
+    assert picture_paths(parse('vector(a, [1, 2], how="y.png")')) == []
+    Hidden = PictureRef
+    with pytest.raises(ObjectiveError, match="'Hidden' of 'image' names what is not there"):
+
+        @obj.objective
+        def hiding(layer: str, image: Hidden) -> Objective:
+            return scoring(layer)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_text_of_its_own_names_the_pictures() -> None:
+    @obj.objective
+    def hidden(layer: str, image: PictureRef) -> Objective:
+        return replace(scoring(layer), text=f"hidden of {image}")
+
+    @obj.objective
+    def twice(layer: str, image: PictureRef) -> Objective:
+        return 2 * obj.guide(layer, image)
+
+    with pytest.raises(ObjectiveError, match=r"given the picture 'b/c.png', which its text"):
+        parse('hidden(a, "b/c.png")')
+    assert picture_paths(parse('3*twice(a, "b/c.png")')) == ["b/c.png"]
+    # What cannot be read names no picture; nothing of it can be renamed either.
+    own = replace(scoring("a"), text="the mean of (a")
+    assert picture_paths(own) == []
+    assert with_pictures(own.text, {"b.png": "c.png"}) == own.text
+    assert picture_paths(obj.guide("a", torch.zeros(1, 3, 4, 4))) == []
+    with pytest.raises(ObjectiveError, match="cannot read the objective"):
+        with_pictures('guide(a, "b.png") + the mean of a', {"b.png": "c.png"})
