@@ -17,7 +17,7 @@ from phosphene.evaluation.tiles import exact_tiling
 from phosphene.evaluation.tiles import tiled as tiles_of
 from phosphene.evaluation.whole import whole
 from phosphene.network import Network
-from phosphene.objectives import parse
+from phosphene.objectives import Objective, parse
 from phosphene.recipes.dream import dream
 from phosphene.recipes.presets import preset
 
@@ -129,9 +129,7 @@ def photograph() -> Tensor:
 Borders = tuple[list[int], list[int]]
 
 
-def _borders(
-    network: Network, goal: spec.Objective, photo: Tensor, tile: int, device: str
-) -> Borders:
+def _borders(network: Network, goal: Objective, photo: Tensor, tile: int, device: str) -> Borders:
     """Where cores begin, rows and columns, at the last octave."""
     tiling = exact_tiling(network.prepared(device, "fp32"), goal)
     rows, columns = (

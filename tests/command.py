@@ -23,7 +23,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "phosphene.cli.replay",
-        "phosphene.jobs.replay",
+        "phosphene.jobs.replayer",
         "phosphene.zoo.bundled",
         "rich.progress",
         "lark",

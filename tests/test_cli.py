@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -548,7 +549,7 @@ def test_ctrl_c_before_the_first_step(monkeypatch: pytest.MonkeyPatch, sky: Path
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("phosphene.jobs.job.load_network", interrupted)
+    monkeypatch.setattr("phosphene.jobs.runner.load_network", interrupted)
     assert main(["dream", str(sky), "-o", "out.png"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -631,7 +632,7 @@ def test_inputs_are_found_by_name_and_known_by_hash(dreamt: Path, tmp_path: Path
     assert "different by at most" in done.out
     assert "photo " in done.out
     now = Manifest.read(tmp_path / "other.png").inputs["photo"].sha256
-    assert now == images.hashlib.sha256(other.read_bytes()).hexdigest()
+    assert now == hashlib.sha256(other.read_bytes()).hexdigest()
 
 
 def test_what_differs_is_told(dreamt: Path, tmp_path: Path) -> None:

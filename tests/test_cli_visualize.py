@@ -18,7 +18,7 @@ from phosphene.cli import main
 from phosphene.errors import RecipeError
 from phosphene.image import GRID_GAP, grid
 from phosphene.jobs.outputs import file_name, picture_names
-from phosphene.jobs.replay import find_network
+from phosphene.jobs.replayer import find_network
 from phosphene.manifest import Manifest
 from phosphene.recipes.base import recipe_named
 from phosphene.recipes.caricature import caricature

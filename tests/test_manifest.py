@@ -21,9 +21,10 @@ from phosphene.errors import RecipeError, SettingsError
 from phosphene.image import save_image, to_uint8
 from phosphene.image.start import DEVIATION, start_picture
 from phosphene.jobs.compare import Comparison, compare
-from phosphene.jobs.job import Job, prepare
-from phosphene.jobs.replay import find_inputs, find_network, replay_settings, request_of
+from phosphene.jobs.job import Job
+from phosphene.jobs.replayer import find_inputs, find_network, replay_settings, request_of
 from phosphene.jobs.request import picture_roles
+from phosphene.jobs.runner import prepare
 from phosphene.manifest import schema as m
 from phosphene.manifest.capture import machine, result_of, versions
 from phosphene.manifest.hashes import file_hash

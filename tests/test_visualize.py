@@ -406,7 +406,7 @@ def test_the_photo_is_seen_as_the_picture_is(how: str, toy: Network, photo: Tens
 
 
 def test_a_transform_is_done_again_alike() -> None:
-    move = module._Move(transforms.robust())
+    move = module._Repeatable(transforms.robust())
     image = torch.rand(1, 3, 20, 30)
     generator = torch.Generator().manual_seed(3)
     for _ in range(3):

@@ -115,28 +115,28 @@ def ascend(
     for index in range(steps):
         with torch.enable_grad():  # whoever consumes the steps may have turned it off
             image = parameterization()
-            seen = image if transform is None else transform(image, generator)
+            transformed = image if transform is None else transform(image, generator)
             # Fast networks make 0 of what is not a number, so nobody else would tell.
-            if index == 0 and not _finite(seen.detach(), ()):
+            if index == 0 and not _finite(transformed.detach(), ()):
                 raise _lost("picture", octave, index, good)
-            score, slope = evaluate(seen.detach())
-            if len(parameters) == 1 and seen is parameters[0]:
-                slopes = [slope]
+            score, grad = evaluate(transformed.detach())
+            if len(parameters) == 1 and transformed is parameters[0]:
+                grads = [grad]
             else:
-                slopes = list(torch.autograd.grad(seen, parameters, slope))
+                grads = list(torch.autograd.grad(transformed, parameters, grad))
         # A large picture's memory is for the next step, not for what this one leaves behind.
-        del seen, slope
+        del transformed, grad
         if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
-            if not _finite(score, slopes):
+            if not _finite(score, grads):
                 what = "score" if not _finite(score, ()) else "gradient"
                 raise _lost(what, octave, index, good)
             good = image.detach().clone() if copies else image.detach()
         stop = stop_above is not None and float(score.mean()) > stop_above
         if not stop:
             for parameter in reversed(parameters):
-                slope = slopes.pop()
-                parameter.grad = slope if gradient is None else gradient(slope)
-                del slope
+                grad = grads.pop()
+                parameter.grad = grad if gradient is None else gradient(grad)
+                del grad
             optimiser.step()
             for parameter in parameters:
                 parameter.grad = None
@@ -159,9 +159,9 @@ def _lost(what: str, octave: int, index: int, good: Tensor | None) -> NonFiniteE
     )
 
 
-def _finite(score: Tensor, slopes: Iterable[Tensor]) -> bool:
+def _finite(score: Tensor, grads: Iterable[Tensor]) -> bool:
     # A sum is finite only if all its terms are, or infinite ones would have to cancel to a number.
     total = score.sum()
-    for slope in slopes:
-        total = total + torch.linalg.vector_norm(slope, 1)
+    for grad in grads:
+        total = total + torch.linalg.vector_norm(grad, 1)
     return bool(torch.isfinite(total))

@@ -32,6 +32,6 @@ def checked(model: type[SettingsT], given: dict[str, Any]) -> SettingsT:
             # Pydantic's own wording starts with a capital; ours follows a colon.
             message = problem["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
-            told = f" (given: {problem['input']!r})" if where else ""
-            problems.append(f"{where}: {message}{told}" if where else message)
+            given_text = f" (given: {problem['input']!r})" if where else ""
+            problems.append(f"{where}: {message}{given_text}" if where else message)
         raise SettingsError("; ".join(dict.fromkeys(problems))) from None

@@ -53,7 +53,7 @@ def verb(
         Say what is done with what.
     """
     from phosphene.cli.reporter import Reporter
-    from phosphene.jobs.replay import Replay
+    from phosphene.jobs.replayer import Replay
 
     reporter = Reporter(quiet=quiet, verbose=verbose)
     with reporter.hearing_warnings():

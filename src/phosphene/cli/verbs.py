@@ -233,7 +233,7 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         outputs={kind: str(path) for kind, path in paths.items() if path},
     )
     if subject and subject.parsed and texts:
-        from phosphene.jobs.job import named_by_role
+        from phosphene.jobs.runner import named_by_role
 
         request = named_by_role(request, texts)
     return request

@@ -24,12 +24,15 @@ from phosphene.lazy import lazy_names
 
 if TYPE_CHECKING:
     from phosphene.jobs.job import Job as Job
-    from phosphene.jobs.job import prepare as prepare
-    from phosphene.jobs.job import run as run
-    from phosphene.jobs.replay import replay as replay
+    from phosphene.jobs.replayer import replay as replay
+    from phosphene.jobs.runner import prepare as prepare
+    from phosphene.jobs.runner import run as run
 
-_HOMES = dict.fromkeys(("Job", "prepare", "run"), f"{__name__}.job") | {
-    "replay": f"{__name__}.replay"
+_HOMES = {
+    "Job": f"{__name__}.job",
+    "prepare": f"{__name__}.runner",
+    "replay": f"{__name__}.replayer",
+    "run": f"{__name__}.runner",
 }
 
 __all__ = ["Ended", "InputFile", "Job", "Note", "Preview", "Progress", "Request", "Saved",

@@ -1,14 +1,9 @@
-"""`prepare` and `run`: a request checked, loaded, run and saved, as events.
-
->>> for event in run(request):
-...     if isinstance(event, Saved):
-...         print(event.path)
-"""
+"""A job: a request that is checked and loaded, run and saved, as events."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,25 +16,19 @@ from phosphene import image as images
 from phosphene.errors import ImageError, NonFiniteError, RequestError
 from phosphene.jobs import outputs
 from phosphene.jobs.events import Ended, Event, Note, Preview, Progress, Saved, Started
-from phosphene.jobs.inputs import Loaded, arguments_of, check_readable, load_inputs
+from phosphene.jobs.inputs import Loaded
 from phosphene.jobs.outputs import Target
 from phosphene.jobs.request import (
-    InputFile,
     Request,
-    main_kind,
-    picture_roles,
-    weights_file,
 )
 from phosphene.manifest import capture
 from phosphene.manifest import schema as m
-from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
-from phosphene.recipes.base import Arguments, Recipe, imported
+from phosphene.recipes.base import Arguments, Recipe
 from phosphene.runtime.memory import out_of_memory
-from phosphene.zoo import load_network, names_code, network_label
+from phosphene.zoo import network_label
 
 if TYPE_CHECKING:
-    from phosphene.network import Network
-    from phosphene.objectives import Objective
+    pass
 
 
 @dataclass(frozen=True)
@@ -341,150 +330,6 @@ class Job:
         else:
             text = f"{' and '.join(found) or 'the objective'} give{'s' if len(found) < 2 else ''}"
         return text, bool(dead.all())
-
-
-# Preparing ----------------------------------------------------------------------------------------
-
-
-def run(request: Request, **options: Any) -> Generator[Event, None, None]:
-    """Run a request and save what comes of it: a generator of events. Options: see `prepare`."""
-    yield from prepare(request, **options).events()
-
-
-def prepare(
-    request: Request,
-    *,
-    force: bool = False,
-    allow: Collection[str] = (),
-    network: Network | None = None,
-    cache: bool = True,
-    shorthands: Mapping[str, Any] | None = None,
-    name_output: bool = False,
-) -> Job:
-    """Check a request and load what it names; nothing is computed or written yet.
-
-    Args:
-        force: files that are there may be replaced; an input never is.
-        allow: names of networks that are code, which may be imported. A request, which may be a
-            stranger's, does not start any by itself.
-        network: to use instead of loading the one that the request names.
-        cache: whether finished parts are stored in the cache folder, and taken from there.
-        name_output: name the output by the recipe's template, where the request names none.
-        shorthands: values of the recipe's `Shorthand`s by name, applied to its objectives.
-
-    Raises:
-        RequestError: for what is not there, is another than it should be, or needs code.
-        ImageError, SettingsError: for what cannot be read or written.
-    """
-    recipe, settings = request.declaration, request.checked_settings()
-    _refuse_code(request, allow)
-    check_readable(request)
-    shorthands = {name: value for name, value in (shorthands or {}).items() if value}
-    named = bool(request.objectives or request.layers) or recipe.subject is None
-    targets: list[Target] = []
-    if named:  # what can be refused is refused before a network is loaded
-        request = _shortened(request, shorthands)
-        check_readable(request)
-        request, targets = _with_targets(request, settings, force, name_output)
-    net = network or load_network(request.network)
-    loaded = load_inputs(request, settings)
-    arguments = arguments_of(request, net, settings, loaded, cache=cache)
-    if not named:
-        texts = tuple(goal.text for goal in arguments.objectives)
-        update = {"objectives": texts, "layers": arguments.layers}
-        request = _shortened(request.model_copy(update=update), shorthands)
-        arguments = arguments_of(request, net, settings, loaded, cache=cache)
-        request, targets = _with_targets(request, settings, force, name_output)
-    start = request.start
-    if recipe.starts and start is None:
-        start = "photo" if _has_photo(request) else recipe.starts[0]
-    complete = {"settings": settings.model_dump(mode="json"), "start": start}
-    request = request.model_copy(update=complete).pinned()
-    job = Job(request, arguments, loaded, targets, force)
-    job.notes = _notes(job)
-    return job
-
-
-def _has_photo(request: Request) -> bool:
-    """Whether it begins with a picture that went in."""
-    return any(e.required and e.role in request.inputs for e in request.declaration.inputs)
-
-
-def _refuse_code(request: Request, allow: Collection[str]) -> None:
-    if request.plugins:
-        names = ", ".join(plugin.name for plugin in request.plugins)
-        raise RequestError(
-            f"the request needs the plugins {names}: they are code, which a request does not start "
-            "by itself, and this version of phosphene loads none"
-        )
-    _, architecture = weights_file(request.network)
-    if request.network not in allow and names_code(architecture):
-        raise RequestError(
-            f"the request's network {request.network!r} may be code, which a request does not "
-            f"start by itself: allow it with --network {request.network}"
-        )
-
-
-def _with_targets(
-    request: Request, settings: Any, force: bool, name_output: bool
-) -> tuple[Request, list[Target]]:
-    """The request with its output named, and the files, seen to be writable."""
-    recipe = request.declaration
-    if name_output and request.main_output is None:
-        named = {main_kind(recipe): str(outputs.default_output(request)), **request.outputs}
-        request = request.model_copy(update={"outputs": named})
-    texts = [*request.objectives, *request.layers] or [request.recipe]
-    names = outputs.picture_names(texts, getattr(settings, "batch", 1) if recipe.several else 1)
-    targets = outputs.targets_of(request, names)
-    outputs.check_outputs(request, targets, force=force)
-    return request, targets
-
-
-def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
-    """The request with its objectives changed by shorthands, in canonical text, by role."""
-    recipe = request.declaration
-    if not request.objectives or (recipe.subject and not recipe.subject.parsed):
-        return request
-    paths = {role: entry.path for role, entry in request.inputs.items()}
-    for role in (role for text in request.objectives for role in picture_paths(parse_tree(text))):
-        if role not in paths:  # no other file is read
-            raise RequestError(
-                f"the recipe's objective names the picture {role!r}, its inputs do not"
-            )
-    goals: Sequence[Objective] = [parse(with_pictures(text, paths)) for text in request.objectives]
-    for shorthand in recipe.shorthands:
-        if shorthand.name in shorthands:
-            goals = imported(shorthand.apply)(goals, shorthands[shorthand.name])
-    return named_by_role(request, [goal.text for goal in goals])
-
-
-def named_by_role(request: Request, texts: Sequence[str]) -> Request:
-    """The request with these objectives, whose pictures are named by paths: they become inputs."""
-    own = {entry.role for entry in request.declaration.inputs}
-    found = dict.fromkeys(path for text in texts for path in picture_paths(parse_tree(text)))
-    roles = picture_roles(found, own)
-    inputs = {role: entry for role, entry in request.inputs.items() if role in own}
-    known = {entry.path: entry for entry in request.inputs.values()}
-    for path, role in roles.items():
-        inputs[role] = known.get(path) or InputFile(path=path)
-    objectives = tuple(with_pictures(text, roles) for text in texts)
-    return request.model_copy(update={"objectives": objectives, "inputs": inputs})
-
-
-def _notes(job: Job) -> list[Note]:
-    recipe, arguments, loaded = job.recipe, job.arguments, job.loaded
-    notes = [Note(text) for text in loaded.notes]
-    if recipe.advice:
-        notes += [Note(text) for text in imported(recipe.advice)(arguments)]
-    notes.append(Note(repr(arguments.network), detail=True))
-    seed = getattr(arguments.settings, "seed", None)
-    for text in (*job.request.objectives, *job.request.layers):
-        notes.append(Note(f"{recipe.name} {text}, seed {seed}", detail=True))
-    transparent = loaded.alpha is not None or getattr(arguments.settings, "transparent", False)
-    jpeg = any(target.path.suffix.lower() in (".jpg", ".jpeg") for target in job.targets)
-    if transparent and jpeg:
-        notes.append(Note("JPEG has no transparency: the result is laid over white"))
-    return notes
 
 
 @contextmanager

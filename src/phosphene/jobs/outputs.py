@@ -47,11 +47,14 @@ def _filled(path: str, name: str) -> Path:
     return Path(path.replace(EACH, name))
 
 
-def check_outputs(request: Request, targets: Sequence[Target], *, force: bool) -> None:
+def check_outputs(
+    request: Request, targets: Sequence[Target], inputs: Mapping[str, Path], *, force: bool
+) -> None:
     """See that everything can be written, before anything is computed.
 
     ImageError for what cannot be written, or is there and may not be replaced (`force`);
-    SettingsError for what is an input, by whatever name or link, or is to be written twice.
+    SettingsError for what is one of the `inputs`, by whatever name or link, or is to be written
+    twice.
     """
     from phosphene import image as images
     from phosphene.explain.layout import check_page
@@ -79,7 +82,7 @@ def check_outputs(request: Request, targets: Sequence[Target], *, force: bool) -
         for there in octave_files(Path(octaves), targets[0].path):
             outputs.append(("octave", there))
             check_free(there, force)
-    refuse_inputs(outputs, request.input_paths())
+    refuse_inputs(outputs, inputs)
     _refuse_twice(outputs)
 
 

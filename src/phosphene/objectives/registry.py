@@ -144,7 +144,7 @@ def _takes_path(hint: Any) -> bool:
     parts = typing.get_args(hint)
     kinds = [typing.get_origin(part) or part for part in (hint, *parts)]
     classes: list[Any] = [kind for kind in kinds if isinstance(kind, type)]
-    if any(issubclass(kind, os.PathLike) for kind in classes):
+    if any(issubclass(kind, os.PathLike) for kind in classes):  # pyright: ignore[reportGeneralTypeIssues]
         return True
     if any(issubclass(kind, Tensor) for kind in classes) and str in classes:
         return True

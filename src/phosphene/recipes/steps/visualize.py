@@ -110,18 +110,18 @@ def ascend_objectives(
     canvas = _parameterization(s, size, len(goals), start, generator).to(net.device)
     if s.precision == "fp64":
         canvas = canvas.double()
-    move = _Move(_transform(net, bound, s, size, fixed))
+    move = _Repeatable(_transform(net, bound, s, size, fixed))
 
-    def alike(photo: Tensor) -> Tensor:
+    def transform_reference(photo: Tensor) -> Tensor:
         photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
         if images.size_of(photo) != size:
             photo = images.resize(photo, size).clamp(0, 1)
         return move.again(photo)
 
     count = len(goals) * s.batch
-    watch = _Watch(
+    watch = _DeadUnits(
         lambda some, options: shared(
-            net, [bound[k] for k in some], transform_reference=alike, options=options
+            net, [bound[k] for k in some], transform_reference=transform_reference, options=options
         ),
         [t for t in given for _ in range(s.batch)],
         s.batch,
@@ -402,7 +402,7 @@ TRANSFORMS: dict[str, Callable[[Network, tuple[int, int]], list[transforms.Trans
 }
 
 
-class _Move:
+class _Repeatable:
     """A transform that can be done again, alike, to another picture."""
 
     def __init__(self, transform: transforms.Transform) -> None:
@@ -423,7 +423,7 @@ class _Move:
 # Dead units ---------------------------------------------------------------------------------------
 
 
-class _Watch:
+class _DeadUnits:
     """Evaluates, notes which pictures have had a gradient, and helps those that begin without.
 
     `moved`, `(N,)` bool, stays on the device: reading it would stall an accelerator every step, and
@@ -441,8 +441,8 @@ class _Watch:
         self.helps = False
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        score, slope = self.plain(image)
-        moves = slope.reshape(self.count, -1).abs().amax(1) > 0
+        score, gradient = self.plain(image)
+        moves = gradient.reshape(self.count, -1).abs().amax(1) > 0
         self.moved = self.moved.to(moves.device) | moves
         if self.index == 0 and not bool(moves.all()):
             self.helps = True
@@ -452,11 +452,11 @@ class _Watch:
                 stacklevel=2,
             )
         if self.helps and self.index < HELPED_STEPS:
-            slope = self._helped(image, slope, moves)
+            gradient = self._helped(image, gradient, moves)
         self.index += 1
-        return score, slope
+        return score, gradient
 
-    def _helped(self, image: Tensor, slope: Tensor, moves: Tensor) -> Tensor:
+    def _helped(self, image: Tensor, gradient: Tensor, moves: Tensor) -> Tensor:
         """The gradient, leaked for the pictures that have none.
 
         Most wake in a step or two, so only objectives with one that sleeps are run once more; one
@@ -464,14 +464,14 @@ class _Watch:
         """
         asleep = (~moves).view(self.goals, self.batch).any(1).nonzero().flatten().tolist()
         if not asleep:
-            return slope
+            return gradient
         parts = [*image.split(len(image) // self.goals)]
         with leaking_relus():
             _, leaked = self.of(asleep, PLAIN_MODULES)(torch.cat([parts[k] for k in asleep]))
         rows = moves.repeat_interleave(len(image) // self.count).view(-1, 1, 1, 1)
-        found, seen = [*slope.split(len(parts[0]))], rows.split(len(parts[0]))
+        found, shares = [*gradient.split(len(parts[0]))], rows.split(len(parts[0]))
         for k, leak in zip(asleep, leaked.split(len(parts[0])), strict=True):
-            found[k] = torch.where(seen[k], found[k], leak)
+            found[k] = torch.where(shares[k], found[k], leak)
         return torch.cat(found)
 
     def report(self, steps: int) -> None:

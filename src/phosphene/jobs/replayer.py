@@ -19,8 +19,9 @@ from phosphene.errors import NonFiniteError, RecipeError, SettingsError, suggest
 from phosphene.jobs import outputs
 from phosphene.jobs.compare import compare, compare_page, picture_at
 from phosphene.jobs.events import Compared, Ended, Event, Note, Saved
-from phosphene.jobs.job import Job, Outcome, prepare, undisturbed
+from phosphene.jobs.job import Job, Outcome, undisturbed
 from phosphene.jobs.request import InputFile, Request, main_kind, weights_file
+from phosphene.jobs.runner import prepare
 from phosphene.manifest.capture import folder_of
 from phosphene.manifest.hashes import file_hash
 from phosphene.manifest.schema import Folder, Input, Manifest
