@@ -12,11 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks import report
-from phosphene import image, load_network, spec
+from phosphene import image, load_network
 from phosphene.evaluation.tiles import exact_tiling
 from phosphene.evaluation.tiles import tiled as tiles_of
 from phosphene.evaluation.whole import whole
 from phosphene.network import Network
+from phosphene.objectives import parse
 from phosphene.recipes.dream import dream
 from phosphene.recipes.presets import preset
 
@@ -48,7 +49,7 @@ def tables(
     found, shown = [], []
     for name in networks:
         network = load_network(name)
-        goal = spec.parse(preset("phosphene").objective_for(name)).bound(network)
+        goal = parse(preset("phosphene").objective_for(name)).bound(network)
         evaluate = whole(network.prepared(device, "fp32"), goal)
         dreams: dict[tuple[str, bool], Tensor] = {}
         still: dict[tuple[str, bool], list[Tensor]] = {}

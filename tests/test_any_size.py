@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from phosphene import parse
 from phosphene.cli import main
 from phosphene.cli.exits import explained
 from phosphene.errors import NetworkError, SettingsError
@@ -21,7 +22,6 @@ from phosphene.jobs.inputs import Loaded
 from phosphene.jobs.job import Job, Outcome
 from phosphene.jobs.request import InputFile, Request
 from phosphene.network import Network
-from phosphene.objectives import parse
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.steps.dream import DreamStep
@@ -78,7 +78,7 @@ def here(
     """The command in this process, its output in `tmp_path`."""
     # What it settles for a process of its own would stay in this one.
     for name in ("keep_freed", "return_freed"):
-        monkeypatch.setattr(f"phosphene.cli.common.{name}", lambda: None)
+        monkeypatch.setattr(f"phosphene.runtime.allocator.{name}", lambda: None)
 
     def called(*words: object) -> Done:
         code = main([*map(str, words), "-o", str(tmp_path / "out.png")])
@@ -136,9 +136,11 @@ def test_large_pictures_under_an_ulimit_give_back_what_is_freed(
 ) -> None:
     settled: list[str] = []
     for name in ("keep_freed", "return_freed"):
-        monkeypatch.setattr(f"phosphene.cli.common.{name}", lambda name=name: settled.append(name))
-    monkeypatch.setattr("phosphene.cli.common.addresses_limited", lambda: limited)
-    monkeypatch.setattr("phosphene.cli.common.MODEST", 90 * 140 - large)
+        monkeypatch.setattr(
+            f"phosphene.runtime.allocator.{name}", lambda name=name: settled.append(name)
+        )
+    monkeypatch.setattr("phosphene.runtime.memory.addresses_limited", lambda: limited)
+    monkeypatch.setattr("phosphene.cli.running.MODEST", 90 * 140 - large)
     assert here("dream", sky, *TOY, *SMALL).code == 0
     assert settled == ["return_freed" if large and limited else "keep_freed"]
 

@@ -28,10 +28,10 @@ from phosphene.cli.reporter import Estimate
 from phosphene.image import start_picture
 from phosphene.jobs.job import undisturbed
 from phosphene.manifest import Manifest
+from phosphene.objectives import parse
 from phosphene.recipes import dream as declared
 from phosphene.recipes.dream import DreamSettings
 from phosphene.recipes.steps.dream import guided
-from phosphene.spec import parse
 from tests import command
 from tests.command import Done, run
 

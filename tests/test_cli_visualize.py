@@ -316,13 +316,15 @@ def test_only_maco_has_a_mask(say: Any) -> None:
     assert "transparent needs parameterization maco" in done.err
     # Nor has what a stranger's recipe says.
     assert say("visualize", UNIT, "-o", "a.png", "--recipe", "a.json").code == 0
-    given = json.loads(Path("a.json").read_text()) | {"transparent": True}
+    given = json.loads(Path("a.json").read_text())
+    given["settings"]["transparent"] = True
     Path("a.json").write_text(json.dumps(given))
-    assert say("replay", "a.json", "-o", "b.png").code == 0
-    assert Image.open("b.png").mode == "RGB"
-    Path("a.json").write_text(json.dumps(given | {"recipe": "dream"}))
+    done = say("replay", "a.json", "-o", "b.png")
+    assert (done.code, "transparent needs parameterization maco" in done.err) == (1, True)
+    settings = given["settings"] | {"parameterization": "maco"}
+    Path("a.json").write_text(json.dumps(given | {"recipe": "invert", "settings": settings}))
     done = say("replay", "a.json")
-    assert (done.code, "a recipe of dream that is transparent" in done.err) == (1, True)
+    assert (done.code, "that names objectives" in done.err) == (1, True), done
 
 
 # --- what goes wrong -------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from phosphene import objectives as obj
 from phosphene.errors import ImageError, ObjectiveError, UnknownLayerError
 from phosphene.image import resize, save_image
 from phosphene.objectives import IMAGE, LOGITS, Objective
+from phosphene.objectives.reference import _best_match  # pyright: ignore[reportPrivateUsage]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,7 +352,7 @@ def test_matches_in_parts_are_the_same(toy: Toy) -> None:
     # 400 × 44100 pairs are more than one part holds.
     a, pool = picture(1, 20, 20, 2), picture(44100, 2, seed=3)
     expected = pool[(a.view(-1, 2) @ pool.T).argmax(1)].view(a.shape)
-    assert torch.equal(obj._best_match(a, pool), expected)
+    assert torch.equal(_best_match(a, pool), expected)
 
 
 def test_dot_is_the_mean_product_with_the_mean_feature(toy: Toy) -> None:

@@ -11,8 +11,7 @@ from phosphene import objectives as obj
 from phosphene.errors import ObjectiveError, UnknownLayerError
 from phosphene.image import resize
 from phosphene.network import Network
-from phosphene.objectives import IMAGE, Objective
-from phosphene.spec import parse
+from phosphene.objectives import IMAGE, Objective, parse
 
 
 def ascends(goal: Objective, activation: Tensor, name: str = "a") -> None:

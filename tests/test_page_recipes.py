@@ -25,7 +25,6 @@ from PIL import Image
 from torch import nn
 
 from phosphene import image as images
-from phosphene import spec
 from phosphene.cli import main
 from phosphene.errors import RecipeError
 from phosphene.explain import cells, layout, pages, sheets
@@ -36,7 +35,7 @@ from phosphene.manifest import schema as m
 from phosphene.manifest.capture import folder_of, result_of
 from phosphene.manifest.hashes import file_hash
 from phosphene.network import Network, precision
-from phosphene.objectives import quoted
+from phosphene.objectives import parse, quoted
 from phosphene.recipes.base import recipe_named
 from phosphene.recipes.sheet import SheetSettings, sheet
 from phosphene.recipes.unit import unit_card
@@ -372,10 +371,10 @@ def test_a_unit_of_any_layer_is_found_by_its_text(name: str) -> None:
     except KeyError:  # PyTorch has attributes of that name
         return
     network = Network(module, input_size=16, name="odd", copy=False)
-    text = spec.parse(quoted(name) + ":3").text
+    text = parse(quoted(name) + ":3").text
     found, channel = find_unit(network, text)
     assert (found.name, channel) == (name, 3)
-    (objective,) = [spec.parse(text)]
+    (objective,) = [parse(text)]
     assert objective.layers == (name,)
 
 

@@ -21,6 +21,7 @@ PUBLIC = {
     "dream",
     "gradient",
     "invert",
+    "jobs",
     "load_image",
     "load_network",
     "objective",
@@ -80,7 +81,7 @@ def test_using_it_imports_no_library_of_networks_or_figures(used: dict[str, Any]
 def test_every_name_is_there(name: str) -> None:
     value = getattr(ph, name)
     assert name in dir(ph)
-    if name not in ("__version__", "objectives"):
+    if name not in ("__version__", "jobs", "objectives"):
         assert callable(value)
         assert inspect.getdoc(value)
 
@@ -109,4 +110,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_no_module_takes_the_place_of_a_name(used: dict[str, Any]) -> None:
-    assert {name for name, kind in used["kinds"].items() if kind == "module"} == {"objectives"}
+    assert {name for name, kind in used["kinds"].items() if kind == "module"} == {
+        "jobs",
+        "objectives",
+    }

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,22 @@ from hypothesis import strategies as st
 
 from phosphene import objectives as obj
 from phosphene.errors import ObjectiveError
-from phosphene.objectives import IMAGE, LOGITS, Objective
-from phosphene.spec import describe, parse
+from phosphene.objectives import (
+    IMAGE,
+    LOGITS,
+    OBJECTIVES,
+    Objective,
+    PictureRef,
+    describe,
+    negate,
+    objective,
+    parse,
+    parse_tree,
+    picture_paths,
+    quoted,
+    with_pictures,
+)
+from phosphene.objectives import layer as layer_of
 from tests import toy_network
 
 DOCS = Path(__file__).parents[1] / "docs" / "objectives.md"
@@ -253,11 +268,82 @@ def test_describe() -> None:
 
 def test_importing_is_light() -> None:
     code = (
-        "import sys, phosphene.spec; "
-        "print([name for name in ('torchvision', 'lark', 'PIL') if name in sys.modules])"
+        "import sys, phosphene.objectives.text as text; "
+        "heavy = {'torch', 'numpy', 'PIL'}; first = heavy & set(sys.modules) | {'lark'} & "
+        "set(sys.modules); text.parse_tree('2*mixed4b - tv()'); "
+        "print(sorted(first | heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# The pictures that a text names
+
+
+def test_pictures_are_found_wherever_an_objective_takes_one() -> None:
+    text = (
+        'guide(second, "a, b.png", by="dot") + 2*style("first", image="c]\\d.png") '
+        '- content(first, "a, b.png") + guide(second, "say ""hi"".png") + "second" + first:0'
+    )
+    expected = ["a, b.png", "c]\\d.png", 'say "hi".png']
+    assert picture_paths(parse(text)) == picture_paths(parse_tree(text)) == expected
+    assert picture_paths(parse('logit("tabby cat") + direction(first, [1, 2]) - tv()')) == []
+    assert picture_paths(parse("second")) == []
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_any_name_of_a_picture_can_be_found_and_replaced(old: str, new: str) -> None:
+    objective = parse(f"2*second + guide(second, {quoted(old)}) - style(first, {quoted(old)})")
+    assert picture_paths(objective) == [old]
+    renamed = parse(with_pictures(objective.text, {old: new}))
+    assert picture_paths(renamed) == [new]
+    assert with_pictures(renamed.text, {new: old}) == objective.text
+
+
+Alias = PictureRef
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """What is registered, as it was before."""
+    before = dict(OBJECTIVES)
+    yield
+    OBJECTIVES.clear()
+    OBJECTIVES.update(before)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_parameter_is_a_picture_by_its_type_and_not_by_its_spelling() -> None:
+    @objective
+    def like_it(layer: str, other: Alias) -> Objective:
+        return layer_of(layer)
+
+    assert picture_paths(parse('like_it(second, "x/a.png")')) == ["x/a.png"]
+    assert with_pictures('like_it(second, other="x/a.png")', {"x/a.png": "a.png"}) == (
+        'like_it(second, other="a.png")'
+    )
+    # A path that a recipe could not know of would stand in it as it is, folders and all.
+    with pytest.raises(ObjectiveError, match="'image' takes a path; a picture is annotated as"):
+
+        @objective
+        def leaking(layer: str, image: torch.Tensor | str) -> Objective:
+            return layer_of(layer)
+
+    Hidden = PictureRef
+    with pytest.raises(ObjectiveError, match="'Hidden' of 'image' names what is not there"):
+
+        @objective
+        def hiding(layer: str, image: Hidden) -> Objective:
+            return layer_of(layer)
+
+    assert not {"leaking", "hiding"} & set(OBJECTIVES)
+
+
+def test_minus_a_text() -> None:
+    for text in ("second", "-second:3", "2*second - tv()", 'guide(second, "a.png", by="dot")'):
+        assert negate(text) == (-parse(text)).text
+        assert negate(negate(text)) == parse(text).text
 
 
 # The page on objectives

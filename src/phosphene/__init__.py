@@ -27,7 +27,7 @@ PUBLIC = {
     "load_network": "phosphene.zoo",
     "objective": "phosphene.objectives",
     "page": "phosphene.explain.layout",
-    "parse": "phosphene.spec",
+    "parse": "phosphene.objectives",
     "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
     "sheet": "phosphene.recipes.sheet",

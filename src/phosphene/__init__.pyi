@@ -23,9 +23,9 @@ from phosphene.image import save_image as save_image
 from phosphene.network import Network as Network
 from phosphene.objectives import Objective as Objective
 from phosphene.objectives import objective as objective
+from phosphene.objectives import parse as parse
 from phosphene.recipes.steps.dream import DreamStep
 from phosphene.recipes.steps.visualize import VisualizeStep
-from phosphene.spec import parse as parse
 from phosphene.transforms import transform as transform
 from phosphene.zoo import load_network as load_network
 from phosphene.zoo import register_network as register_network

@@ -160,7 +160,7 @@ def presets() -> int:
 
 def objectives() -> int:
     """What an objective's text may say."""
-    from phosphene.spec import describe
+    from phosphene.objectives import describe
 
     rows = [(signature, about) for _, signature, about in describe()]
     _print_table(("objective", "about"), rows)

@@ -17,6 +17,7 @@ from phosphene.explain.cells import Cell, RenderedCell, render_cells, resolve_se
 from phosphene.explain.layers import check_channel, class_of, describe_layer, layer_of
 from phosphene.explain.responses import Response, Skipped, find_pictures, respond
 from phosphene.network import Layer, Network
+from phosphene.objectives.text import unquoted
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.unit import UnitSettings
 
@@ -252,7 +253,7 @@ def find_unit(network: Network, unit: str | tuple[str, int]) -> tuple[Layer, int
     """The layer and the channel that are meant; ObjectiveError or UnknownLayerError if none is."""
     if isinstance(unit, str):
         name, colon, which = unit.rpartition(":")
-        name, which = _unquoted(name.strip()), which.strip()
+        name, which = unquoted(name.strip()), which.strip()
         if not colon:
             return _class_unit(network, unit)
         layer = layer_of(network, name)
@@ -269,14 +270,6 @@ def find_unit(network: Network, unit: str | tuple[str, int]) -> tuple[Layer, int
         layer = layer_of(network, name)
     check_channel(layer, channel)
     return layer, channel
-
-
-def _unquoted(name: str) -> str:
-    """A layer's name, which may stand in quotes as it does in an objective's text."""
-    quote = name[:1]
-    if len(name) > 1 and quote in "\"'" and name.endswith(quote):
-        return name[1:-1].replace(quote * 2, quote)
-    return name
 
 
 def _class_unit(network: Network, name: str) -> tuple[Layer, int]:

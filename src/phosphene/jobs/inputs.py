@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from phosphene import image as images
-from phosphene import spec
 from phosphene.errors import RequestError
 from phosphene.explain.responses import find_pictures
 from phosphene.jobs.request import Request
 from phosphene.manifest import capture
-from phosphene.objectives.text import picture_paths, with_pictures
+from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
 from phosphene.recipes.base import Arguments, ImageInput, Recipe, imported
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def load_objectives(request: Request, loaded: Loaded) -> tuple[Objective, ...]:
     found = []
     for text in request.objectives:
         paths = {}
-        for role in picture_paths(text):
+        for role in picture_paths(parse_tree(text)):
             if role not in request.inputs:
                 raise RequestError(
                     f"the recipe's objective names the picture {role!r}, its inputs do not"
@@ -117,7 +116,7 @@ def load_objectives(request: Request, loaded: Loaded) -> tuple[Objective, ...]:
             if role not in loaded.records:
                 size = images.size_of(images.load_image(path))
                 loaded.records[role] = capture.input_of(path, size)
-        found.append(spec.parse(with_pictures(text, paths)))
+        found.append(parse(with_pictures(text, paths)))
     return tuple(found)
 
 

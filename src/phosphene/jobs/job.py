@@ -32,7 +32,7 @@ from phosphene.jobs.request import (
 )
 from phosphene.manifest import capture
 from phosphene.manifest import schema as m
-from phosphene.objectives.text import picture_paths, with_pictures
+from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
 from phosphene.recipes.base import Arguments, Recipe, imported
 from phosphene.runtime.memory import out_of_memory
 from phosphene.zoo import load_network, names_code, network_label
@@ -445,17 +445,13 @@ def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
     recipe = request.declaration
     if not request.objectives or (recipe.subject and not recipe.subject.parsed):
         return request
-    from phosphene import spec
-
     paths = {role: entry.path for role, entry in request.inputs.items()}
-    for role in (role for text in request.objectives for role in picture_paths(text)):
+    for role in (role for text in request.objectives for role in picture_paths(parse_tree(text))):
         if role not in paths:  # no other file is read
             raise RequestError(
                 f"the recipe's objective names the picture {role!r}, its inputs do not"
             )
-    goals: Sequence[Objective] = [
-        spec.parse(with_pictures(text, paths)) for text in request.objectives
-    ]
+    goals: Sequence[Objective] = [parse(with_pictures(text, paths)) for text in request.objectives]
     for shorthand in recipe.shorthands:
         if shorthand.name in shorthands:
             goals = imported(shorthand.apply)(goals, shorthands[shorthand.name])
@@ -465,7 +461,7 @@ def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
 def named_by_role(request: Request, texts: Sequence[str]) -> Request:
     """The request with these objectives, whose pictures are named by paths: they become inputs."""
     own = {entry.role for entry in request.declaration.inputs}
-    found = dict.fromkeys(path for text in texts for path in picture_paths(text))
+    found = dict.fromkeys(path for text in texts for path in picture_paths(parse_tree(text)))
     roles = picture_roles(found, own)
     inputs = {role: entry for role, entry in request.inputs.items() if role in own}
     known = {entry.path: entry for entry in request.inputs.values()}

@@ -234,9 +234,9 @@ class Recipe:
         found = imported(subject.default)(arguments)
         if subject.field == "layers":
             return replace(arguments, layers=tuple(found))
-        from phosphene import spec
+        from phosphene.objectives import parse
 
-        return replace(arguments, objectives=tuple(spec.parse(text) for text in found))
+        return replace(arguments, objectives=tuple(parse(text) for text in found))
 
     def schema(self) -> dict[str, Any]:
         """What a form asks for: a JSON schema of the settings, inputs, subject and output."""

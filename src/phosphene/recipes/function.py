@@ -78,13 +78,12 @@ class RecipeFunction:
 
 def _objectives(named: Any) -> tuple[Any, ...]:
     """Each an `Objective`: itself, or that of its text."""
-    from phosphene import spec
-    from phosphene.objectives import Objective
+    from phosphene.objectives import Objective, parse
 
     several = [named] if isinstance(named, (str, Objective)) else list(named)
     if not several:
         raise SettingsError("there is no objective in the list; each of them gets a picture")
-    return tuple(spec.parse(one) if isinstance(one, str) else one for one in several)
+    return tuple(parse(one) if isinstance(one, str) else one for one in several)
 
 
 def signature(recipe: Recipe) -> inspect.Signature:

@@ -85,9 +85,8 @@ def _relative_style(network: Network, layer: str, painting: Tensor) -> Objective
 
     with torch.no_grad():
         a = obj.cells(network.activations(painting.to(network.device), [layer]), layer)
-        vectors = a.flatten(1, 2).double()
-        gram = vectors.mT @ vectors / vectors.shape[1]
-        return 1 / max(float(gram.square().mean()), 1e-24) * obj.style(layer, painting)
+        size = float(obj.gram(a.double()).square().mean())
+        return 1 / max(size, 1e-24) * obj.style(layer, painting)
 
 
 STYLE = register(
