@@ -284,7 +284,7 @@ def test_a_guide_takes_the_place_of_whole_layers(sky: Path, tmp_path: Path) -> N
     manifest = Manifest.read(tmp_path / "out.png")
     assert 'guide(second, "my flowers.png")' in manifest.objectives[0]
     assert set(manifest.inputs) == {"photo", "my flowers.png"}
-    assert manifest.inputs["my flowers.png"].width == 30
+    assert manifest.inputs["my flowers.png"].model_dump()["width"] == 30
     assert str(tmp_path).encode() not in (tmp_path / "out.png").read_bytes()
     failed(run(*words, flowers, "--objective", "second:3", "--force", cwd=tmp_path), "whole layers")
     failed(run(*words, "nope.png", "--objective", "second", "--force", cwd=tmp_path), "no file")
@@ -651,6 +651,7 @@ def test_what_differs_is_told(dreamt: Path, tmp_path: Path) -> None:
     assert done.code == 3
     assert "comes out as its recipe says, but the file's own pixels differ" in done.out
     # The recipe says another result, another torch and another processor.
+    assert manifest.result is not None
     old = manifest.model_copy(
         update={
             "result": manifest.result.model_copy(update={"sha256": "0" * 64}),

@@ -409,11 +409,11 @@ def test_stopping_keeps_what_is_done(toy: Network, cache: Path) -> None:
 
 def test_large_pictures_are_drawn_fewer_at_once(toy: Network) -> None:
     batch_size = cells_module._batch_size
-    assert batch_size(toy, SheetSettings(size=128)) == 16
-    assert batch_size(toy, SheetSettings(size=128, batch=3)) == 3
-    assert batch_size(toy, SheetSettings(size=320)) == 4
-    assert batch_size(toy, SheetSettings(size=320, aspect=2)) == 8
-    assert batch_size(toy, SheetSettings(size=4096)) == 1
+    assert batch_size(toy, SheetSettings.model_validate({"size": 128})) == 16
+    assert batch_size(toy, SheetSettings.model_validate({"size": 128, "batch": 3})) == 3
+    assert batch_size(toy, SheetSettings.model_validate({"size": 320})) == 4
+    assert batch_size(toy, SheetSettings.model_validate({"size": 320, "aspect": 2})) == 8
+    assert batch_size(toy, SheetSettings.model_validate({"size": 4096})) == 1
 
 
 def test_dead_units_are_named_and_not_drawn(toy: Network, cache: Path) -> None:
@@ -494,16 +494,20 @@ def test_a_class_is_called_by_its_name() -> None:
 def test_layers_that_see_little_are_drawn_small_and_moved_gently() -> None:
     wide = nn.Sequential(OrderedDict(a=nn.Conv2d(3, 4, 5), b=nn.Conv2d(4, 4, 41)))
     net = Network(wide, input_size=64)
-    small = resolve_settings(net, layer_of(net, "a"), SheetSettings())
+    small = resolve_settings(net, layer_of(net, "a"), SheetSettings.model_validate({}))
     assert (small.size, small.transforms, small.learning_rate) == (64, "gentle", 0.1)
-    large = resolve_settings(net, layer_of(net, "b"), SheetSettings())
+    large = resolve_settings(net, layer_of(net, "b"), SheetSettings.model_validate({}))
     assert (large.size, large.transforms, large.learning_rate) == (90, "gentle", 0.1)
-    given = SheetSettings(size=100, transforms="robust", learning_rate=0.3)
+    given = SheetSettings.model_validate(
+        {"size": 100, "transforms": "robust", "learning_rate": 0.3}
+    )
     assert resolve_settings(net, layer_of(net, "a"), given) == given
     deep = Network(nn.Sequential(OrderedDict(b=nn.Conv2d(3, 4, 64))), input_size=64)
-    whole = resolve_settings(deep, layer_of(deep, "b"), SheetSettings())
+    whole = resolve_settings(deep, layer_of(deep, "b"), SheetSettings.model_validate({}))
     assert (whole.size, whole.transforms, whole.learning_rate) == ("auto", "auto", 0.1)
-    maco = resolve_settings(net, layer_of(net, "a"), SheetSettings(parameterization="maco"))
+    maco = resolve_settings(
+        net, layer_of(net, "a"), SheetSettings.model_validate({"parameterization": "maco"})
+    )
     assert (maco.transforms, maco.learning_rate) == ("auto", "auto")
 
 
@@ -644,7 +648,7 @@ def test_live_steps_of_a_card(folder: Path) -> None:
 
 def test_the_seeds_of_a_card_are_those_of_visualize(toy: Network) -> None:
     card = unit_card(toy, "third:2", seeds=2, **EXACT | {"seed": 7})
-    s = resolve_settings(toy, layer_of(toy, "third"), SheetSettings())
+    s = resolve_settings(toy, layer_of(toy, "third"), SheetSettings.model_validate({}))
     given = EXACT | {"learning_rate": s.learning_rate, "transforms": s.transforms}
     for drawn, (goal, seed) in zip(
         card.visualizations, [("third:2", 7), ("third:2", 8), ("-third:2", 7)], strict=True

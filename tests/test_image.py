@@ -369,7 +369,7 @@ def test_lab_tiff(tmp_path):
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
 def test_of_several_frames_the_first(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
-    settings = {"lossless": True} if suffix == ".webp" else {}
+    settings: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     path = tmp_path / f"a{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **settings)
     picture = read_image(path)
@@ -419,7 +419,7 @@ def test_orientation(tmp_path, suffix, orientation, with_alpha):
         image.putalpha(Image.fromarray(levels))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    settings = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    settings: dict[str, Any] = {"lossless": True, "exact": True} if suffix == ".webp" else {}
     image.save(tmp_path / f"a{suffix}", exif=exif, **settings)
     picture = read_image(tmp_path / f"a{suffix}")
     shown = np.array(SHOWN[orientation])
@@ -463,7 +463,7 @@ def test_a_profile_with_red_and_blue_swapped_swaps_them(tmp_path, mode):
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
 def test_a_linear_profile_is_brightened_as_the_standard_says(tmp_path, suffix):
     grey = np.full((16, 16, 3), 55, np.uint8)
-    settings = {"lossless": True} if suffix == ".webp" else {}
+    settings: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     data = rgb_profile("linear", RED, GREEN, BLUE, 1)
     Image.fromarray(grey).save(tmp_path / f"a{suffix}", icc_profile=data, **settings)
     expected = 255 * srgb_of_linear(np.array(55 / 255))

@@ -496,7 +496,7 @@ def test_many_terms_do_not_nest(toy: Toy) -> None:
 @pytest.mark.parametrize("weight", [float("inf"), float("nan")])
 def test_weights_are_finite(weight: float) -> None:
     with pytest.raises(ObjectiveError, match="weight of a must be finite, got"):
-        weight * obj.layer("a")
+        weight * obj.layer("a")  # pyright: ignore[reportUnusedExpression]
 
 
 def test_what_is_no_objective_does_not_add() -> None:

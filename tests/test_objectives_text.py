@@ -509,7 +509,7 @@ def test_a_path_that_no_recipe_would_know_of_is_refused() -> None:
 
     for function in (tensor_or_path, optional, path, several, unknown):
         with pytest.raises(ObjectiveError, match=rf"{function.__name__}: the parameter 'images?'"):
-            obj.objective(function)
+            obj.objective(function)  # pyright: ignore[reportArgumentType]
         assert function.__name__ not in obj.OBJECTIVES
         obj.OBJECTIVES[function.__name__] = function  # nor by the back door
         with pytest.raises(ObjectiveError, match=r"annotated as phosphene.objectives.PictureRef"):

@@ -343,6 +343,7 @@ def test_another_version_is_on_the_page_and_no_other_drawing(say: Say) -> None:
         old = replace(drawn, version="0.0.9")
         result = result_of(layout.pixels(old))
         manifest = Manifest.read("a.svg")
+        assert manifest.result is not None
         assert result.sha256 != manifest.result.sha256
         recipe = manifest.model_copy(update={"phosphene": "0.0.9", "result": result})
         layout.save_page(old, Path(name), recipe=recipe.text())

@@ -64,7 +64,7 @@ def test_pixels_are_the_image_and_not_the_callers():
     assert [name for name, _ in pixels.named_parameters()] == ["pixels"]
     assert torch.equal(pixels(), kept)
     with torch.no_grad():
-        pixels.pixels += 1
+        pixels.pixels.add_(1)
     assert torch.equal(image, kept)
 
 
@@ -76,7 +76,7 @@ def test_pixels_step_in_the_networks_own_values():
     assert torch.allclose(pixels(), image, atol=1e-15)
     # A step of 0.1 there is 0.1 × deviation here, and the gradient is scaled alike.
     with torch.no_grad():
-        pixels.pixels += 0.1
+        pixels.pixels.add_(0.1)
     assert (pixels() - 0.5).flatten().tolist() == pytest.approx([0.1 * s for s in STD])
     pixels().sum().backward()
     assert pixels.pixels.grad is not None
@@ -386,7 +386,7 @@ def test_maco_keeps_its_magnitude_whatever_the_phase(
     else:
         made = MaCo((height, width), batch=2, decorrelate=decorrelate, generator=seeded(1))
     with torch.no_grad():
-        made.phase += 9 * torch.randn(made.phase.shape, generator=seeded(seed))
+        made.phase.add_(9 * torch.randn(made.phase.shape, generator=seeded(seed)))
     error = (magnitudes(made) - made.magnitude).abs().max()
     assert error <= 1e-4 * max(1, float(made.magnitude.max()))
 
@@ -417,7 +417,7 @@ def test_maco_starts_at_a_photograph_and_returns_to_it(photo: Tensor):
     assert psnr(made().detach(), photo) > 60
     # Shaken to where it is no longer the photograph, optimisation of the phase alone finds back.
     with torch.no_grad():
-        made.phase += 0.5 * torch.randn(made.phase.shape, generator=seeded())
+        made.phase.add_(0.5 * torch.randn(made.phase.shape, generator=seeded()))
     assert psnr(made().detach(), photo) < 25
     assert fit(made, photo, steps=150) > 30
 

@@ -105,7 +105,7 @@ def test_it_is_what_autograd_finds(
 def test_any_shape(data: st.DataObject) -> None:
     kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     stride = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
-    padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
+    padding = data.draw(st.tuples(*(st.integers(0, k // 2) for k in kernel)))
     sides = [
         data.draw(st.integers(max(1, k - 2 * p), 13)) for k, p in zip(kernel, padding, strict=True)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -43,20 +44,19 @@ def compared(
     image = torch.randn(2, channels, *size, generator=generator)
     image = image.contiguous(memory_format=torch.channels_last)
     found: dict[str, Tensor] = {}
-    hooks = [
-        module.get_submodule(name).register_forward_hook(
-            lambda _m, _i, out, name=name: found.__setitem__(name, out.clone())
-        )
-        for name in layers
-    ]
+
+    def recording(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        return lambda _module, _inputs, out: found.__setitem__(name, out.clone())
+
+    hooks = [module.get_submodule(name).register_forward_hook(recording(name)) for name in layers]
     a, b = image.clone().requires_grad_(), image.clone().requires_grad_()
     module(a)
     for hook in hooks:
         hook.remove()
     weights = {name: torch.randn(out.shape, generator=generator) for name, out in found.items()}
-    expected = sum((found[name] * weights[name]).sum() for name in layers)
+    expected = torch.stack([(found[name] * weights[name]).sum() for name in layers]).sum()
     answers = program(b, options)
-    got = sum((answers[name] * weights[name]).sum() for name in layers)
+    got = torch.stack([(answers[name] * weights[name]).sum() for name in layers]).sum()
     for name in layers:
         torch.testing.assert_close(answers[name], found[name], rtol=1e-4, atol=1e-5)
     (grad,) = torch.autograd.grad(expected, a)

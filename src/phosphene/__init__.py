@@ -39,7 +39,7 @@ PUBLIC = {
 
 _MODULES = ("jobs", "objectives")
 
-__all__ = ["__version__", *_MODULES, *PUBLIC]
+__all__ = ["__version__", *_MODULES, *PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 __getattr__, __dir__ = lazy_names(__name__, PUBLIC, submodules=_MODULES)
