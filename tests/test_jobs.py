@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from PIL import Image
 
 from phosphene import jobs
 from phosphene.cli import main
+from phosphene.cli.reporter import Reporter
 from phosphene.errors import ImageError, ObjectiveError, RequestError, SettingsError
 from phosphene.jobs import Ended, InputFile, Note, Preview, Progress, Request, Saved, Started
 from phosphene.manifest import Manifest
@@ -215,6 +218,26 @@ def test_an_interruption_saves_what_there_is() -> None:
     assert ended is not None
     assert (ended.why, ended.octave, ended.step) == ("interrupted", 2, 1)
     assert (rest[-1].why, rest[-1].octave, rest[-1].step) == ("interrupted", 2, 1)
+
+
+def test_a_follower_holds_no_picture_of_a_step_that_is_past() -> None:
+    alive: list[weakref.ref[Any]] = []
+    counts: list[int] = []
+
+    def watched(events: Generator[Any, None, None]) -> Generator[Any, None, None]:
+        for event in events:
+            if isinstance(event, Progress):
+                gc.collect()
+                counts.append(sum(ref() is not None for ref in alive))
+                alive.append(weakref.ref(event.step.image))
+            yield event
+
+    events = jobs.run(dream(settings={**FAST, "octaves": 2, "steps": 6}), allow=(NET,))
+    found, ended = Reporter(quiet=True).follow(watched(events))
+    assert ended.why == "done"
+    assert not any(isinstance(event, (Preview, Progress)) for event in found)
+    assert len(counts) == 12
+    assert max(counts) <= 2, counts
 
 
 def test_a_job_that_nobody_finishes_saves_nothing() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import DeadUnitWarning
-from phosphene.jobs.events import Ended, Event, Note, Progress
+from phosphene.jobs.events import Ended, Event, Note, Preview, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -71,7 +71,7 @@ class Reporter:
             logger.setLevel(level)
 
     def follow(self, events: Generator[Event, None, None]) -> tuple[list[Event], Ended]:
-        """Take all events and tell of them; returns those that are no progress, and the last.
+        """Take all events and tell of them; returns what was saved or compared, and the last.
 
         Ctrl-C in here reaches the job, which saves what there is.
         """
@@ -83,7 +83,7 @@ class Reporter:
                     display.show(event)
                 elif isinstance(event, Note):
                     (self.detail if event.detail else self.note)(event.text)
-                else:
+                elif not isinstance(event, Preview):  # which holds a picture
                     found.append(event)
 
             consume(events, take)
