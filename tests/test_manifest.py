@@ -10,16 +10,15 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phosphene.engine import Step
-from phosphene.errors import RecipeError, SettingsError
+from phosphene.errors import RecipeError
 from phosphene.image import save_image, to_uint8
-from phosphene.image.start import DEVIATION, start_picture
+from phosphene.image.start import start_picture
 from phosphene.jobs.compare import Comparison, compare
 from phosphene.jobs.job import Job
 from phosphene.jobs.replayer import find_inputs, find_network, replay_settings, request_of
@@ -286,19 +285,3 @@ def test_the_hash_is_that_of_the_eight_bit_pixels() -> None:
     expected = hashlib.sha256(to_uint8(PHOTO).tobytes()).hexdigest()
     assert result_of(PHOTO) == m.Result(width=30, height=20, sha256=expected)
     assert result_of(PHOTO + 1e-7).sha256 == expected
-
-
-# --- starts ----------------------------------------------------------------------------------
-
-
-def test_noise_is_seeded_and_about_grey() -> None:
-    noise = start_picture("noise", (60, 80), seed=4)
-    assert noise.shape == (1, 3, 60, 80)
-    assert torch.equal(noise, start_picture("noise", (60, 80), seed=4))
-    assert not torch.equal(noise, start_picture("noise", (60, 80), seed=5))
-    assert 0 <= noise.min() < noise.max() <= 1
-    assert np.isclose(noise.mean(), 0.5, atol=0.01)
-    assert np.isclose(noise.std(), DEVIATION, atol=0.01)
-    for size, seed in [((0, 5), 0), ((5, 5), -1), ((100_000, 100_000), 0)]:
-        with pytest.raises(SettingsError, match="sides are 1 or more"):
-            start_picture("noise", size, seed)

@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from phosphene.errors import RecipeError, RequestError
+from phosphene.errors import RequestError
 from phosphene.manifest.hashes import file_hash
 from phosphene.manifest.schema import (
     NUMERICS,
     Part,
     Plugin,
+    RecipeName,
     Start,
     check_fit,
     checked_settings,
@@ -61,7 +62,7 @@ class Request(Part):
     """
 
     format: Literal[1] = FORMAT
-    recipe: str
+    recipe: RecipeName
     plugins: tuple[Plugin, ...] = ()
     network: str = "dreamnet"
     objectives: tuple[str, ...] = ()
@@ -71,15 +72,6 @@ class Request(Part):
     inputs: dict[str, InputFile] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[OutputKind, str] = Field(default_factory=dict)
-
-    @field_validator("recipe")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            recipe_named(name)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
-        return name
 
     @model_validator(mode="after")
     def _fits(self) -> Request:

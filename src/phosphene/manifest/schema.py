@@ -44,6 +44,16 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _known(name: str) -> str:
+    try:
+        return recipe_named(name).name
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+
+
+RecipeName = Annotated[str, AfterValidator(_known)]
+
+
 class NetworkUsed(Part):
     """`name` as `load_network` takes it, of a file without its folder; SHA-256 of the weights."""
 
@@ -137,7 +147,7 @@ class Manifest(Part):
     format: Literal[2] = FORMAT
     phosphene: str
     numerics: int = Field(default=NUMERICS, ge=1)
-    recipe: str
+    recipe: RecipeName
     plugins: tuple[Plugin, ...] = ()
     network: NetworkUsed
     objectives: tuple[str, ...] = ()
@@ -152,15 +162,6 @@ class Manifest(Part):
     versions: dict[str, str]
     machine: Machine
     ended: Ended | None = None
-
-    @field_validator("recipe")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            recipe_named(name)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
-        return name
 
     @field_validator("result")
     @classmethod
