@@ -345,3 +345,97 @@ def test_what_a_recipe_lacks(say: Say) -> None:
     wrong = dream(objectives=("second +",))
     with pytest.raises(ObjectiveError):
         jobs.prepare(wrong, allow=(NET,))
+
+
+def test_a_unit_that_is_not_named(say: Say) -> None:
+    Path("job.json").write_text('{"format": 1, "recipe": "unit", "network": "%s"}' % NET)  # noqa: UP031
+    refused(say("run", "job.json", "--network", NET), "unit needs a unit", code=2)
+
+
+def test_the_request_is_neither_read_nor_written_over(say: Say) -> None:
+    before = Path("other.png").read_bytes()
+    words = ("dream", "photo.png", "--network", NET, "--objective", "second", *FLAGS, "--force")
+    for more in (
+        ("--guide", "other.png", "--save-request", "other.png"),
+        ("--recipe", "a.json", "--save-request", "a.json"),
+        ("--save-octaves", "o", "--save-request", "o/out-octave1.png"),
+        ("--save-octaves", "o", "--recipe", "o/out-octave12.png"),
+    ):
+        Path("o").mkdir(exist_ok=True)
+        done = say(*words, "-o", "out.png", *more)
+        assert (done.code, done.out) == (2, ""), done
+        assert "never replaced" in done.err or "both to be" in done.err
+    assert Path("other.png").read_bytes() == before
+    done = say("sheet", NET, "second", *FLAGS, *SMALL, "-o", "s.png", "--data", "d.json",
+               "--save-request", "d.json")  # fmt: skip
+    assert (done.code, "both to be 'd.json'" in done.err) == (2, True), done
+    Path("job.json").write_text(dream(outputs={"picture": "x.png", "recipe": "job.json"}).text())
+    refused(say("run", "job.json", "--network", NET, "--force"), "is the request itself", code=2)
+    # Nor is the code of a network.
+    Path("mine.py").write_text("from tests.toy_network import net\n")
+    words = ("dream", "photo.png", "--network", "mine:net", "--objective", "second", *FLAGS)
+    refused(say(*words, "-o", "x.png", "--recipe", "mine.py", "--force"), "never", code=2)
+    assert "import net" in Path("mine.py").read_text()
+
+
+def test_what_a_request_says_is_not_passed_over(say: Say) -> None:
+    photo = InputFile(path="photo.png")
+    for request, words in [
+        (dream(inputs={"photo": photo, "zork": photo}), "names its input 'zork'"),
+        (dream(outputs={"recipe": "a.json"}), None),
+        (dream(inputs={"photo": InputFile(path="p" * 300 + ".png")}), "File name too long"),
+        (dream(outputs={"picture": "out.png", "recipe": "p" * 300}), "File name too long"),
+    ]:
+        Path("job.json").write_text(request.text())
+        done = say("run", "job.json", "--network", NET)
+        if words:
+            refused(done, words)
+    with pytest.raises(RequestError, match="names recipe and no picture, beside"):
+        jobs.prepare(dream(outputs={"recipe": "b.json"}), allow=(NET,))
+    with pytest.raises(ValueError, match="the size of the photo is the request's own size"):
+        dream(inputs={"photo": InputFile(path="photo.png", size=20)})
+    with pytest.raises(ValueError, match="no NUL"):
+        dream(outputs={"picture": "a\0.png"})
+    unit = Request(recipe="unit", network=NET, objectives=("second:3",),
+                   inputs={"pictures": InputFile(path="pictures", sha256="0" * 64)})  # fmt: skip
+    with pytest.raises(RequestError, match="is not the request's pictures"):
+        jobs.prepare(unit, allow=(NET,))
+    inputs = {"pictures": InputFile(path="pictures")}
+    assert unit.model_copy(update={"inputs": inputs}).pinned().key("0" * 64)
+
+
+def test_a_request_without_a_start_begins_as_the_command_does() -> None:
+    request = dream(inputs={}, size=20, settings={**FAST, "octaves": 1})
+    job = jobs.prepare(request, allow=(NET,))
+    assert job.request.start == "sky"
+    assert job.arguments.images["photo"].shape == (1, 3, 13, 20)
+
+
+def test_who_is_interrupted_while_told_of_files_has_them() -> None:
+    events = jobs.run(dream(), allow=(NET,))
+    for event in events:
+        if isinstance(event, Saved):
+            break
+    assert isinstance(events.throw(KeyboardInterrupt()), Ended)
+    assert Path("out.png").exists()
+
+
+def test_a_key_does_not_go_by_the_names_of_pictures() -> None:
+    shutil.copy("other.png", "renamed.png")
+    keys = {
+        dream(
+            objectives=(f"guide(second, '{name}')",),
+            inputs={"photo": InputFile(path="photo.png"), name: InputFile(path=name)},
+        ).pinned().key("0" * 64)
+        for name in ("other.png", "renamed.png")
+    }  # fmt: skip
+    assert len(keys) == 1
+
+
+def test_a_page_that_says_it_ended_early_is_whole(say: Say) -> None:
+    words = ("sheet", NET, "second", "--channels", "0-1", *FLAGS, *SMALL)
+    assert say(*words, "-o", "a.png", "--recipe", "a.json").code == 0
+    ended = {"ended": {"why": "interrupted", "octave": 1, "step": 1}}
+    Path("b.json").write_text(json.dumps(json.loads(Path("a.json").read_text()) | ended))
+    done = say("replay", "b.json", "--network", NET)
+    assert (done.code, "the same" in done.out) == (0, True), done

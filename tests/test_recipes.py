@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import pydoc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from pydantic import Field
 import phosphene as ph
 from phosphene.cli import main
 from phosphene.engine import Ascent, Step, ascend
-from phosphene.errors import RecipeError, SettingsError
+from phosphene.errors import ImageError, RecipeError, SettingsError
 from phosphene.evaluation.whole import whole
 from phosphene.jobs import InputFile, Request
 from phosphene.manifest import Manifest
@@ -209,3 +211,27 @@ def test_a_request_knows_what_a_recipe_takes() -> None:
         Request(recipe="glow", inputs=photo, layers=("second",))
     with pytest.raises(ValueError, match="a recipe of glow that names no photo"):
         Request(recipe="glow")
+
+
+def test_public_functions_pickle_and_have_help() -> None:
+    assert pickle.loads(pickle.dumps(ph.dream)) is ph.dream
+    assert pickle.loads(pickle.dumps(ph.unit_card)) is ph.unit_card
+    shown = pydoc.plain(pydoc.render_doc(ph.dream))
+    assert "Dream a picture" in shown
+    assert "steps(self, photo" in shown
+    assert "octave_scale" in shown
+
+
+def test_wrong_arguments_of_public_functions() -> None:
+    net, photo = toy_network.net(), torch.zeros(1, 3, 32, 32)
+    for value in (True, False):
+        with pytest.raises(SettingsError, match="no setting 'transparent'"):
+            ph.visualize(net, "second:1", transparent=value)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ImageError, match="a photo is a tensor"):
+        ph.dream(None, net, "second")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(SettingsError, match="there is no layer in the list"):
+        ph.invert(photo, net, [])
+    with pytest.raises(SettingsError, match="visualize: no objective is named"):
+        ph.visualize(net, None)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"dream\(photo, network, objective, mask, …\): missing"):
+        ph.dream()  # pyright: ignore[reportCallIssue]

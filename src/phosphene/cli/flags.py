@@ -33,6 +33,7 @@ def setting_flag(
         help=f"{described}; {bounds}." if bounds else f"{described}.",
         show_default=lambda _: shown,
         negative_none=(),
+        negative=() if extra.get("of_files_alone") else None,
         allow_leading_hyphen=True,  # so that a negative number is told its bounds
         group=group,
         converter=_converted if int in (plain, *get_args(plain)) else None,

@@ -57,14 +57,18 @@ def verb(
 
     reporter = Reporter(quiet=quiet, verbose=verbose)
     with reporter.hearing_warnings():
-        replay = Replay.prepared(
-            file,
-            inputs=named_inputs(input or []),
-            network=network,
-            anyway=anyway,
-            output=output,
-            force=force,
-        )
+        try:
+            replay = Replay.prepared(
+                file,
+                inputs=named_inputs(input or []),
+                network=network,
+                anyway=anyway,
+                output=output,
+                force=force,
+            )
+        except KeyboardInterrupt:
+            complain("interrupted, nothing was written")
+            return INTERRUPTED
         events, ended = reporter.follow(replay.events())
     if ended.why == "interrupted":
         complain(ended.text)

@@ -57,5 +57,6 @@ def verb(
         Reporter(quiet=quiet, verbose=verbose),
         force=force,
         allow=(network,) if network else (),
+        source=file,
         dry_run=dry_run,
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from phosphene.cli.exits import DONE, FAILED, INTERRUPTED, complain, explained, to_stdout
-from phosphene.errors import SettingsError
 from phosphene.image.files import write_atomically
 from phosphene.jobs import Ended, Request, Saved
 
@@ -33,23 +32,28 @@ def make(
     allow: Collection[str] = (),
     cache: bool = True,
     shorthands: Mapping[str, Any] | None = None,
+    source: Path | None = None,
     save_request: Path | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Prepare a request and run it; the exit code."""
+    """Prepare a request, be it of the file `source`, and run it; the exit code."""
     with reporter.hearing_warnings():
-        if save_request:
-            _check_request_file(save_request, request, force)
         from phosphene.jobs import prepare
 
-        job = prepare(
-            request,
-            force=force,
-            allow=allow,
-            cache=cache,
-            shorthands=shorthands,
-            name_output=True,
-        )
+        try:
+            job = prepare(
+                request,
+                force=force,
+                allow=allow,
+                cache=cache,
+                shorthands=shorthands,
+                name_output=True,
+                read={} if source is None else {"request": source},
+                written={} if save_request is None else {"saved request": save_request},
+            )
+        except KeyboardInterrupt:
+            complain("interrupted, nothing was written")
+            return INTERRUPTED
         if save_request:
             _save_request(job, save_request, force)
         if dry_run:
@@ -98,20 +102,6 @@ def _settle_allocator(job: Job) -> None:
         keep_freed()
 
 
-def _check_request_file(path: Path, request: Request, force: bool) -> None:
-    from phosphene.jobs.outputs import check_free, refuse_inputs
-
-    if path.is_dir() or not path.parent.is_dir():
-        raise SettingsError(f"--save-request {str(path)!r}: a file in a folder that is there")
-    check_free(path, force)
-    refuse_inputs([("request", path)], request.input_paths())
-
-
 def _save_request(job: Job, path: Path, force: bool) -> None:
-
-    for target in job.targets:
-        for other in (target.path, target.recipe):
-            if other and other.resolve() == path.resolve():
-                raise SettingsError(f"the request and an output are both to be {str(path)!r}")
     text = job.request.relative_to(path.parent).text()
-    write_atomically(path, text.encode(), overwrite=force)
+    write_atomically(path, text.encode("utf-8", "surrogateescape"), overwrite=force)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from torch import Tensor
 
 from phosphene import image as images
 from phosphene.errors import ImageError, NetworkError, ObjectiveError
+from phosphene.image.files import READABLE_SUFFIXES as READABLE_SUFFIXES
+from phosphene.image.files import find_pictures as find_pictures
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, cells, token_grid
 from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
-
-READABLE_SUFFIXES = {*images.SUFFIXES, ".bmp", ".gif"}
 
 Box = tuple[int, int, int, int]
 
@@ -55,32 +54,6 @@ class Skipped:
 
     path: Path
     why: str
-
-
-def find_pictures(folder: str | Path) -> list[Path]:
-    """The picture files of a folder and its folders, by name; hidden ones are left out.
-
-    ImageError if there is no such folder, or no picture in it.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise ImageError(f"there is no folder {str(folder)!r}")
-    if not folder.is_dir():
-        raise ImageError(f"{str(folder)!r} is a file; a folder of pictures was expected")
-    found: list[Path] = []
-    for where, within, files in os.walk(folder):
-        within[:] = sorted(name for name in within if not name.startswith("."))
-        found += [
-            Path(where, name)
-            for name in files
-            if Path(name).suffix.lower() in READABLE_SUFFIXES and not name.startswith(".")
-        ]
-    if not found:
-        raise ImageError(
-            f"there are no pictures in {str(folder)!r}; files that end in "
-            f"{', '.join(sorted(READABLE_SUFFIXES))} were expected"
-        )
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
 def respond(

@@ -34,6 +34,9 @@ SUFFIXES = {
     ".tiff": "TIFF",
 }
 
+#: What can be read, by suffix.
+READABLE_SUFFIXES = {*SUFFIXES, ".bmp", ".gif"}
+
 # By their first bytes and not by the suffix, which lies. Opened by class: Image.open would run
 # any of Pillow's forty decoders, and hold to a pixel limit that is global to the process.
 _DECODERS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
@@ -94,11 +97,38 @@ def _near(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"; there is no folder {str(folder)!r} either"
-    known = {*SUFFIXES, ".bmp", ".gif"}
     with os.scandir(folder) as entries:
         # A few thousand will do: comparing names is slow, and this is only a message.
         names = [entry.name for entry in itertools.islice(entries, 4000)]
-    return suggest(path.name, sorted(n for n in names if Path(n).suffix.lower() in known))
+    return suggest(
+        path.name, sorted(n for n in names if Path(n).suffix.lower() in READABLE_SUFFIXES)
+    )
+
+
+def find_pictures(folder: str | Path) -> list[Path]:
+    """The picture files of a folder and its folders, by name; hidden ones are left out.
+
+    ImageError if there is no such folder, or no picture in it.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise ImageError(f"there is no folder {str(folder)!r}")
+    if not folder.is_dir():
+        raise ImageError(f"{str(folder)!r} is a file; a folder of pictures was expected")
+    found: list[Path] = []
+    for where, within, files in os.walk(folder):
+        within[:] = sorted(name for name in within if not name.startswith("."))
+        found += [
+            Path(where, name)
+            for name in files
+            if Path(name).suffix.lower() in READABLE_SUFFIXES and not name.startswith(".")
+        ]
+    if not found:
+        raise ImageError(
+            f"there are no pictures in {str(folder)!r}; files that end in "
+            f"{', '.join(sorted(READABLE_SUFFIXES))} were expected"
+        )
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from phosphene.jobs.events import Compared as Compared
 from phosphene.jobs.events import Ended as Ended
 from phosphene.jobs.events import Note as Note
 from phosphene.jobs.events import Preview as Preview
@@ -35,8 +36,8 @@ _HOMES = {
     "run": f"{__name__}.runner",
 }
 
-__all__ = ["Ended", "InputFile", "Job", "Note", "Preview", "Progress", "Request", "Saved",
-           "Started", "prepare", "replay", "run"]  # fmt: skip
+__all__ = ["Compared", "Ended", "InputFile", "Job", "Note", "Preview", "Progress", "Request",
+           "Saved", "Started", "prepare", "replay", "run"]  # fmt: skip
 
 # These import torch, which a request does not need.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -127,8 +127,8 @@ def arguments_of(
     recipe = request.declaration
     subject = recipe.subject
     about_unit = subject is not None and subject.field == "objectives" and not subject.parsed
-    unit = request.objectives[0] if about_unit else None
-    objectives: tuple[Any, ...] = () if unit else load_objectives(request, loaded)
+    unit = request.objectives[0] if about_unit and request.objectives else None
+    objectives: tuple[Any, ...] = () if about_unit else load_objectives(request, loaded)
     return recipe.completed(
         Arguments(
             network,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -26,9 +26,6 @@ from phosphene.manifest import schema as m
 from phosphene.recipes.base import Arguments, Recipe
 from phosphene.runtime.memory import out_of_memory
 from phosphene.zoo import network_label
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,7 @@ class Job:
             return
         with undisturbed():
             saved, notes = self._save(outcome)
-        yield from notes
-        yield from saved
-        yield self._end(outcome)
+        yield from uninterrupted([*notes, *saved, self._end(outcome)])
 
     def computed(self) -> Generator[Event, None, Outcome]:
         """Run without saving, but for octaves; returns the `Outcome`, which `yield from` gives."""
@@ -96,7 +91,7 @@ class Job:
             outputs.make_folder(Path(self.request.outputs["octaves"]))
         try:
             for step in self._steps():
-                yield from self._told(step)
+                yield from self._events_of(step)
         except KeyboardInterrupt as error:
             with undisturbed():
                 return self._partial(step, "interrupted", error)
@@ -116,10 +111,12 @@ class Job:
         for step in self.recipe.run(self.arguments):
             yield step
             stops = ended is not None and ended.why != "not finite"
+            if self.recipe.output != "image":
+                continue
             if stops and ended and (step.octave + 1, step.index + 1) == (ended.octave, ended.step):
                 return
 
-    def _told(self, step: Any) -> Iterator[Event]:
+    def _events_of(self, step: Any) -> Iterator[Event]:
         if self.recipe.output == "image":
             octave = getattr(step, "octave", 0)
             del self.plan[octave:]
@@ -179,7 +176,7 @@ class Job:
             notes.append(Note(f"the recipe is left out: {error}"))
         saved = []
         for kind, path in files:
-            save_page(outcome.page, path, recipe=text)
+            save_page(outcome.page, path, recipe=text, overwrite=self.force)
             saved.append(Saved(kind, path))
         for target in self.targets if manifest else ():
             saved += self._save_recipe(target, manifest)
@@ -197,7 +194,8 @@ class Job:
         ended = m.Ended(why="octave", octave=step.octave + 1, step=step.index + 1)
         picture, alpha, manifest = self.recorded(Outcome(step, step.picture(), ended=ended))
         path = outputs.octave_file(folder, output, step.octave + 1)
-        images.save_image(picture, path, alpha=alpha, recipe=manifest.text())
+        text = manifest.text()
+        images.save_image(picture, path, alpha=alpha, recipe=text, overwrite=self.force)
         return Saved("octaves", path)
 
     # The manifest ---------------------------------------------------------------------------------
@@ -330,6 +328,13 @@ class Job:
         else:
             text = f"{' and '.join(found) or 'the objective'} give{'s' if len(found) < 2 else ''}"
         return text, bool(dead.all())
+
+
+def uninterrupted(events: Iterable[Event]) -> Iterator[Event]:
+    """Events of what is done: whoever is interrupted while it takes one still gets the rest."""
+    for event in events:
+        with suppress(KeyboardInterrupt):
+            yield event
 
 
 @contextmanager

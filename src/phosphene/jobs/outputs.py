@@ -48,13 +48,20 @@ def _filled(path: str, name: str) -> Path:
 
 
 def check_outputs(
-    request: Request, targets: Sequence[Target], inputs: Mapping[str, Path], *, force: bool
-) -> None:
+    request: Request,
+    targets: Sequence[Target],
+    inputs: Mapping[str, Path],
+    *,
+    written: Mapping[str, Path] | None = None,
+    force: bool,
+) -> list[tuple[str, Path]]:
     """See that everything can be written, before anything is computed.
 
     ImageError for what cannot be written, or is there and may not be replaced (`force`);
     SettingsError for what is one of the `inputs`, by whatever name or link, or is to be written
-    twice.
+    twice. Returns all that is written, each by what it is called in a message.
+
+    written: what is written besides, such as the request itself.
     """
     from phosphene import image as images
     from phosphene.explain.layout import check_page
@@ -76,14 +83,28 @@ def check_outputs(
         if target.recipe:
             outputs.append(("recipe", target.recipe))
             _check_side_file(target.recipe, force)
+    for what, path in (written or {}).items():
+        outputs.append((what, path))
+        _check_side_file(path, force)
     if (octaves := request.outputs.get("octaves")) and targets:
         if os.path.lexists(octaves) and not os.path.isdir(octaves):
             raise ImageError(f"cannot make the folder {octaves!r}: a file is there")
         for there in octave_files(Path(octaves), targets[0].path):
             outputs.append(("octave", there))
             check_free(there, force)
+        _refuse_octaves(outputs, Path(octaves), targets[0].path)
     refuse_inputs(outputs, inputs)
     _refuse_twice(outputs)
+    return outputs
+
+
+def _refuse_octaves(outputs: Sequence[tuple[str, Path]], folder: Path, output: Path) -> None:
+    """SettingsError if an output has the name that the picture of some octave will have."""
+    pattern = re.compile(re.escape(f"{output.stem}-octave") + r"\d+" + re.escape(output.suffix))
+    for what, path in outputs:
+        beside = os.path.realpath(path.parent) == os.path.realpath(folder)
+        if what != "octave" and beside and pattern.fullmatch(path.name):
+            raise SettingsError(f"the {what} and an octave are both to be {str(path)!r}")
 
 
 def octave_files(folder: Path, output: Path) -> list[Path]:
@@ -116,7 +137,7 @@ def check_free(path: Path, force: bool) -> None:
 def _check_side_file(path: Path, force: bool) -> None:
     """ImageError unless a recipe can be written there."""
     if path.is_dir():
-        raise ImageError(f"{str(path)!r} is a folder; a file for the recipe was expected")
+        raise ImageError(f"{str(path)!r} is a folder; the name of a file was expected")
     if not path.parent.is_dir():
         raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
     check_free(path, force)

@@ -19,7 +19,7 @@ from phosphene.errors import NonFiniteError, RecipeError, SettingsError, suggest
 from phosphene.jobs import outputs
 from phosphene.jobs.compare import compare, compare_page, picture_at
 from phosphene.jobs.events import Compared, Ended, Event, Note, Saved
-from phosphene.jobs.job import Job, Outcome, undisturbed
+from phosphene.jobs.job import Job, Outcome, undisturbed, uninterrupted
 from phosphene.jobs.request import InputFile, Request, main_kind, weights_file
 from phosphene.jobs.runner import prepare
 from phosphene.manifest.capture import folder_of
@@ -111,11 +111,8 @@ class Replay:
         if outcome.error and not (isinstance(outcome.error, NonFiniteError) and as_then):
             raise outcome.error
         outcome = replace(outcome, ended=outcome.ended or self.old.ended)
-        if outcome.page is not None:
-            yield from self._page(outcome)
-        else:
-            yield from self._picture(outcome)
-        yield Ended("done")
+        found = self._page(outcome) if outcome.page is not None else self._picture(outcome)
+        yield from uninterrupted([*found, Ended("done")])
 
     def _picture(self, outcome: Outcome) -> Iterator[Event]:
         picture, alpha, self.new = self.job.recorded(outcome)

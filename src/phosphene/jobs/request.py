@@ -12,12 +12,12 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from phosphene.errors import RequestError
-from phosphene.manifest.hashes import file_hash
+from phosphene.manifest.hashes import path_hash
 from phosphene.manifest.schema import (
     NUMERICS,
     Part,
@@ -28,6 +28,7 @@ from phosphene.manifest.schema import (
     checked_settings,
     format_problem,
 )
+from phosphene.objectives.text import parse_tree, quoted
 from phosphene.recipes.base import Recipe, recipe_named
 from phosphene.settings import Settings
 
@@ -37,12 +38,21 @@ LONGEST = 16 * 2**20  # bytes; one is some 2 kB
 OutputKind = Literal["picture", "page", "data", "recipe", "octaves"]
 
 
+def _no_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("a path has no NUL in it")
+    return path
+
+
+Path_ = Annotated[str, AfterValidator(_no_nul)]
+
+
 class InputFile(Part):
     """A picture that goes in, or a folder: where it lies, and, if it must be that very one, its
     SHA-256; `size` is the longest side in px to which it is resized."""
 
-    path: str
-    sha256: str | None = Field(default=None, pattern="[0-9a-f]{64}")
+    path: Path_
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     size: int | None = Field(default=None, ge=1)
 
 
@@ -71,7 +81,7 @@ class Request(Part):
     size: int | None = Field(default=None, ge=1)
     inputs: dict[str, InputFile] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
-    outputs: dict[OutputKind, str] = Field(default_factory=dict)
+    outputs: dict[OutputKind, Path_] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits(self) -> Request:
@@ -80,6 +90,9 @@ class Request(Part):
         check_fit(recipe, *given, complete=False)
         if self.size is not None and not any(entry.resized for entry in recipe.inputs):
             raise ValueError(f"a request of {recipe.name} with a size of its own")
+        for entry in recipe.inputs:
+            if entry.resized and entry.role in self.inputs and self.inputs[entry.role].size:
+                raise ValueError(f"the size of the {entry.role} is the request's own size")
         kinds = output_kinds(recipe)
         for kind in self.outputs:
             if kind not in kinds:
@@ -105,7 +118,11 @@ class Request(Part):
         """Every file and folder that is read, by role; the file of weights among them."""
         found = {role: Path(entry.path) for role, entry in self.inputs.items()}
         weights, _ = weights_file(self.network)
-        return found if weights is None else found | {"weights": Path(weights).expanduser()}
+        if weights is not None:
+            # A role may be any file's name, this too.
+            name = "weights" if "weights" not in found else "network's weights"
+            found[name] = Path(weights).expanduser()
+        return found
 
     # Identity -------------------------------------------------------------------------------------
 
@@ -118,26 +135,38 @@ class Request(Part):
         unknown = [role for role, entry in self.inputs.items() if entry.sha256 is None]
         if unknown:
             raise RequestError(f"the SHA-256 of {', '.join(unknown)} is not known yet")
-        whole = self.model_dump(mode="json", exclude={"outputs", "inputs", "network", "settings"})
+        own = {entry.role for entry in self.declaration.inputs}
+        subject = self.declaration.subject
+        parsed = subject is not None and subject.parsed
+        texts = [parse_tree(text).text if parsed else text for text in self.objectives]
+        for role, entry in self.inputs.items():
+            if role not in own:  # a picture of an objective, whose name says nothing
+                texts = [text.replace(quoted(role), quoted(f"{entry.sha256}")) for text in texts]
+        left_out = {"outputs", "inputs", "network", "settings", "objectives"}
+        whole = self.model_dump(mode="json", exclude=left_out)
         whole |= {
+            "objectives": texts,
             "weights": fingerprint,
             "numerics": NUMERICS,
             "settings": self.checked_settings().model_dump(mode="json"),
-            "inputs": {role: [e.sha256, e.size] for role, e in self.inputs.items()},
+            "inputs": sorted(
+                [role if role in own else "", entry.sha256, entry.size or 0]
+                for role, entry in self.inputs.items()
+            ),
         }
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
     def pinned(self) -> Request:
-        """The same, with the SHA-256 of every file that goes in; folders are left as they are.
+        """The same, with the SHA-256 of everything that goes in.
 
         RequestError if one is not there; ImageError if it cannot be read.
         """
         self.check_inputs()
 
         def pin(entry: InputFile) -> InputFile:
-            if entry.sha256 or not Path(entry.path).is_file():
+            if entry.sha256:
                 return entry
-            return entry.model_copy(update={"sha256": file_hash(Path(entry.path))})
+            return entry.model_copy(update={"sha256": path_hash(Path(entry.path))})
 
         inputs = {role: pin(entry) for role, entry in self.inputs.items()}
         return self.model_copy(update={"inputs": inputs})
@@ -148,8 +177,8 @@ class Request(Part):
             path = Path(entry.path)
             if not path.exists():
                 raise RequestError(f"the request's {role} is not there: no file {entry.path!r}")
-            if entry.sha256 and path.is_file():
-                digest = file_hash(path)
+            if entry.sha256:
+                digest = path_hash(path)
                 if digest != entry.sha256:
                     raise RequestError(
                         f"{entry.path!r} is not the request's {role}: its SHA-256 is "

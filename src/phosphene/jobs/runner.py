@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phosphene.errors import RequestError
+from phosphene.errors import ImageError, RequestError
 from phosphene.jobs import outputs
 from phosphene.jobs.events import Event, Note
 from phosphene.jobs.inputs import arguments_of, check_readable, load_inputs
@@ -47,6 +49,8 @@ def prepare(
     cache: bool = True,
     shorthands: Mapping[str, Any] | None = None,
     name_output: bool = False,
+    read: Mapping[str, Path] | None = None,
+    written: Mapping[str, Path] | None = None,
 ) -> Job:
     """Check a request and load what it names; nothing is computed or written yet.
 
@@ -57,6 +61,8 @@ def prepare(
         network: to use instead of loading the one that the request names.
         cache: whether finished parts are stored in the cache folder, and taken from there.
         name_output: name the output by the recipe's template, where the request names none.
+        read, written: files that are read or written besides, by what they are called: none of the
+            former is written, and none of the latter twice.
         shorthands: values of the recipe's `Shorthand`s by name, applied to its objectives.
 
     Raises:
@@ -65,18 +71,24 @@ def prepare(
     """
     recipe, settings = request.declaration, request.checked_settings()
     _refuse_code(request, allow)
-    check_readable(request)
+    with _paths_told():
+        check_readable(request)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
     named = bool(request.objectives or request.layers) or recipe.subject is None
     targets: list[Target] = []
     # What can be refused is refused before a network is loaded.
     if named:
         request = _shortened(request, shorthands)
-        check_readable(request)
+        with _paths_told():
+            check_readable(request)
+    read, written = dict(read or {}), dict(written or {})
     if named or outputs.EACH not in str(request.main_output):
         more = {s.name: Path(shorthands[s.name]) for s in recipe.shorthands
                 if s.takes == "picture" and s.name in shorthands}  # fmt: skip
-        request, targets = _with_targets(request, settings, force, name_output, more)
+        with _paths_told():
+            request, targets = _with_targets(
+                request, settings, force, name_output, read | more, written
+            )
     net = network or load_network(request.network)
     loaded = load_inputs(request, settings)
     arguments = arguments_of(request, net, settings, loaded, cache=cache)
@@ -85,7 +97,12 @@ def prepare(
         update = {"objectives": texts, "layers": arguments.layers}
         request = _shortened(request.model_copy(update=update), shorthands)
         arguments = arguments_of(request, net, settings, loaded, cache=cache)
-        request, targets = _with_targets(request, settings, force, name_output)
+    # Again with all that is known now: defaults, names, and the code of a network.
+    code = _code_of(request.network)
+    with _paths_told():
+        request, targets = _with_targets(
+            request, settings, force, name_output, read | code, written
+        )
     start = request.start
     if recipe.starts and start is None:
         start = "photo" if _has_photo(request) else recipe.starts[0]
@@ -99,6 +116,25 @@ def prepare(
 def _has_photo(request: Request) -> bool:
     """Whether it begins with a picture that went in."""
     return any(e.required and e.role in request.inputs for e in request.declaration.inputs)
+
+
+def _code_of(network: str) -> dict[str, Path]:
+    """The file of a network that is code, and was imported by now."""
+    _, architecture = weights_file(network)
+    if not names_code(architecture):
+        return {}
+    module = sys.modules.get(architecture.partition(":")[0])
+    file = getattr(module, "__file__", None)
+    return {} if file is None else {"network's code": Path(file)}
+
+
+@contextmanager
+def _paths_told() -> Iterator[None]:
+    """What the system says of a path, such as that its name is too long, as one ImageError."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(f"cannot use {error.filename!r}: {error.strerror or error}") from None
 
 
 def _refuse_code(request: Request, allow: Collection[str]) -> None:
@@ -121,18 +157,24 @@ def _with_targets(
     settings: Any,
     force: bool,
     name_output: bool,
-    more_inputs: Mapping[str, Path] | None = None,
+    read: Mapping[str, Path],
+    written: Mapping[str, Path],
 ) -> tuple[Request, list[Target]]:
     """The request with its output named, and the files, seen to be writable."""
     recipe = request.declaration
     if name_output and request.main_output is None:
         named = {main_kind(recipe): str(outputs.default_output(request)), **request.outputs}
         request = request.model_copy(update={"outputs": named})
+    if request.outputs and request.main_output is None:
+        raise RequestError(
+            f"the request names {', '.join(request.outputs)} and no {main_kind(recipe)}, beside "
+            "which that lies"
+        )
     texts = [*request.objectives, *request.layers] or [request.recipe]
     names = outputs.picture_names(texts, getattr(settings, "batch", 1) if recipe.several else 1)
     targets = outputs.targets_of(request, names)
-    inputs = request.input_paths() | dict(more_inputs or {})
-    outputs.check_outputs(request, targets, inputs, force=force)
+    inputs = {**request.input_paths(), **read}
+    outputs.check_outputs(request, targets, inputs, written=written, force=force)
     return request, targets
 
 
@@ -142,6 +184,10 @@ def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
     if not request.objectives or (recipe.subject and not recipe.subject.parsed):
         return request
     paths = {role: entry.path for role, entry in request.inputs.items()}
+    own = {entry.role for entry in recipe.inputs}
+    named = {role for text in request.objectives for role in picture_paths(parse_tree(text))}
+    if unused := [role for role in paths if role not in own | named]:
+        raise RequestError(f"nothing in the request names its input {unused[0]!r}")
     for role in (role for text in request.objectives for role in picture_paths(parse_tree(text))):
         if role not in paths:  # no other file is read
             raise RequestError(

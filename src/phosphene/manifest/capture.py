@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +13,7 @@ import torch
 from torch import Tensor
 
 from phosphene import image as images
-from phosphene.errors import ImageError
-from phosphene.explain.responses import find_pictures
-from phosphene.manifest.hashes import file_hash
+from phosphene.manifest.hashes import file_hash, folder_hash
 from phosphene.manifest.schema import Folder, Input, Machine, Result
 
 if TYPE_CHECKING:
@@ -61,18 +58,12 @@ def result_of(picture: Tensor) -> Result:
 def input_of(path: str | Path, used: tuple[int, int], size: int | None = None) -> Input:
     """The record of a picture file that was used at `used` (H, W). ImageError if unreadable."""
     path, (height, width) = Path(path), used
-    return Input(name=path.name, sha256=file_hash(path), width=width, height=height, size=size)
+    name = path.name.encode("utf-8", "replace").decode()  # a name may be no text
+    return Input(name=name, sha256=file_hash(path), width=width, height=height, size=size)
 
 
 def folder_of(path: str | Path) -> Folder:
     """The record of a folder of pictures. ImageError if there is none, or none in it."""
-    path, whole = Path(path), hashlib.sha256()
-    files = find_pictures(path)
-    for file in files:
-        whole.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0")
-        # What cannot be read is left out of a page, which says so.
-        with suppress(ImageError):
-            whole.update(file_hash(file).encode() if file.is_file() else b"")
-        whole.update(b"\n")
+    digest, count = folder_hash(path)
     bare = os.path.basename(os.path.abspath(path)).encode("utf-8", "replace").decode()
-    return Folder(name=bare or "pictures", count=len(files), sha256=whole.hexdigest())
+    return Folder(name=bare or "pictures", count=count, sha256=digest)

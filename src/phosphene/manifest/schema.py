@@ -35,7 +35,7 @@ NUMERICS = 1
 LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
 
 Start = Literal["photo", "noise", "sky"]
-Sha256 = Field(pattern="[0-9a-f]{64}")
+Sha256 = Field(pattern="^[0-9a-f]{64}$")
 
 
 class Part(BaseModel):
@@ -75,7 +75,7 @@ class Plugin(Part):
 
     name: str
     version: str | None = None
-    sha256: str | None = Field(default=None, pattern="[0-9a-f]{64}")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
 
 class Input(Part):
@@ -290,7 +290,8 @@ def check_fit(
         setting = entry.with_setting
         if setting and bool(settings.get(setting)) != (entry.role in inputs):
             raise ValueError(f"a recipe of {name}: {setting} and {entry.role} go together")
-        needed = entry.required and not (recipe.starts and start in recipe.starts)
+        started = bool(recipe.starts) and (start in recipe.starts or (not complete and not start))
+        needed = entry.required and not started
         if needed and entry.role not in inputs:
             raise ValueError(f"a recipe of {name} that names no {entry.role}")
         if entry.role in inputs and entry.required and recipe.starts and start in recipe.starts:

@@ -265,7 +265,7 @@ class Recipe:
 
 
 def _article(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+    return f"{'an' if word[0] in 'aeio' else 'a'} {word}"
 
 
 def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 import types
 from collections import deque
 from collections.abc import Iterator
@@ -10,8 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator
 
-from phosphene.errors import SettingsError
-from phosphene.recipes.base import Arguments, Recipe
+from phosphene.errors import SettingsError, suggest
+from phosphene.recipes.base import Arguments, Recipe, recipe_named
 from phosphene.settings import checked
 
 CACHE = "keep"  # whether finished parts are stored, and taken from there: the public keyword
@@ -24,31 +26,43 @@ class RecipeFunction:
     the pictures that may go in, and the recipe's settings.
     """
 
+    def __new__(cls, recipe: Recipe, doc: str | None = None) -> RecipeFunction:
+        # A class of its own, since `help` shows the class of what is no function.
+        text = inspect.cleandoc(doc or recipe.summary)
+        own = {"__doc__": text, "__module__": recipe.settings.__module__}
+        for name in ("__call__", "steps"):
+            own[name] = _signed(getattr(RecipeFunction, name), recipe)
+        return object.__new__(type(recipe.name, (cls,), own))
+
     def __init__(self, recipe: Recipe, doc: str | None = None) -> None:
         self.recipe = recipe
         self.settings = recipe.settings
         self.__name__ = self.__qualname__ = recipe.name
         self.__module__ = recipe.settings.__module__
-        self.__doc__ = inspect.cleandoc(doc or recipe.summary)
         self.__signature__ = signature(recipe)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The result, after all steps."""
         return self.recipe.result(deque(self.steps(*args, **kwargs), maxlen=1).pop())
 
     def steps(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """The same as a generator of steps; stop whenever you like."""
-        given = self.__signature__.bind(*args, **self._renamed(kwargs)).arguments
+        for name in kwargs:
+            if name not in self.__signature__.parameters:
+                choices = suggest(name, self.__signature__.parameters)
+                raise SettingsError(f"no setting {name!r}{choices}")
+        try:
+            given = self.__signature__.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            wanted = ", ".join(list(self.__signature__.parameters)[:4])
+            raise TypeError(f"{self.__name__}({wanted}, …): {error}") from None
         return self.recipe.run(self._arguments(given))
 
     def __repr__(self) -> str:
         return f"<recipe {self.recipe.name}{self.__signature__}>"
 
-    def _renamed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Unknown keywords are told as settings are, with the closest of them."""
-        unknown = [name for name in kwargs if name not in self.__signature__.parameters]
-        if unknown:
-            checked(self.settings, {name: kwargs[name] for name in unknown})
-        return kwargs
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _public, (self.recipe.name,)
 
     def _arguments(self, given: dict[str, Any]) -> Arguments:
         recipe, subject = self.recipe, self.recipe.subject
@@ -57,11 +71,17 @@ class RecipeFunction:
         images, folders = {}, {}
         for entry in recipe.inputs:
             value = given.get(entry.argument)
-            if value is not None:
+            if value is not None or entry.required:  # the recipe says what is wrong with None
                 (folders if entry.kind == "folder" else images)[entry.role] = value
         more: dict[str, Any] = {}
         named = None if subject is None else given.get(subject.name)
+        if subject is not None and named is None and subject.default is None:
+            raise SettingsError(f"{self.__name__}: no {subject.name} is named")
         if subject is not None and named is not None:
+            if isinstance(named, (list, tuple)) and not named:
+                raise SettingsError(
+                    f"there is no {subject.name} in the list; each of them gets a picture"
+                )
             if subject.kind == "unit":
                 more["unit"] = named
             elif subject.field == "layers":
@@ -81,8 +101,6 @@ def _objectives(named: Any) -> tuple[Any, ...]:
     from phosphene.objectives import Objective, parse
 
     several = [named] if isinstance(named, (str, Objective)) else list(named)
-    if not several:
-        raise SettingsError("there is no objective in the list; each of them gets a picture")
     return tuple(parse(one) if isinstance(one, str) else one for one in several)
 
 
@@ -127,6 +145,31 @@ def signature(recipe: Recipe) -> inspect.Signature:
         if name not in recipe.positional_settings and not of_files_alone(entry):
             add(name, keyword, type_text(entry.annotation), entry.default)
     return inspect.Signature(parameters)
+
+
+def _signed(function: Any, recipe: Recipe) -> Any:
+    """The method under the recipe's signature, for `help`."""
+
+    @functools.wraps(function)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    given = signature(recipe)
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [own.replace(kind=positional), *given.parameters.values()]
+    method.__signature__ = given.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    return method
+
+
+def _public(name: str) -> Any:
+    """The function of a recipe by its name, as a pickle names it."""
+    module = sys.modules[recipe_named(name).settings.__module__]
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, RecipeFunction) and value.recipe.name == name
+    )
 
 
 def type_text(annotation: Any) -> str:
