@@ -272,7 +272,7 @@ class Job:
                     f"the recipe is of picture {part}, and there are {len(pictures)}"
                 )
             return pictures[part - 1 : part]
-        batch = self.arguments.settings.batch
+        batch = getattr(self.arguments.settings, "batch", 1)
         rows = len(pictures) // batch
         return images.grid(pictures, columns=batch if rows > 1 and batch > 1 else None, blank=blank)
 

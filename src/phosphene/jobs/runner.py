@@ -185,14 +185,15 @@ def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
         return request
     paths = {role: entry.path for role, entry in request.inputs.items()}
     own = {entry.role for entry in recipe.inputs}
-    named = {role for text in request.objectives for role in picture_paths(parse_tree(text))}
-    if unused := [role for role in paths if role not in own | named]:
+    named = dict.fromkeys(
+        role for text in request.objectives for role in picture_paths(parse_tree(text))
+    )
+    if missing := [role for role in named if role not in paths]:  # no other file is read
+        raise RequestError(
+            f"the recipe's objective names the picture {missing[0]!r}, its inputs do not"
+        )
+    if unused := [role for role in paths if role not in {*own, *named}]:
         raise RequestError(f"nothing in the request names its input {unused[0]!r}")
-    for role in (role for text in request.objectives for role in picture_paths(parse_tree(text))):
-        if role not in paths:  # no other file is read
-            raise RequestError(
-                f"the recipe's objective names the picture {role!r}, its inputs do not"
-            )
     goals: Sequence[Objective] = [parse(with_pictures(text, paths)) for text in request.objectives]
     for shorthand in recipe.shorthands:
         if shorthand.name in shorthands:
