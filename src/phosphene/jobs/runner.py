@@ -106,8 +106,13 @@ def prepare(
     start = request.start
     if recipe.starts and start is None:
         start = "photo" if _has_photo(request) else recipe.starts[0]
-    complete = {"settings": settings.model_dump(mode="json"), "start": start}
-    request = request.model_copy(update=complete).pinned()
+    # Pinned to what was loaded, whose files were hashed with it.
+    inputs = {
+        role: entry.model_copy(update={"sha256": loaded.records[role].sha256})
+        for role, entry in request.inputs.items()
+    }
+    complete = {"settings": settings.model_dump(mode="json"), "start": start, "inputs": inputs}
+    request = request.model_copy(update=complete)
     job = Job(request, arguments, loaded, targets, force)
     job.notes = _notes(job)
     return job
