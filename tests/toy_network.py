@@ -63,3 +63,15 @@ def of_the_batch() -> Network:
             first=nn.Conv2d(3, 6, 3, padding=1), norm=_OfTheBatch(), second=nn.Conv2d(6, 6, 3)
         )
     return Network(nn.Sequential(layers), input_size=32, name="of_the_batch", mean=(0.5,) * 3)
+
+
+def sleeping() -> Network:
+    """Its first channel gives nothing and no gradient at a grey start, and wakes once helped."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = nn.Conv2d(3, 4, 3)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(first=first, relu=nn.ReLU())
+    first.weight.data[0] = torch.tensor([1.0, -1.0, 0.0]).view(3, 1, 1)  # red less green
+    assert first.bias is not None
+    first.bias.data[0] = -0.4
+    return Network(nn.Sequential(layers), input_size=32, name="sleeping", mean=(0.5,) * 3)

@@ -17,6 +17,7 @@ PUBLIC = {
     "Network": "phosphene.network",
     "Objective": "phosphene.objectives",
     "PhospheneError": "phosphene.errors",
+    "State": "phosphene.state",
     "accentuate": "phosphene.recipes.accentuate",
     "caricature": "phosphene.recipes.caricature",
     "draw_sky": "phosphene.image",

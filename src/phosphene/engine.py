@@ -7,12 +7,13 @@ a live picture, or stops. It knows nothing of networks; `evaluate` tells it scor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from phosphene.errors import NonFiniteError
+from phosphene.errors import NonFiniteError, StateError
+from phosphene.state import State, optimiser_tensors, restore_module, restore_optimiser
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -28,6 +29,8 @@ class Step:
     `octave` of `octaves` and `index` of `steps` count from 0. `score` `(N,)` is that of the image
     before the step, `image` `(N, 3, H, W)` the one after it; both stay on the device until read.
     `last` says that this ascent ends here, because of its number of steps or of its score.
+    `state()` is what the ascent needs to go on from here; it may be asked for until the next step
+    is, since an optimiser works in place.
     """
 
     octave: int
@@ -37,6 +40,7 @@ class Step:
     score: Tensor
     image: Tensor
     last: bool
+    state: Callable[[], State] = field(repr=False)
 
     @property
     def text(self) -> str:
@@ -95,6 +99,7 @@ def ascend(
     stop_above: float | None = None,
     octave: int = 0,
     octaves: int = 1,
+    state: State | None = None,
 ) -> Iterator[Step]:
     """Raise the score of `parameterization()` for `steps` steps, yielding each.
 
@@ -106,13 +111,55 @@ def ascend(
     clamp: after each step, keep the image in [0, 1] (`parameterization.clamp_()`).
     stop_above: end, without taking the step, once the mean score is above this; that step is
         yielded with the image as it was.
+    state: that of a step to go on from, as this ascent gave it; of its last step, which is then
+        yielded again.
 
-    Raises `NonFiniteError`, with the last good image, when score or gradient leave the numbers.
+    Raises `StateError` for a state that does not fit, and `NonFiniteError`, with the last good
+    image, when score or gradient leave the numbers.
     """
     parameters = [p for p in parameterization.parameters() if p.requires_grad]
     copies = not isinstance(optimiser, Ascent)
     good: Tensor | None = None
-    for index in range(steps):
+    standing: int | None = None  # the step that is done, while no other is being done
+
+    def stepped(index: int, score: Tensor, last: bool) -> Step:
+        with torch.no_grad():
+            image = parameterization()
+            image = image.clone() if copies else image.detach()
+        drawn = generator.get_state()
+        # Plain ascent leaves the old tensors as they were, so these cost nothing.
+        held = None if copies else parameterization.state_dict()
+
+        def state() -> State:
+            if held is None and standing != index:
+                raise StateError("this step is past: its state can be had until the next one")
+            tensors = {"score": score, "generator": drawn}
+            for name, tensor in (held or parameterization.state_dict()).items():
+                tensors[f"image.{name}"] = tensor.clone() if copies else tensor
+            if isinstance(optimiser, torch.optim.Optimizer):
+                for name, tensor in optimiser_tensors(optimiser).items():
+                    tensors[f"optimiser.{name}"] = tensor.clone()
+            if good is not None:
+                tensors["good"] = good
+            return State(tensors, {"index": index, "last": last})
+
+        return Step(octave, octaves, index, steps, score, image, last, state)
+
+    first = 0
+    if state is not None:
+        restore_module(parameterization, state.part("image"))
+        if isinstance(optimiser, torch.optim.Optimizer):
+            restore_optimiser(optimiser, state.part("optimiser"))
+        generator.set_state(state.tensor("generator"))
+        first, device = state.value("index") + 1, parameters[0].device
+        good = state.tensors["good"].to(device) if "good" in state.tensors else None
+        if state.value("last"):
+            standing = first - 1
+            yield stepped(standing, state.tensor("score").to(device), True)
+            return
+        state = None  # its pictures are the parameterization's by now
+    for index in range(first, steps):
+        standing = None
         with torch.enable_grad():  # whoever consumes the steps may have turned it off
             image = parameterization()
             transformed = image if transform is None else transform(image, generator)
@@ -131,6 +178,7 @@ def ascend(
                 what = "score" if not _finite(score, ()) else "gradient"
                 raise _lost(what, octave, index, good)
             good = image.detach().clone() if copies else image.detach()
+        del image
         stop = stop_above is not None and float(score.mean()) > stop_above
         if not stop:
             for parameter in reversed(parameters):
@@ -142,12 +190,10 @@ def ascend(
                 parameter.grad = None
             if clamp:
                 parameterization.clamp_()  # pyright: ignore[reportCallIssue]
-        with torch.no_grad():
-            image = parameterization()
-            image = image.clone() if copies else image.detach()
-        last = stop or index == steps - 1
-        yield Step(octave, octaves, index, steps, score, image, last)
+        last, standing = stop or index == steps - 1, index
+        yield stepped(index, score, last)
         if last:
+            good = None  # a step that is kept keeps no picture but its own
             return
 
 

@@ -11,6 +11,7 @@
     ├── NonFiniteError        the ascent left the numbers; carries the last good picture
     ├── RecipeError           a recipe that is not there, or cannot be replayed
     ├── RequestError          a request that is damaged, or asks for what it may not
+    ├── StateError            what a loop is to go on from does not fit, or is damaged
     └── MissingExtraError     an optional package is not installed
 
 Each message is one line: what was given, what was expected, the valid choices.
@@ -83,6 +84,10 @@ class RecipeError(PhospheneError):
 
 class RequestError(PhospheneError):
     """A request is damaged, of a newer version, or asks for what it may not have by itself."""
+
+
+class StateError(PhospheneError):
+    """The state that a loop is to go on from is damaged, or that of something else."""
 
 
 class MissingExtraError(PhospheneError):

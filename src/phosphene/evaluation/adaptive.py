@@ -6,8 +6,8 @@ import gc
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from phosphene.runtime.options import Options
 logger = logging.getLogger("phosphene")
 
 Tile = int | Literal["auto", "off", "approximate"]
+Cut = dict[str, list[Any]]
 
 # Bytes for each px that no gradient is expected to take; below it nothing need be measured.
 BYTES_PER_PIXEL_BOUND = 2048
@@ -54,6 +55,7 @@ class AdaptiveEvaluation:
         memory: str | None = None,
         buffers: int = 0,
         between: int = 0,
+        cut: Cut | None = None,
     ) -> None:
         """Plan for all sizes, the largest first.
 
@@ -69,6 +71,7 @@ class AdaptiveEvaluation:
             buffers: how many images of the full size, `batch` at a time, there will be besides,
                 with the activations of a gradient, which is one of them.
             between: how many there will be when there are no activations.
+            cut: how an evaluation cut these sizes that this one goes on from: see `cut`.
 
         Raises:
             SettingsError: InexactError where tiles are needed and are not the whole; with the least
@@ -93,6 +96,9 @@ class AdaptiveEvaluation:
         self._evaluators: dict[tuple[int | None, Options], RolledEvaluate] = {}
         self._cores: dict[int, tuple[ExactTiling, int]] = {}
         self._halved: dict[Size, int] = {}  # px of tiles, at sizes where memory ran out
+        if cut is not None:
+            self._planner.take([((h, w), side) for h, w, side in cut["planned"]])
+            self._halved = {(h, w): side for h, w, side in cut["halved"]}
         self._done: Counter[Size] = Counter()  # evaluations
         for size in sorted(sizes, key=math.prod, reverse=True):
             self._evaluator(self._planner.tile(size), self._fast)
@@ -109,6 +115,14 @@ class AdaptiveEvaluation:
             return None
         tiling = self._planner.tiling()
         return round_up(side, tiling.smallest) if isinstance(tiling, ExactTiling) else side
+
+    def cut(self) -> Cut:
+        """How each size is cut: (H, W, px of the tiles or None), as planned, and where memory ran
+        out since; JSON can hold it. Rounding depends on it."""
+        return {
+            "planned": [[*size, side] for size, side in self._planner.planned().items()],
+            "halved": [[*size, side] for size, side in self._halved.items()],
+        }
 
     def __call__(self, image: Tensor, shift: Shift = (0, 0)) -> tuple[Tensor, Tensor]:
         """Score `(N,)` and gradient `(N, 3, H, W)` of an image rolled by (down, right) px.
@@ -232,6 +246,14 @@ class _Planner:
             logger.info("%s", plan.reason)
             self._tiles[size] = plan.tile
         return self._tiles[size]
+
+    def planned(self) -> dict[Size, int | None]:
+        """What `tile` has answered so far."""
+        return dict(self._tiles)
+
+    def take(self, tiles: Iterable[tuple[Size, int | None]]) -> None:
+        """Plan these so, whatever memory there is now."""
+        self._tiles.update(tiles)
 
     def _plan(self, size: Size) -> planning.Plan:
         what, tile = f"{size[1]}×{size[0]} px", self._tile

@@ -172,14 +172,24 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None
         ImageError: it cannot be written, or a file is there and `overwrite` is off; nothing is left
             behind then.
     """
+    with appearing_whole(path, overwrite=overwrite) as scratch, scratch.open("wb") as stream:
+        stream.write(data)
+
+
+@contextmanager
+def appearing_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """A file beside `path`, empty, for the caller to write; after that it is what `path` holds.
+
+    If the caller raises, `path` holds what was there before. See `write_atomically`.
+    """
     path = Path(path)
     with _writing(path):
         target = Path(os.path.realpath(path)) if overwrite else path
         scratch, handle = _scratch_file(target.parent)  # same folder: a rename cannot cross disks
+        os.close(handle)
         try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
+            yield scratch
+            with scratch.open("rb+") as stream:
                 os.fsync(stream.fileno())
             if overwrite:
                 os.replace(scratch, target)

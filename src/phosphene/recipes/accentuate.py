@@ -45,7 +45,8 @@ def accentuate_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
     goal = [(1 / strength, unit)]
     if s.leash:
         goal.append((1.0, loop.relative_content(network, leash, shown, s.leash)))
-    return loop.ascend_objectives(network, [obj.combine(goal)], s, start=photo)
+    state = arguments.state
+    return loop.ascend_objectives(network, [obj.combine(goal)], s, start=photo, state=state)
 
 
 ACCENTUATE = register(
@@ -69,6 +70,7 @@ ACCENTUATE = register(
             ),
         ),
         several=True,
+        resumes=True,
         output_name="{photo}-accentuate",
         output_shown="PHOTO-accentuate.png",
         about="It is changed no more than that takes.",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from phosphene.network import Network
     from phosphene.objectives import Objective
     from phosphene.settings import Settings
+    from phosphene.state import State
 
 Output = Literal["image", "page"]
 
@@ -149,6 +150,7 @@ class Arguments:
     images: by role, `(1 or N, 3, H, W)` in [0, 1], a mask `(1 or N, 1, H, W)`.
     folders: by role, the folder, or the files, of pictures.
     cache: whether finished parts are stored for the next time, and taken from there.
+    state: that of a step to go on from, of a recipe that can.
     """
 
     network: Network
@@ -159,6 +161,7 @@ class Arguments:
     images: Mapping[str, Tensor] = field(default_factory=dict)
     folders: Mapping[str, Any] = field(default_factory=dict)
     cache: bool = True
+    state: State | None = None
 
 
 Steps = Callable[[Arguments], Iterator[Any]]
@@ -178,6 +181,7 @@ class Recipe:
     starts: what it may begin with where there is no photo, by name; the first is the default.
     octaves: works on octaves, so that the picture at the end of each can be saved.
     caches: stores finished parts.
+    resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
     network_positional: on the command line the network is an argument, and no flag.
     positional_settings: settings that the public function takes by position, after the subject.
     output_name: the default name of the output without its suffix, a template of {photo} (its path
@@ -199,6 +203,7 @@ class Recipe:
     starts: tuple[str, ...] = ()
     octaves: bool = False
     caches: bool = False
+    resumes: bool = False
     network_positional: bool = False
     positional_settings: tuple[str, ...] = ()
     shorthands: tuple[Shorthand, ...] = ()

@@ -32,7 +32,7 @@ def caricature_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
     settings = shaped_like(arguments.images["photo"], arguments.settings)
     photo = shown_to(network, layers, arguments.images["photo"], settings.size)
     goals = [obj.caricature(name, photo, cossim_pow=settings.power) for name in layers]
-    return ascend_objectives(network, goals, settings)
+    return ascend_objectives(network, goals, settings, state=arguments.state)
 
 
 CARICATURE = register(
@@ -53,6 +53,7 @@ CARICATURE = register(
             ),
         ),
         several=True,
+        resumes=True,
         output_name="{photo}-caricature",
         output_shown="PHOTO-caricature.png",
         output_help=SEVERAL + "layer.",

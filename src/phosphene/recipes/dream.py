@@ -150,6 +150,7 @@ DREAM = register(
         starts=("sky", "noise"),
         octaves=True,
         advice="phosphene.recipes.steps.dream:advice",
+        resumes=True,
         output_name="{photo}-dream",
         output_shown="PHOTO-dream.png, or dream.png",
         noun="dream",

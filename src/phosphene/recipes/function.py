@@ -16,7 +16,9 @@ from phosphene.errors import SettingsError, suggest
 from phosphene.recipes.base import Arguments, Recipe, recipe_named
 from phosphene.settings import checked
 
-CACHE = "keep"  # whether finished parts are stored, and taken from there: the public keyword
+# The public keywords of what is no setting: whether finished parts are stored, and taken from there;
+# and a step's state to go on from.
+CACHE, STATE = "keep", "state"
 
 
 class RecipeFunction:
@@ -88,11 +90,9 @@ class RecipeFunction:
                 more["layers"] = (named,) if isinstance(named, str) else tuple(named)
             else:
                 more["objectives"] = _objectives(named)
-        cache = bool(given.get(CACHE, True))
+        more |= {"cache": bool(given.get(CACHE, True)), "state": given.get(STATE)}
         return recipe.completed(
-            Arguments(
-                given["network"], settings, images=images, folders=folders, cache=cache, **more
-            )
+            Arguments(given["network"], settings, images=images, folders=folders, **more)
         )
 
 
@@ -141,6 +141,8 @@ def signature(recipe: Recipe) -> inspect.Signature:
             add(entry.argument, keyword, annotation, None)
     if recipe.caches:
         add(CACHE, keyword, "bool", True)
+    if recipe.resumes:
+        add(STATE, keyword, "State | None", None)
     for name, entry in fields.items():
         if name not in recipe.positional_settings and not of_files_alone(entry):
             add(name, keyword, type_text(entry.annotation), entry.default)

@@ -34,7 +34,7 @@ def invert_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
     settings = shaped_like(arguments.images["photo"], arguments.settings)
     photo = shown_to(network, layers, arguments.images["photo"], settings.size)
     goals = [relative_content(network, name, photo) for name in layers]
-    return ascend_objectives(network, goals, settings)
+    return ascend_objectives(network, goals, settings, state=arguments.state)
 
 
 INVERT = register(
@@ -55,6 +55,7 @@ INVERT = register(
             ),
         ),
         several=True,
+        resumes=True,
         output_name="{photo}-invert",
         output_shown="PHOTO-invert.png",
         output_help=SEVERAL + "layer.",

@@ -62,7 +62,7 @@ def style_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
             )
     for layer in layers if s.style_weight else ():
         goal += s.style_weight / len(layers) * _relative_style(network, layer, painting)
-    return loop.ascend_objectives(network, [goal], s, start=photo)
+    return loop.ascend_objectives(network, [goal], s, start=photo, state=arguments.state)
 
 
 def style_size(s: StyleSettings, photo: Tensor) -> tuple[int, int]:
@@ -114,6 +114,7 @@ STYLE = register(
             ),
         ),
         several=True,
+        resumes=True,
         output_name="{photo}-style",
         output_shown="PHOTO-style.png",
         examples=(

@@ -117,6 +117,7 @@ VISUALIZE = register(
             ),
         ),
         several=True,
+        resumes=True,
         output_name="{objective}",
         output_shown="OBJECTIVE.png, or visualize.png of several",
         output_help=SEVERAL + "objective.",

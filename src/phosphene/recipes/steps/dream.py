@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,13 @@ from torch import Tensor
 from phosphene import gradients, pyramid, transforms
 from phosphene import image as images
 from phosphene.engine import Ascent, Evaluate, Step, ascend
-from phosphene.errors import ImageError, InputTooSmallError, NonFiniteError, ObjectiveError
+from phosphene.errors import (
+    ImageError,
+    InputTooSmallError,
+    NonFiniteError,
+    ObjectiveError,
+    StateError,
+)
 from phosphene.evaluation.adaptive import AdaptiveEvaluation
 from phosphene.evaluation.rolled import RolledEvaluate
 from phosphene.network import Network
@@ -23,6 +30,7 @@ from phosphene.pyramid import Size
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.dream import DreamSettings
 from phosphene.recipes.presets import preset
+from phosphene.state import State
 
 # Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
 # picture, that before it, and the gradient or what is rolled), and between two and at its end.
@@ -62,7 +70,7 @@ def dream_steps(arguments: Arguments) -> Iterator[DreamStep]:
     photo, mask = arguments.images["photo"], arguments.images.get("mask")
     _check(photo, mask)
     goal = arguments.objectives[0]
-    return _steps(photo, arguments.network, goal, mask, arguments.settings)
+    return _steps(photo, arguments.network, goal, mask, arguments.settings, arguments.state)
 
 
 def _check(photo: Tensor, mask: Tensor | None) -> None:
@@ -104,9 +112,11 @@ def _steps(
     goal: Objective,
     mask: Tensor | None,
     s: DreamSettings,
+    state: State | None = None,
 ) -> Iterator[DreamStep]:
     layers = goal.bound(network).layers
-    net = network.prepared(s.device, s.precision, layers=layers, sample=photo)
+    precision = s.precision if state is None else state.value("precision")
+    net = network.prepared(s.device, precision, layers=layers, sample=photo)
     photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
     goal = goal.bound(net)
     size = images.size_of(photo)
@@ -124,14 +134,29 @@ def _steps(
         memory=s.memory,
         buffers=BUFFERS + more,
         between=BETWEEN + more,
+        cut=None if state is None else state.value("cut"),
     )
     generator = torch.Generator().manual_seed(s.seed)
     image = before = bases[0]
+    first, again = 0, False
+    if state is not None:
+        first = state.value("octave")
+        if first >= len(sizes):
+            raise StateError(f"the state is of octave {first + 1}, and there are {len(sizes)}")
+        again = state.value("last") and first + 1 < len(sizes)  # that step is done with
+
+    def stated(inner: Callable[[], State], octave: int) -> State:
+        return inner().with_(octave=octave, precision=net.precision, cut=evaluate.cut())
 
     # A picture of full size may be a good part of memory: none is held for longer than it is used.
     for octave in range(len(sizes)):
         base = bases.popleft()
-        if octave:
+        if octave < first:
+            before = base
+            continue
+        if state is not None and octave == first:
+            image = base  # the ascent has the state's own
+        elif octave:
             if s.detail == "before":
                 image = resize(image - before, sizes[octave]).add_(base)
             else:
@@ -157,13 +182,23 @@ def _steps(
             stop_above=s.stop_above,
             octave=octave,
             octaves=len(sizes),
+            state=state if octave == first else None,
         )
+        if octave == first:
+            state = None  # whose pictures are the ascent's by now
         try:
             for step in ascent:
                 image = step.image if lost is None or not step.last else step.image + lost
+                if again:
+                    again = False
+                    continue
                 # No name of its own, which would hold on to the picture.
                 yield DreamStep(
-                    **{**vars(step), "image": image},
+                    **{
+                        **vars(step),
+                        "image": image,
+                        "state": functools.partial(stated, step.state, octave),
+                    },
                     finish=finish,
                     network=net,
                     tile=evaluate.tile(sizes[octave]),

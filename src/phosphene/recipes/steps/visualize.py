@@ -6,6 +6,7 @@ what they compose of a network's answers to their pictures.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from phosphene.errors import (
     NetworkError,
     NonFiniteError,
     SettingsError,
+    StateError,
 )
 from phosphene.evaluation.leaking import leaking_relus
 from phosphene.evaluation.whole import shared
@@ -35,6 +37,7 @@ from phosphene.recipes.base import Arguments
 from phosphene.recipes.visualize import AscentSettings
 from phosphene.runtime.memory import available_memory, format_bytes
 from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
+from phosphene.state import State
 
 # Steps over which a unit without a gradient is helped; lucid's 16 wake few of the deeper sleepers.
 HELPED_STEPS = 32
@@ -78,7 +81,11 @@ def visualize_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
     """A visualisation's steps: see `phosphene.visualize`."""
     start = arguments.images.get("photo")
     return ascend_objectives(
-        arguments.network, arguments.objectives, arguments.settings, start=start
+        arguments.network,
+        arguments.objectives,
+        arguments.settings,
+        start=start,
+        state=arguments.state,
     )
 
 
@@ -93,6 +100,7 @@ def ascend_objectives(
     s: AscentSettings,
     *,
     start: Tensor | None = None,
+    state: State | None = None,
 ) -> Iterator[VisualizeStep]:
     """The loop of this and the other recipes: see `visualize`."""
     goals = _penalised(objectives, s)
@@ -103,7 +111,8 @@ def ascend_objectives(
     sample = _sample(size, start)
     if fixed:
         sample = images.resize(sample, (network.input_size, network.input_size)).clamp(0, 1)
-    net = network.prepared(s.device, s.precision, layers=layers, sample=sample)
+    precision = s.precision if state is None else state.value("precision")
+    net = network.prepared(s.device, precision, layers=layers, sample=sample)
     _refuse_too_many(net, layers, size, len(goals) * s.batch)
     bound = [goal.bound(net) for goal in goals]
     generator = torch.Generator().manual_seed(s.seed)
@@ -126,6 +135,12 @@ def ascend_objectives(
         [t for t in given for _ in range(s.batch)],
         s.batch,
     )
+    if state is not None:
+        watch.restore(state)
+
+    def stated(inner: Callable[[], State]) -> State:
+        return inner().with_(watch.tensors(), precision=net.precision, helps=watch.helps)
+
     ascent = ascend(
         canvas,
         watch.evaluate,
@@ -134,6 +149,7 @@ def ascend_objectives(
         generator=generator,
         transform=move,
         clamp=s.parameterization == "pixels",
+        state=state,
     )
 
     try:
@@ -142,7 +158,13 @@ def ascend_objectives(
             if step.last:
                 watch.report(s.steps)
             saliency = canvas.accumulated_gradient if isinstance(canvas, MaCo) else None
-            more = {"score": score, "dead": ~watch.moved, "saliency": saliency, "network": net}
+            more = {
+                "score": score,
+                "dead": ~watch.moved,
+                "saliency": saliency,
+                "network": net,
+                "state": functools.partial(stated, step.state),
+            }
             yield VisualizeStep(**{**vars(step), **more})
     except NonFiniteError as error:
         if error.image is not None:
@@ -439,6 +461,18 @@ class _DeadUnits:
         self.moved = torch.zeros(self.count, dtype=torch.bool)
         self.index = 0
         self.helps = False
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a state holds of it, with `helps`; see `restore`."""
+        return {"moved": self.moved, "evaluated": torch.tensor(self.index)}
+
+    def restore(self, state: State) -> None:
+        """Go on from a state. StateError if it is that of other pictures."""
+        moved = state.tensor("moved")
+        if moved.shape != self.moved.shape:
+            raise StateError(f"the state is of {len(moved)} pictures, and there are {self.count}")
+        self.moved, self.index = moved, int(state.tensor("evaluated"))
+        self.helps = state.value("helps")
 
     def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor]:
         score, gradient = self.plain(image)
