@@ -60,9 +60,9 @@ class Running:
             assert time.monotonic() < until, f"nothing happened: {self.err}"
             time.sleep(0.005)
 
-    def interrupt(self) -> None:
+    def interrupt(self, number: int = signal.SIGINT) -> None:
         assert self.process.pid
-        os.kill(self.process.pid, signal.SIGINT)
+        os.kill(self.process.pid, number)
 
     def done(self, seconds: float = 200) -> Done:
         self.process.join(seconds)

@@ -14,6 +14,7 @@ PUBLIC = {
     "Network",
     "Objective",
     "PhospheneError",
+    "State",
     "__version__",
     "accentuate",
     "caricature",

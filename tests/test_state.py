@@ -101,7 +101,7 @@ def test_tiles_stay_as_memory_made_them(net):
 
 def test_a_state_of_a_dream_that_is_past_is_still_that_of_its_step(net, photo, tmp_path):
     """Plain ascent changes nothing in place, so Ctrl-C in the middle of a step loses nothing."""
-    kept = [s for s in ph.dream.steps(photo, net, "mixed4a", octaves=2, steps=3)]
+    kept = list(ph.dream.steps(photo, net, "mixed4a", octaves=2, steps=3))
     picture = ph.dream(
         photo, net, "mixed4a", octaves=2, steps=3, state=written(kept[1].state(), tmp_path)
     )
@@ -138,7 +138,10 @@ def test_where_the_network_cared_goes_on_too(net, tmp_path):
     next(steps)
     state = written(next(steps).state(), tmp_path)
     *_, rest = ph.visualize.steps(net, "mixed4a:3", state=state, **given)
-    assert torch.equal(rest.transparency(), whole.transparency())
+    now, then = rest.transparency(), whole.transparency()
+    assert now is not None
+    assert then is not None
+    assert torch.equal(now, then)
 
 
 @pytest.mark.filterwarnings("ignore:relu.0 gives no gradient at the start")
@@ -207,6 +210,7 @@ def test_the_last_good_picture_goes_on_too():
         states = []
         with pytest.raises(NonFiniteError) as error:
             states.extend(step.state() for step in ascent(state))
+        assert error.value.image is not None
         return states, error.value.image
 
     states, image = lost(None)

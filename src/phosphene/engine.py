@@ -155,7 +155,7 @@ def ascend(
         good = state.tensors["good"].to(device) if "good" in state.tensors else None
         if state.value("last"):
             standing = first - 1
-            yield stepped(standing, state.tensor("score").to(device), True)
+            yield stepped(first - 1, state.tensor("score").to(device), True)
             return
         state = None  # its pictures are the parameterization's by now
     for index in range(first, steps):

@@ -87,7 +87,9 @@ class State:
             "about": dict(about or {}),
         }
         with appearing_whole(Path(path)) as scratch:
+            mode = scratch.stat().st_mode
             save_file(tensors, scratch, {HEADER: json.dumps(header)})
+            scratch.chmod(mode)  # the library's own file is closed to other users
 
     @staticmethod
     def load(path: str | Path) -> State:
@@ -112,7 +114,8 @@ class State:
                 raise StateError(f"the state {name} is damaged: it is not what was written")
             return State(tensors, dict(header["values"])), dict(header["about"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            reason = one_line(error) if isinstance(error, OSError | SafetensorError) else "no header"
+            known = isinstance(error, OSError | SafetensorError)
+            reason = one_line(error) if known else "no header of phosphene's"
             raise StateError(f"{name} is no state of phosphene, or damaged: {reason}") from None
 
 
@@ -134,7 +137,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
     return digest.hexdigest()
 
 

@@ -1,8 +1,9 @@
 """The command line: `phosphene VERB`.
 
 Exit codes: 0 done, 1 it could not be done, 2 the command or a setting is wrong, 3 a replay came out
-different, 130 interrupted. Results go to stdout, everything else to stderr. Nothing here imports
-torch before a verb needs it, so that help and mistakes are answered at once.
+different, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP. Results go to stdout,
+everything else to stderr. Nothing here imports torch before a verb needs it, so that help and
+mistakes are answered at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from phosphene import __version__
-from phosphene.cli.exits import DONE, FAILED, INTERRUPTED, MISUSED, complain, explained
+from phosphene.cli.exits import DONE, FAILED, MISUSED, complain, explained, interrupted
+from phosphene.cli.signals import ending_signals
 from phosphene.errors import SettingsError
 from phosphene.recipes.base import recipe_named, recipe_names, recipe_summary
 from phosphene.runtime.allocator import large_pages
@@ -123,11 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without × is no reason to fail
     _add_recipes(tokens)
     try:
-        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
-    except KeyboardInterrupt:
+        with ending_signals():
+            code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
+    except KeyboardInterrupt as error:
         complain("interrupted")
-        return INTERRUPTED
+        return interrupted(error)
     except BrokenPipeError:  # whoever read us has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
+from phosphene.cli.signals import Terminated
 from phosphene.errors import PhospheneError, SettingsError
 from phosphene.runtime.memory import out_of_memory
 
@@ -11,8 +13,14 @@ DONE, FAILED, MISUSED, DIFFERENT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def complain(message: str) -> None:
-    """One line on stderr."""
-    print(f"phosphene: {message}", file=sys.stderr)
+    """One line on stderr, if anyone is there to read it: a closed terminal is no reason to fail."""
+    with suppress(OSError):
+        print(f"phosphene: {message}", file=sys.stderr)
+
+
+def interrupted(error: BaseException | None) -> int:
+    """The exit code of what was ended from outside: 128 and the signal's number."""
+    return 128 + error.number if isinstance(error, Terminated) else INTERRUPTED
 
 
 def to_stdout(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from phosphene.cli.exits import DIFFERENT, DONE, INTERRUPTED, complain, to_stdout
+from phosphene.cli.exits import DIFFERENT, DONE, complain, interrupted, to_stdout
 from phosphene.errors import SettingsError
 from phosphene.jobs.events import Compared
 
@@ -66,13 +66,13 @@ def verb(
                 output=output,
                 force=force,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             complain("interrupted, nothing was written")
-            return INTERRUPTED
+            return interrupted(error)
         events, ended = reporter.follow(replay.events())
     if ended.why == "interrupted":
         complain(ended.text)
-        return INTERRUPTED
+        return interrupted(ended.error)
     (found,) = [event.comparison for event in events if isinstance(event, Compared)]
     assert replay.new is not None
     if not quiet:

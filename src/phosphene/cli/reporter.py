@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phosphene.errors import DeadUnitWarning
+from phosphene.errors import DeadUnitWarning, ImageError
 from phosphene.jobs.events import Ended, Event, Note, Preview, Progress
 
 if TYPE_CHECKING:
@@ -70,15 +72,19 @@ class Reporter:
             logger.removeHandler(handler)
             logger.setLevel(level)
 
-    def follow(self, events: Generator[Event, None, None]) -> tuple[list[Event], Ended]:
+    def follow(
+        self, events: Generator[Event, None, None], journal: Path | None = None
+    ) -> tuple[list[Event], Ended]:
         """Take all events and tell of them; returns what was saved or compared, and the last.
 
-        Ctrl-C in here reaches the job, which saves what there is.
+        Ctrl-C in here reaches the job, which saves what there is. journal: a file that each event
+        is added to, as a line of JSON.
         """
         found: list[Event] = []
-        with _Display(self) as display:
+        with _Display(self) as display, _journal(journal) as written:
 
             def take(event: Event) -> None:
+                written(event)
                 if isinstance(event, Progress):
                     display.show(event)
                 elif isinstance(event, Note):
@@ -94,17 +100,37 @@ class Reporter:
 
 def consume(events: Generator[Event, None, None], take: Callable[[Event], None]) -> None:
     """Give each event to `take`; a KeyboardInterrupt in there is thrown into the generator."""
-    interrupted = False
+    interruption: KeyboardInterrupt | None = None
     while True:
         try:
-            event = events.throw(KeyboardInterrupt()) if interrupted else next(events)
+            event = next(events) if interruption is None else events.throw(interruption)
         except StopIteration:
             return
-        interrupted = False
+        interruption = None
         try:
             take(event)
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as error:
+            interruption = error
+
+
+@contextmanager
+def _journal(path: Path | None) -> Iterator[Callable[[Event], None]]:
+    """What adds events to a file, each at once, with the time, s since 1970; of None, nothing."""
+    if path is None:
+        yield lambda event: None
+        return
+    try:
+        stream = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise ImageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    with stream:
+
+        def write(event: Event) -> None:
+            line = {"time": round(time.time(), 3), **event.json()}
+            stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+            stream.flush()
+
+        yield write
 
 
 class _Handler(logging.Handler):

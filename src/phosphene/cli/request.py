@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from phosphene.cli.running import OUT, Force, make
+from phosphene.cli.running import OUT, Events, Force, make
 from phosphene.jobs.request import Request, main_kind
 
 
@@ -17,6 +17,12 @@ def verb(
     *,
     network: str | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], group=OUT)] = None,
+    checkpoint: Annotated[Path | None, Parameter(group=OUT)] = None,
+    checkpoint_every: Annotated[
+        float | None,
+        Parameter(group=OUT, show_default=lambda _: "60", allow_leading_hyphen=True),
+    ] = None,
+    events: Events = None,
     dry_run: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
     force: Force = False,
     quiet: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
@@ -34,6 +40,13 @@ def verb(
         To take instead of the request's: for a request whose network is code, or a file elsewhere.
     output
         Where the result is to lie, instead of where the request says.
+    checkpoint
+        A file for where it is, so that the same command goes on after a kill. It is written at the
+        end of each octave and now and then, and removed when the result is whole.
+    checkpoint_every
+        Seconds between one and the next.
+    events
+        A file to which everything that happens is added, as lines of JSON.
     dry_run
         Check everything, but make nothing.
     force
@@ -59,4 +72,7 @@ def verb(
         allow=(network,) if network else (),
         source=file,
         dry_run=dry_run,
+        journal=events,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
     )

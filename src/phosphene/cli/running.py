@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from phosphene.cli.exits import DONE, FAILED, INTERRUPTED, complain, explained, to_stdout
+from phosphene.cli.exits import DONE, FAILED, complain, explained, interrupted, to_stdout
+from phosphene.errors import SettingsError
 from phosphene.image.files import write_atomically
 from phosphene.jobs import Ended, Request, Saved
 
@@ -17,11 +18,19 @@ if TYPE_CHECKING:
     from phosphene.jobs import Job
 
 OUT = Group("Output", sort_key=3)
+CHECKPOINT = (
+    "A file for where it is, so that the same command goes on after a kill. It is written at the "
+    "end of each octave and now and then, and removed when the result is whole."
+)
+CHECKPOINT_EVERY = "Seconds between one and the next."
 # px, of a picture that memory is no question for.
 MODEST = 2048**2
 
 Force = Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)]
 """Replace files that are there. Never an input."""
+
+Events = Annotated[Path | None, Parameter(group=OUT)]
+"""A file to which everything that happens is added, as lines of JSON."""
 
 
 def make(
@@ -35,8 +44,13 @@ def make(
     source: Path | None = None,
     save_request: Path | None = None,
     dry_run: bool = False,
+    journal: Path | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: float | None = None,
 ) -> int:
     """Prepare a request, be it of the file `source`, and run it; the exit code."""
+    if checkpoint is None and checkpoint_every is not None:
+        raise SettingsError("--checkpoint-every says how often; --checkpoint FILE says where")
     with reporter.hearing_warnings():
         from phosphene.jobs import prepare
 
@@ -50,23 +64,26 @@ def make(
                 name_output=True,
                 read={} if source is None else {"request": source},
                 written={} if save_request is None else {"saved request": save_request},
+                kept={} if journal is None else {"file of events": journal},
+                checkpoint=checkpoint,
+                checkpoint_every=checkpoint_every,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             complain("interrupted, nothing was written")
-            return INTERRUPTED
+            return interrupted(error)
         if save_request:
             _save_request(job, save_request, force)
         if dry_run:
             for target in job.targets:
                 reporter.note(f"checked, and not made: {target.path}")
             return DONE
-        return run_job(job, reporter)
+        return run_job(job, reporter, journal)
 
 
-def run_job(job: Job, reporter: Reporter) -> int:
-    """Run a job that is prepared; the exit code."""
+def run_job(job: Job, reporter: Reporter, journal: Path | None = None) -> int:
+    """Run a job that is prepared; the exit code. journal: a file that each event is added to."""
     _settle_allocator(job)
-    events, ended = reporter.follow(job.events())
+    events, ended = reporter.follow(job.events(), journal)
     saved = [event for event in events if isinstance(event, Saved)]
     if ended.why == "done":
         for event in saved if not reporter.quiet else ():
@@ -74,7 +91,7 @@ def run_job(job: Job, reporter: Reporter) -> int:
                 to_stdout(str(event.path))
         return DONE
     complain(_ending(job, ended, [event for event in saved if event.kind == "picture"]))
-    return INTERRUPTED if ended.why == "interrupted" else FAILED
+    return interrupted(ended.error) if ended.why == "interrupted" else FAILED
 
 
 def _ending(job: Job, ended: Ended, saved: list[Saved]) -> str:
@@ -83,6 +100,8 @@ def _ending(job: Job, ended: Ended, saved: list[Saved]) -> str:
         return ended.text
     more = f" and {len(saved) - 1} more" if len(saved) > 1 else ""
     where = f"; the {job.recipe.noun} so far is in {str(saved[0].path)!r}{more}"
+    if job.checkpoint is not None and job.checkpoint.path.exists():
+        where += ", and the same command goes on"
     if ended.why == "interrupted":
         octave = f"in octave {ended.octave}, " if job.recipe.octaves else ""
         return f"interrupted {octave}after step {ended.step}{where}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Optional
 from cyclopts import Group, Parameter
 
 from phosphene.cli.flags import setting_flag
-from phosphene.cli.running import OUT, Force, make
+from phosphene.cli.running import CHECKPOINT, CHECKPOINT_EVERY, OUT, Events, Force, make
 from phosphene.errors import SettingsError
 from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
@@ -33,6 +33,8 @@ class OutputOptions:
     """A JSON file for what is asked for, which phosphene run takes."""
     dry_run: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False
     """Check everything, and save the request, but make nothing."""
+    events: Events = None
+    """A file to which everything that happens is added, as lines of JSON."""
     force: Force = False
     """Replace files that are there. Never an input."""
     quiet: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False
@@ -160,6 +162,10 @@ class _Signature:
         if recipe.caches:
             text = "Keep what is drawn in the cache folder, and take from there what is kept."
             self._add("keep", bool, True, group=OUT, help=text)
+        if recipe.resumes:
+            self._add("checkpoint", Path | None, None, group=OUT, help=CHECKPOINT)
+            self._add("checkpoint_every", float | None, None, group=OUT, help=CHECKPOINT_EVERY,
+                      shown="60", allow_leading_hyphen=True)  # fmt: skip
         self.parameters.append(
             inspect.Parameter("options", KEYWORD, default=OutputOptions(), annotation=OutputOptions)
         )
@@ -186,6 +192,9 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
         shorthands=shorthands,
         save_request=options.save_request,
         dry_run=options.dry_run,
+        journal=options.events,
+        checkpoint=given.get("checkpoint"),
+        checkpoint_every=given.get("checkpoint_every"),
     )
 
 

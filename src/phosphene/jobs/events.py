@@ -74,12 +74,16 @@ class Progress:
 
     def json(self) -> dict[str, Any]:
         """The event as JSON can hold it."""
-        return {
+        found = {
             "event": "progress",
             "share": round(self.share, 4),
             "text": self.text,
             "score": self.score,
         }
+        # Counted from 1, as for people.
+        where = {"octave": getattr(self.step, "octave", None),
+                 "step": getattr(self.step, "index", None)}  # fmt: skip
+        return found | {name: k + 1 for name, k in where.items() if k is not None}
 
 
 @dataclass(frozen=True)

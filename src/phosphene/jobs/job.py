@@ -13,8 +13,9 @@ from torch import Tensor
 
 from phosphene import __version__
 from phosphene import image as images
-from phosphene.errors import ImageError, NonFiniteError, RequestError
+from phosphene.errors import ImageError, NonFiniteError, RequestError, StateError
 from phosphene.jobs import outputs
+from phosphene.jobs.checkpoint import Checkpoint
 from phosphene.jobs.events import Ended, Event, Note, Preview, Progress, Saved, Started
 from phosphene.jobs.inputs import Loaded
 from phosphene.jobs.outputs import Target
@@ -26,6 +27,9 @@ from phosphene.manifest import schema as m
 from phosphene.recipes.base import Arguments, Recipe
 from phosphene.runtime.memory import out_of_memory
 from phosphene.zoo import network_label
+
+# Signals that ask a process to end; Windows has no SIGHUP.
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Job:
     request: complete: what was the recipe's to choose is chosen. force: files may be replaced.
     until: end after this step, as a replay of what was interrupted does.
     part: of a replay: the one picture of several that is compared.
+    checkpoint: where it keeps what a later run goes on from.
     """
 
     request: Request
@@ -60,11 +65,23 @@ class Job:
     part: int | None = None
     notes: list[Note] = field(default_factory=list)
     plan: list[int | None] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
 
     @property
     def recipe(self) -> Recipe:
         """The recipe's declaration."""
         return self.request.declaration
+
+    def may_replace(self, path: Path) -> bool:
+        """Whether a file that is there may be replaced: by leave, or as its own of a run before."""
+        return self.force or (self.checkpoint is not None and self.checkpoint.made(path))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all results are there and whole, as a run before has left them."""
+        checkpoint = self.checkpoint
+        files = [path for t in self.targets for path in (t.path, t.recipe) if path is not None]
+        return bool(files) and checkpoint is not None and all(map(checkpoint.whole, files))
 
     # Running --------------------------------------------------------------------------------------
 
@@ -74,12 +91,17 @@ class Job:
         A KeyboardInterrupt, here or thrown into the generator, ends it early and saves what there
         is; so do an ascent that leaves the numbers and a lack of memory after the first step.
         """
+        if self.whole:
+            yield from self._already()
+            return
         outcome = yield from self.computed()
         if outcome.picture is None and outcome.page is None:
             yield self._nothing(outcome)
             return
         with undisturbed():
             saved, notes = self._save(outcome)
+            if self.checkpoint is not None and outcome.ended is None:
+                self.checkpoint.remove()
         yield from uninterrupted([*notes, *saved, self._end(outcome)])
 
     def computed(self) -> Generator[Event, None, Outcome]:
@@ -92,6 +114,7 @@ class Job:
         try:
             for step in self._steps():
                 yield from self._events_of(step)
+                yield from self._kept(step)
         except KeyboardInterrupt as error:
             with undisturbed():
                 return self._partial(step, "interrupted", error)
@@ -107,8 +130,14 @@ class Job:
         return self._outcome(step)
 
     def _steps(self) -> Iterator[Any]:
-        ended = self.until
-        for step in self.recipe.run(self.arguments):
+        ended, arguments = self.until, self.arguments
+        if self.checkpoint is not None:
+            # Passed on and let go: it holds pictures.
+            arguments = replace(arguments, state=self.checkpoint.state)
+            self.checkpoint.state = None
+        steps = self.recipe.run(arguments)
+        del arguments
+        for step in steps:
             yield step
             stops = ended is not None and ended.why != "not finite"
             if self.recipe.output != "image":
@@ -129,6 +158,21 @@ class Job:
             if step.last and "octaves" in self.request.outputs:
                 yield self._save_octave(step)
 
+    def _kept(self, step: Any) -> Iterator[Event]:
+        """Save where the job is, if it is time."""
+        if self.checkpoint is not None and self.checkpoint.due(step.last):
+            problem = self.checkpoint.try_to_save(step.state(), self.plan)
+            if problem:
+                yield Note(problem)
+
+    def _already(self) -> Iterator[Event]:
+        """Tell that nothing is left to do."""
+        assert self.checkpoint is not None
+        self.checkpoint.remove()
+        yield Note(f"already whole: {', '.join(str(target.path) for target in self.targets)}")
+        yield from (Saved("picture", target.path) for target in self.targets)
+        yield Ended("done")
+
     def _outcome(self, step: Any) -> Outcome:
         if self.recipe.output == "page":
             return Outcome(step, page=self.recipe.result(step))
@@ -138,6 +182,9 @@ class Job:
         if step is None or self.recipe.output == "page":
             return Outcome(step, ended=m.Ended(why=why, octave=1, step=1), error=error)
         ended = m.Ended(why=why, octave=step.octave + 1, step=step.index + 1)
+        if self.checkpoint is not None and why == "interrupted":
+            with suppress(StateError):  # past, so that what was saved before is the newest
+                self.checkpoint.try_to_save(step.state(), self.plan)
         return Outcome(step, picture=step.picture(), ended=ended, error=error)
 
     # Saving ---------------------------------------------------------------------------------------
@@ -152,7 +199,8 @@ class Job:
         for target in self.targets:
             picture, alpha, manifest = self.recorded(outcome, target.part)
             text = manifest.text()
-            images.save_image(picture, target.path, alpha=alpha, recipe=text, overwrite=self.force)
+            over = self.may_replace(target.path)
+            images.save_image(picture, target.path, alpha=alpha, recipe=text, overwrite=over)
             saved.append(Saved("picture", target.path))
             saved += self._save_recipe(target, manifest)
         notes = [Note(f"note: {dead} no gradient: dead, and left grey")] if dead else []
@@ -186,7 +234,8 @@ class Job:
         if target.recipe is None or manifest is None:
             return []
         text = manifest.text(indent=2) + "\n"
-        images.write_atomically(target.recipe, text.encode(), overwrite=self.force)
+        over = self.may_replace(target.recipe)
+        images.write_atomically(target.recipe, text.encode(), overwrite=over)
         return [Saved("recipe", target.recipe)]
 
     def _save_octave(self, step: Any) -> Saved:
@@ -195,7 +244,8 @@ class Job:
         picture, alpha, manifest = self.recorded(Outcome(step, step.picture(), ended=ended))
         path = outputs.octave_file(folder, output, step.octave + 1)
         text = manifest.text()
-        images.save_image(picture, path, alpha=alpha, recipe=text, overwrite=self.force)
+        over = self.may_replace(path)
+        images.save_image(picture, path, alpha=alpha, recipe=text, overwrite=over)
         return Saved("octaves", path)
 
     # The manifest ---------------------------------------------------------------------------------
@@ -295,7 +345,9 @@ class Job:
             assert outcome.error is not None
             raise outcome.error
         stored = getattr(outcome.step, "stored", None) if self.arguments.cache else None
-        if stored:
+        if self.checkpoint is not None and self.checkpoint.path.exists():
+            text = "interrupted; the same command goes on from the checkpoint"
+        elif stored:
             text = f"interrupted: {stored}; the same command goes on from there"
         elif self.recipe.output == "image":
             text = "interrupted before the first step, nothing was written"
@@ -339,13 +391,15 @@ def uninterrupted(events: Iterable[Event]) -> Iterator[Event]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A second Ctrl-C waits until what is being written is written."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not in the main thread, where no Ctrl-C arrives
-        yield
-        return
+    """A second Ctrl-C, and what else ends a process politely, waits until all is written."""
+    before: dict[int, Any] = {}
+    with suppress(ValueError):  # not in the main thread, where no signal arrives
+        for name in ENDING:
+            if number := getattr(signal, name, None):
+                before[number] = signal.signal(number, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            if handler is not None:  # of one that Python did not set
+                signal.signal(number, handler)

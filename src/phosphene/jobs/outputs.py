@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,15 +53,17 @@ def check_outputs(
     inputs: Mapping[str, Path],
     *,
     written: Mapping[str, Path] | None = None,
-    force: bool,
+    kept: Mapping[str, Path] | None = None,
+    may_replace: Callable[[Path], bool],
 ) -> list[tuple[str, Path]]:
     """See that everything can be written, before anything is computed.
 
-    ImageError for what cannot be written, or is there and may not be replaced (`force`);
+    ImageError for what cannot be written, or is there and may not be replaced;
     SettingsError for what is one of the `inputs`, by whatever name or link, or is to be written
     twice. Returns all that is written, each by what it is called in a message.
 
-    written: what is written besides, such as the request itself.
+    written: what is written besides, such as the request itself. kept: what is written and may be
+    there, such as a checkpoint.
     """
     from phosphene import image as images
     from phosphene.explain.layout import check_page
@@ -71,27 +73,30 @@ def check_outputs(
     outputs: list[tuple[str, Path]] = []
     for target in targets:
         outputs.append(("output", target.path))
-        check_free(target.path, force)
-        check(target.path, overwrite=force)
+        _check_free(target.path, may_replace)
+        check(target.path, overwrite=may_replace(target.path))
     if data := request.outputs.get("data"):
         if Path(data).suffix.lower() != ".json":
             raise SettingsError(f"--data {data!r}: a file that ends in .json was expected")
         outputs.append(("data", Path(data)))
-        check_free(Path(data), force)
-        check_page(Path(data), overwrite=force)
+        _check_free(Path(data), may_replace)
+        check_page(Path(data), overwrite=may_replace(Path(data)))
     for target in targets:
         if target.recipe:
             outputs.append(("recipe", target.recipe))
-            _check_side_file(target.recipe, force)
+            _check_side_file(target.recipe, may_replace)
     for what, path in (written or {}).items():
         outputs.append((what, path))
-        _check_side_file(path, force)
+        _check_side_file(path, may_replace)
+    for what, path in (kept or {}).items():
+        outputs.append((what, path))
+        _check_side_file(path, lambda _: True)
     if (octaves := request.outputs.get("octaves")) and targets:
         if os.path.lexists(octaves) and not os.path.isdir(octaves):
             raise ImageError(f"cannot make the folder {octaves!r}: a file is there")
         for there in octave_files(Path(octaves), targets[0].path):
             outputs.append(("octave", there))
-            check_free(there, force)
+            _check_free(there, may_replace)
         _refuse_octaves(outputs, Path(octaves), targets[0].path)
     refuse_inputs(outputs, inputs)
     _refuse_twice(outputs)
@@ -128,19 +133,19 @@ def make_folder(folder: Path) -> None:
         raise ImageError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from None
 
 
-def check_free(path: Path, force: bool) -> None:
+def _check_free(path: Path, may_replace: Callable[[Path], bool]) -> None:
     """ImageError if a file is in the way and may not be replaced."""
-    if os.path.lexists(path) and not path.is_dir() and not force:
+    if os.path.lexists(path) and not path.is_dir() and not may_replace(path):
         raise ImageError(f"{str(path)!r} is already there: another name, or --force to replace it")
 
 
-def _check_side_file(path: Path, force: bool) -> None:
+def _check_side_file(path: Path, may_replace: Callable[[Path], bool]) -> None:
     """ImageError unless a recipe can be written there."""
     if path.is_dir():
         raise ImageError(f"{str(path)!r} is a folder; the name of a file was expected")
     if not path.parent.is_dir():
         raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
-    check_free(path, force)
+    _check_free(path, may_replace)
 
 
 def refuse_inputs(outputs: Iterable[tuple[str, Path]], inputs: Mapping[str, Path]) -> None:

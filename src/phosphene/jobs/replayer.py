@@ -20,7 +20,7 @@ from phosphene.jobs import outputs
 from phosphene.jobs.compare import compare, compare_page, picture_at
 from phosphene.jobs.events import Compared, Ended, Event, Note, Saved
 from phosphene.jobs.job import Job, Outcome, undisturbed, uninterrupted
-from phosphene.jobs.request import InputFile, Request, main_kind, weights_file
+from phosphene.jobs.request import request_of, weights_file
 from phosphene.jobs.runner import prepare
 from phosphene.manifest.capture import folder_of
 from phosphene.manifest.hashes import file_hash
@@ -133,35 +133,6 @@ class Replay:
                 save_page(outcome.page, self.output, recipe=text, overwrite=force)
             yield Saved("page", self.output)
         yield Compared(compare_page(self.old, self.new, outcome.page, picture, self.file))
-
-
-def request_of(
-    manifest: Manifest,
-    network: str,
-    files: Mapping[str, Path],
-    settings: Settings,
-    output: Path | None = None,
-) -> Request:
-    """What a manifest asks for, with the paths of the files that are here, by role."""
-    recipe, inputs, size = manifest.declaration, {}, manifest.size
-    for role, record in manifest.inputs.items():
-        longest = record.size if isinstance(record, Input) else None
-        declared = recipe.input(role)
-        if declared is not None and declared.resized:
-            size, longest = longest, None
-        inputs[role] = InputFile(path=str(files[role]), size=longest)
-    return Request(
-        recipe=manifest.recipe,
-        plugins=manifest.plugins,
-        network=network,
-        objectives=manifest.objectives,
-        layers=manifest.layers,
-        start=manifest.start,
-        size=size,
-        inputs=inputs,
-        settings=settings.model_dump(mode="json"),
-        outputs={main_kind(recipe): str(output)} if output else {},
-    )
 
 
 def replay_settings(manifest: Manifest) -> Settings:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,8 @@ from phosphene.errors import RequestError
 from phosphene.manifest.hashes import path_hash
 from phosphene.manifest.schema import (
     NUMERICS,
+    Input,
+    Manifest,
     Part,
     Plugin,
     RecipeName,
@@ -127,7 +129,12 @@ class Request(Part):
     # Identity -------------------------------------------------------------------------------------
 
     def key(self, fingerprint: str) -> str:
-        """What the result depends on, as one SHA-256: of all but the outputs and the paths.
+        """What the result depends on, as one SHA-256: see `identity`."""
+        whole = json.dumps(self.identity(fingerprint), sort_keys=True)
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+    def identity(self, fingerprint: str) -> dict[str, Any]:
+        """What the result depends on, as JSON: all but the outputs and the paths.
 
         fingerprint: that of the network's weights. RequestError if an input has no SHA-256 yet (see
         `pinned`).
@@ -154,7 +161,7 @@ class Request(Part):
                 for role, entry in self.inputs.items()
             ),
         }
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+        return json.loads(json.dumps(whole))
 
     def pinned(self) -> Request:
         """The same, with the SHA-256 of everything that goes in.
@@ -247,6 +254,35 @@ class Request(Part):
         if weights is not None and not weights.startswith("~"):
             network = f"file:{renamed(weights)}@{architecture}"
         return self.model_copy(update={"inputs": inputs, "outputs": outputs, "network": network})
+
+
+def request_of(
+    manifest: Manifest,
+    network: str,
+    files: Mapping[str, Path],
+    settings: Settings,
+    output: Path | None = None,
+) -> Request:
+    """What a manifest asks for, with the paths of the files that are here, by role."""
+    recipe, inputs, size = manifest.declaration, {}, manifest.size
+    for role, record in manifest.inputs.items():
+        longest = record.size if isinstance(record, Input) else None
+        declared = recipe.input(role)
+        if declared is not None and declared.resized:
+            size, longest = longest, None
+        inputs[role] = InputFile(path=str(files[role]), size=longest)
+    return Request(
+        recipe=manifest.recipe,
+        plugins=manifest.plugins,
+        network=network,
+        objectives=manifest.objectives,
+        layers=manifest.layers,
+        start=manifest.start,
+        size=size,
+        inputs=inputs,
+        settings=settings.model_dump(mode="json"),
+        outputs={main_kind(recipe): str(output)} if output else {},
+    )
 
 
 def weights_file(network: str) -> tuple[str | None, str]:

@@ -7,14 +7,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phosphene.errors import ImageError, RequestError
+from phosphene.errors import ImageError, RequestError, SettingsError
 from phosphene.jobs import outputs
+from phosphene.jobs.checkpoint import EVERY, Checkpoint, recipe_of, with_sizes
 from phosphene.jobs.events import Event, Note
 from phosphene.jobs.inputs import arguments_of, check_readable, load_inputs
 from phosphene.jobs.job import Job
@@ -27,7 +29,7 @@ from phosphene.jobs.request import (
     weights_file,
 )
 from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
-from phosphene.recipes.base import imported
+from phosphene.recipes.base import Recipe, imported, recipe_named, recipe_names
 from phosphene.zoo import load_network, names_code
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ def prepare(
     name_output: bool = False,
     read: Mapping[str, Path] | None = None,
     written: Mapping[str, Path] | None = None,
+    kept: Mapping[str, Path] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: float | None = None,
 ) -> Job:
     """Check a request and load what it names; nothing is computed or written yet.
 
@@ -63,10 +68,16 @@ def prepare(
         name_output: name the output by the recipe's template, where the request names none.
         read, written: files that are read or written besides, by what they are called: none of the
             former is written, and none of the latter twice.
+        kept: what is written besides and may be there, such as a log that is added to.
+        checkpoint: a file for where the job is, written at the end of each octave and every
+            `checkpoint_every` s, 60 by default, and removed when the result is whole. If it is
+            there, the job goes on from it; results of this very request may then be replaced, and
+            where all are whole nothing is left to do. Of a recipe that `resumes`.
         shorthands: values of the recipe's `Shorthand`s by name, applied to its objectives.
 
     Raises:
         RequestError: for what is not there, is another than it should be, or needs code.
+        StateError: for a checkpoint that is damaged, or of another request.
         ImageError, SettingsError: for what cannot be read or written.
     """
     recipe, settings = request.declaration, request.checked_settings()
@@ -75,19 +86,27 @@ def prepare(
         check_readable(request)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
     named = bool(request.objectives or request.layers) or recipe.subject is None
-    targets: list[Target] = []
     # What can be refused is refused before a network is loaded.
     if named:
         request = _shortened(request, shorthands)
         with _paths_told():
             check_readable(request)
-    read, written = dict(read or {}), dict(written or {})
+    every = EVERY if checkpoint_every is None else checkpoint_every
+    if checkpoint is not None:
+        _check_resumes(recipe, every)
+    read, written, kept = dict(read or {}), dict(written or {}), dict(kept or {})
+    kept |= {} if checkpoint is None else {"checkpoint": checkpoint}
+
+    def may_replace(path: Path) -> bool:
+        # Whether it is of this very request, and not only of the recipe, is seen below.
+        return force or (checkpoint is not None and recipe_of(path) == recipe.name)
+
     if named or outputs.EACH not in str(request.main_output):
         more = {s.name: Path(shorthands[s.name]) for s in recipe.shorthands
                 if s.takes == "picture" and s.name in shorthands}  # fmt: skip
         with _paths_told():
-            request, targets = _with_targets(
-                request, settings, force, name_output, read | more, written
+            request, _ = _with_targets(
+                request, settings, may_replace, name_output, read | more, written, kept
             )
     net = network or load_network(request.network)
     loaded = load_inputs(request, settings)
@@ -97,25 +116,34 @@ def prepare(
         update = {"objectives": texts, "layers": arguments.layers}
         request = _shortened(request.model_copy(update=update), shorthands)
         arguments = arguments_of(request, net, settings, loaded, cache=cache)
-    # Again with all that is known now: defaults, names, and the code of a network.
-    code = _code_of(request.network)
-    with _paths_told():
-        request, targets = _with_targets(
-            request, settings, force, name_output, read | code, written
-        )
     start = request.start
     if recipe.starts and start is None:
         start = "photo" if _has_photo(request) else recipe.starts[0]
     # Pinned to what was loaded, whose files were hashed with it.
-    inputs = {
-        role: entry.model_copy(update={"sha256": loaded.records[role].sha256})
-        for role, entry in request.inputs.items()
-    }
+    inputs = with_sizes(request, request.inputs, loaded.records)
     complete = {"settings": settings.model_dump(mode="json"), "start": start, "inputs": inputs}
     request = request.model_copy(update=complete)
-    job = Job(request, arguments, loaded, targets, force)
+    job = Job(request, arguments, loaded, force=force)
+    if checkpoint is not None:
+        found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
+        job.checkpoint, job.plan = found, list(found.plan)
+    # Again with all that is known now: defaults, names, and the code of a network.
+    code = _code_of(request.network)
+    with _paths_told():
+        job.request, job.targets = _with_targets(
+            request, settings, job.may_replace, name_output, read | code, written, kept
+        )
     job.notes = _notes(job)
     return job
+
+
+def _check_resumes(recipe: Recipe, every: float) -> None:
+    """SettingsError if a recipe has no checkpoints, or there can be none so often."""
+    if not recipe.resumes:
+        able = ", ".join(name for name in recipe_names() if recipe_named(name).resumes)
+        raise SettingsError(f"{recipe.name} has no checkpoint; these have: {able}")
+    if not 0 <= every < math.inf:
+        raise SettingsError(f"a checkpoint every {every} s; 0 or more was expected")
 
 
 def _has_photo(request: Request) -> bool:
@@ -160,10 +188,11 @@ def _refuse_code(request: Request, allow: Collection[str]) -> None:
 def _with_targets(
     request: Request,
     settings: Any,
-    force: bool,
+    may_replace: Callable[[Path], bool],
     name_output: bool,
     read: Mapping[str, Path],
     written: Mapping[str, Path],
+    kept: Mapping[str, Path],
 ) -> tuple[Request, list[Target]]:
     """The request with its output named, and the files, seen to be writable."""
     recipe = request.declaration
@@ -179,7 +208,9 @@ def _with_targets(
     names = outputs.picture_names(texts, getattr(settings, "batch", 1) if recipe.several else 1)
     targets = outputs.targets_of(request, names)
     inputs = {**request.input_paths(), **read}
-    outputs.check_outputs(request, targets, inputs, written=written, force=force)
+    outputs.check_outputs(
+        request, targets, inputs, written=written, kept=kept, may_replace=may_replace
+    )
     return request, targets
 
 

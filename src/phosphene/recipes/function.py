@@ -16,8 +16,8 @@ from phosphene.errors import SettingsError, suggest
 from phosphene.recipes.base import Arguments, Recipe, recipe_named
 from phosphene.settings import checked
 
-# The public keywords of what is no setting: whether finished parts are stored, and taken from there;
-# and a step's state to go on from.
+# The public keywords of what is no setting: whether finished parts are stored, and taken from
+# there; and a step's state to go on from.
 CACHE, STATE = "keep", "state"
 
 
