@@ -257,27 +257,42 @@ def torchvision_vgg(
     scale: float = 1.4,
     steps: int = 20,
 ) -> Dream:
-    """DeepDream with torchvision's VGG16.
+    """DeepDream with torchvision's VGG16, in the article's own arithmetic.
 
     `x` is normalised by ImageNet's mean and deviation; the objective is `l2_norm` of `features.30`.
-    There is neither jitter nor clipping. The article squashes every picture to 224 × 224 first;
-    here the picture keeps its size and its shape.
+    `F.interpolate` takes its default mode, nearest, both ways: down by a factor, each octave from
+    the one before, and up by size. After each step every value is clamped to -3 … 3. The article
+    squashes every picture to 224 × 224 first; here it keeps its size and its shape. With one octave
+    and another objective the same class visualises a channel, and dreams by a guide.
     """
     x = planes(photo, photo.dtype)
     mean, std = IMAGENET_MEAN.to(x), IMAGENET_STD.to(x)
-    original = (x - mean) / std
-    h, w = original.shape[-2:]
-    shapes = [(int(h / scale**k), int(w / scale**k)) for k in range(octaves)][::-1]
+    pyramid = [(x - mean) / std]
+    for _ in range(octaves - 1):
+        pyramid.append(F.interpolate(pyramid[-1], scale_factor=1 / scale))
 
     ends, scores = [], []
-    detail = torch.zeros(1, 3, *shapes[0], dtype=original.dtype)
-    for shape in shapes:
-        base = resize(original, shape)
-        dream = base + resize(detail, shape)
+    detail = torch.zeros_like(pyramid[-1])
+    for base in reversed(pyramid):
+        if detail.shape != base.shape:
+            detail = F.interpolate(detail, size=base.shape[-2:])
+        dream = base + detail
         for _ in range(steps):
             score, g = gradient_of(dream)
-            dream = dream + step * g / g.norm()
+            dream = torch.clamp(dream + step * g / g.norm(), -3, 3)
             scores.append(score)
         detail = dream - base
         ends.append(picture(dream * std + mean))
     return Dream(ends[-1], ends, scores)
+
+
+def mean_of_channel(channel: int) -> Callable[..., Tensor]:
+    """What the torchvision article's channel visualisation maximises."""
+    return lambda seen: torch.stack([a[:, channel].mean() for a in seen.values()]).sum()
+
+
+def minus_distance_to(features: Mapping[str, Tensor]) -> Callable[..., Tensor]:
+    """What the torchvision article's guided dream maximises, features of the guide given."""
+    return lambda seen: torch.stack(
+        [-((a - features[name]) ** 2).mean() for name, a in seen.items()]
+    ).sum()

@@ -17,6 +17,7 @@ import scipy.ndimage as nd
 import torch
 from torch import nn
 
+from phosphene import objectives
 from phosphene.network import Network
 from phosphene.recipes.dream import dream
 from phosphene.recipes.presets import PRESETS
@@ -111,7 +112,7 @@ def published(preset: str, *, weight: float = 1.0, **settings: Any) -> oracles.D
 def ours(
     preset: str,
     *,
-    objective: str | None = None,
+    objective: objectives.Objective | str | None = None,
     precision: str = "fp64",
     **settings: Any,
 ) -> oracles.Dream:
@@ -141,6 +142,16 @@ def test_every_octave_and_score_is_the_published_loops(preset: str) -> None:
     assert max(apart) < 1e-6
     np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-6)
     assert dreamt > 1e-2
+    assert min(steps_taken(expected)) > 0
+
+
+def steps_taken(dream: oracles.Dream) -> list[float]:
+    """How far each octave's end is from what the photograph is there: nothing dreamt is 0."""
+    whole = torch.from_numpy(photograph()).permute(2, 0, 1)[None]
+    return [
+        farthest(end, oracles.picture(oracles.resize(whole, end.shape[:2])))
+        for end in dream.octaves
+    ]
 
 
 @pytest.mark.parametrize("preset", ALL)
@@ -185,6 +196,8 @@ def test_float32_reaches_the_published_score(preset: str) -> None:
         ("keras", {"clamp": "steps"}),
         ("torchvision", {"values": "image"}),
         ("torchvision", {"gradient": "mean"}),
+        ("torchvision", {"resampling": "bilinear"}),
+        ("torchvision", {"octave_rounding": "floor"}),
     ],
 )
 def test_any_other_setting_is_another_picture(preset: str, setting: dict[str, Any]) -> None:
@@ -207,6 +220,50 @@ def test_keras_stops_an_octave_above_its_loss_before_that_step(
     np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-6)
     for ended, should in zip(got.octaves, expected.octaves, strict=True):
         assert farthest(ended, should) < 1e-6
+
+
+def test_keras_takes_its_steps_on_a_network_of_the_right_kind() -> None:
+    """Its loss stays below 10 for most of its steps, or it would be a test of nothing."""
+    scores = published("keras").scores
+    assert scores[0] < 10
+    assert len(scores) > 3 * 10
+    assert max(scores) > 2 * scores[0]
+
+
+@pytest.mark.parametrize("function", ["channel", "guide"])
+def test_the_other_functions_of_the_torchvision_article(function: str) -> None:
+    """Channel visualisation and guided dreaming are the preset with one octave."""
+    module = copy.deepcopy(toy()).double()
+    other = np.ascontiguousarray(photograph()[::-1, ::-1])
+    units = (oracles.planes(other) - oracles.IMAGENET_MEAN) / oracles.IMAGENET_STD
+    if function == "channel":
+        score, goal = oracles.mean_of_channel(5), '"features.30":5'
+    else:
+        features = {"fourth": module(units).detach()}
+        score = oracles.minus_distance_to(features)
+        goal = objectives.guide("features.30", oracles.planes(other), by="distance")
+    gradient_of = oracles.seen_by(module, ["fourth"], score)
+    expected = oracles.torchvision_vgg(photograph(), gradient_of, octaves=1)
+    got = ours("torchvision", objective=goal, octaves=1)
+    apart = farthest(got.image, expected.image)
+    print(f"\n{function}: {apart:.1e} apart, {expected.scores[0]:.4g} -> {expected.scores[-1]:.4g}")
+    np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-6)
+    assert apart < 1e-9
+    assert farthest(expected.image, photograph()) > 1e-3
+
+
+def test_large_steps_meet_the_torchvision_articles_clamp() -> None:
+    """Black and white lie within ±3, so that the published step hardly gets there."""
+    expected = published("torchvision", step=8.0)
+    got = ours("torchvision", step_size=8.0)
+    units = (oracles.planes(expected.image) - oracles.IMAGENET_MEAN) / oracles.IMAGENET_STD
+    assert float(units.abs().max()) == pytest.approx(3, abs=1e-12)
+    assert farthest(got.image, expected.image) < 1e-9
+    for other in (None, 2.9):
+        apart = farthest(
+            ours("torchvision", step_size=8.0, value_limit=other).image, expected.image
+        )
+        assert apart > 1e-2
 
 
 def test_keras_moves_less_where_the_gradient_nearly_vanishes() -> None:

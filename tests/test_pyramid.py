@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as nd
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from phosphene import image as images
 from phosphene import pyramid as P
 from phosphene.errors import SettingsError
 
-ROUNDINGS = ("round", "floor", "chain")
+ROUNDINGS = ("round", "floor", "chain", "chain_floor")
 sides = st.integers(1, 3000)
 scales = st.floats(1.01, 4)
 
@@ -34,6 +35,8 @@ def noise(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         ("floor", [(51, 31), (72, 43), (101, 61)]),
         # 72 / 1.4 = 51.43; 44 / 1.4 = 31.43
         ("chain", [(51, 31), (72, 44), (101, 61)]),
+        # 72 / 1.4 = 51.43; 43 / 1.4 = 30.71
+        ("chain_floor", [(51, 30), (72, 43), (101, 61)]),
     ],
 )
 def test_sizes_by_each_rounding(rounding: P.Rounding, expected: list[P.Size]) -> None:
@@ -64,10 +67,10 @@ def test_sizes_of_small_and_narrow_pictures(
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_an_octave_too_small_for_the_network_is_left_out(rounding: P.Rounding) -> None:
-    # 50, 35.7, 25.5 and 18.2 px, however they are rounded
+    # 50, 35.7, 25.5 and 18.2 px, however they are rounded (17.9 where each is cut off)
     whole = P.octave_sizes((100, 50), 4, 1.4, rounding=rounding)
     assert len(whole) == 4
-    for least, left in ((18, 4), (20, 3), (30, 2), (50, 1), (51, 1), (10_000, 1)):
+    for least, left in ((17, 4), (20, 3), (30, 2), (50, 1), (51, 1), (10_000, 1)):
         sizes = P.octave_sizes((100, 50), 4, 1.4, rounding=rounding, least=least)
         assert sizes == whole[-left:]
 
@@ -172,8 +175,9 @@ def test_where_each_resampler_puts_the_pixels() -> None:
     got = {name: resize(image, (1, 4)).flatten() for name, resize in P.RESAMPLERS.items()}
     torch.testing.assert_close(got["corners"], torch.tensor([0, 1 / 3, 2 / 3, 1]))
     torch.testing.assert_close(got["bilinear"], torch.tensor([0, 0.25, 0.75, 1]))
+    torch.testing.assert_close(got["nearest"], torch.tensor([0.0, 0, 1, 1]))
     torch.testing.assert_close(got["antialias"], images.resize(image, (1, 4)).flatten())
-    assert set(got) == {"antialias", "bilinear", "corners"}
+    assert set(got) == {"antialias", "bilinear", "corners", "nearest"}
 
 
 @pytest.mark.parametrize("name", P.RESAMPLERS)
@@ -211,3 +215,17 @@ def test_bases_stay_in_range_where_bicubic_overshoots() -> None:
     assert shrunk.max() > 1.01
     (base, _) = P.bases(photo, [(17, 17), (24, 24)])
     assert torch.equal(base, shrunk.clamp(0, 1))
+
+
+@given(sides, sides, st.integers(1, 5), scales)
+def test_chained_nearest_octaves_are_those_of_interpolate(
+    height: int, width: int, octaves: int, scale: float
+) -> None:
+    sizes = P.octave_sizes((height, width), octaves, scale, rounding="chain_floor")
+    photo = noise(1, 1, height, width, dtype=torch.float32)
+    got = P.bases(photo, sizes, resampling="nearest", chain=True, scale=scale)
+    expected = [photo]
+    for _ in sizes[1:]:
+        expected.append(F.interpolate(expected[-1], scale_factor=1 / scale))
+    for ours, theirs in zip(got, reversed(expected), strict=True):
+        assert torch.equal(ours, theirs)

@@ -69,14 +69,14 @@ class Step:
 
 
 class Ascent:
-    """Plain gradient ascent: `p + lr * gradient`, into a new tensor.
+    """Plain gradient ascent: `p + lr * gradient`, within ±`limit` if there is one.
 
-    The old tensor stays as it was, so a step's image needs no copy. Not a `torch.optim.Optimizer`,
+    Into a new tensor: the old one stays as it was, so a step's image needs no copy. Not a `torch.optim.Optimizer`,
     since the first one made imports torch's compiler, which takes as long as torch itself.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        self.params, self.lr = list(params), lr
+    def __init__(self, params: Iterable[Tensor], lr: float, *, limit: float | None = None) -> None:
+        self.params, self.lr, self.limit = list(params), lr, limit
 
     @torch.no_grad()
     def step(self) -> None:
@@ -84,6 +84,8 @@ class Ascent:
         for p in self.params:
             if p.grad is not None:
                 p.data = torch.add(p.data, p.grad, alpha=self.lr)
+                if self.limit is not None:
+                    p.data.clamp_(-self.limit, self.limit)
 
 
 def ascend(

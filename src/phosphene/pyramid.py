@@ -13,10 +13,11 @@ from phosphene import image as images
 from phosphene.errors import SettingsError
 
 Size = tuple[int, int]
-Rounding = Literal["round", "floor", "chain"]
-Resampling = Literal["antialias", "bilinear", "corners"]
+Rounding = Literal["round", "floor", "chain", "chain_floor"]
+Resampling = Literal["antialias", "bilinear", "corners", "nearest"]
 
 MOST_OCTAVES = 40
+CHAINED: tuple[Rounding, ...] = ("chain", "chain_floor")  # each octave from the one above it
 
 
 def octave_count(size: Size, *, known: int, scale: float) -> int:
@@ -35,7 +36,8 @@ def octave_sizes(
     """Sizes (H, W) from the smallest octave to `size` itself, each `scale` times the one before.
 
     `rounding`: `round` and `floor` each divide the full size; `chain` rounds the octave above
-    divided by `scale`, as repeated resizing does. Octaves with a side below `least` px are left
+    divided by `scale`, as repeated resizing does, and `chain_floor` cuts it off, as
+    `F.interpolate` does by a factor. Octaves with a side below `least` px are left
     out, but never the full size.
     """
     if octaves < 1 or octaves > MOST_OCTAVES:
@@ -44,8 +46,9 @@ def octave_sizes(
         raise SettingsError(f"octave scale: {scale} is not above 1")
     sizes = [size]
     for k in range(1, octaves):
-        if rounding == "chain":
-            height, width = (round(side * (1 / scale)) for side in sizes[-1])
+        if rounding in CHAINED:
+            turn = round if rounding == "chain" else int
+            height, width = (turn(side * (1 / scale)) for side in sizes[-1])
         else:
             turn = round if rounding == "round" else int
             height, width = (turn(side / scale**k) for side in size)
@@ -56,11 +59,11 @@ def octave_sizes(
     return sizes[::-1]
 
 
-def _interpolated(corners: bool) -> Callable[[Tensor, Size], Tensor]:
+def _interpolated(mode: str, corners: bool | None = None) -> Callable[[Tensor, Size], Tensor]:
     def resize(image: Tensor, size: Size) -> Tensor:
         if tuple(image.shape[-2:]) == tuple(size):
             return image
-        return F.interpolate(image, size, mode="bilinear", align_corners=corners)
+        return F.interpolate(image, size, mode=mode, align_corners=corners)
 
     return resize
 
@@ -68,15 +71,24 @@ def _interpolated(corners: bool) -> Callable[[Tensor, Size], Tensor]:
 # `corners` puts the outermost pixels' centres onto each other, as scipy.ndimage.zoom(order=1) does.
 RESAMPLERS: dict[Resampling, Callable[[Tensor, Size], Tensor]] = {
     "antialias": images.resize,
-    "bilinear": _interpolated(False),
-    "corners": _interpolated(True),
+    "bilinear": _interpolated("bilinear", False),
+    "corners": _interpolated("bilinear", True),
+    "nearest": _interpolated("nearest"),
 }
 
 
 def bases(
-    photo: Tensor, sizes: list[Size], *, resampling: Resampling = "antialias", chain: bool = False
+    photo: Tensor,
+    sizes: list[Size],
+    *,
+    resampling: Resampling = "antialias",
+    chain: bool = False,
+    scale: float | None = None,
 ) -> list[Tensor]:
     """The photograph at each octave's size, in [0, 1]; with `chain` each from the octave above it.
+
+    scale: of one octave to the next, by which `nearest` goes from one to the other, as
+        `F.interpolate` does that is given a factor: which px is the nearest hangs on it.
 
     What bicubic resampling overshoots is cut off here, or else the first clamped step would do it
     and the cut would travel up as if it had been dreamt.
@@ -84,5 +96,9 @@ def bases(
     resize = RESAMPLERS[resampling]
     out = [photo]
     for size in reversed(sizes[:-1]):
-        out.append(resize(out[-1] if chain else photo, size).clamp(0, 1))
+        above = out[-1] if chain else photo
+        if chain and scale and resampling == "nearest":
+            out.append(F.interpolate(above, scale_factor=1 / scale))
+        else:
+            out.append(resize(above, size).clamp(0, 1))
     return out[::-1]

@@ -18,8 +18,8 @@ from phosphene.settings import Settings
 
 # As in gradients.py and pyramid.py, which import torch; a test holds them equal.
 Normalisation = Literal["mean", "std", "norm", "rms", "none"]
-Rounding = Literal["round", "floor", "chain"]
-Resampling = Literal["antialias", "bilinear", "corners"]
+Rounding = Literal["round", "floor", "chain", "chain_floor"]
+Resampling = Literal["antialias", "bilinear", "corners", "nearest"]
 EPSILON = 1e-20
 MOST_OCTAVES = 40
 
@@ -66,6 +66,13 @@ class DreamSettings(Settings):
     )
     values: Literal["image", "network"] = Field(
         "image", description="Units of a step: the image's, or the network's normalised ones."
+    )
+    value_limit: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="Cut values beyond this, in the same units, after every step.",
+        json_schema_extra={"absent": None},
     )
     octave_rounding: Rounding = Field("round", description="How octave sizes are rounded.")
     resampling: Resampling = Field("antialias", description="How pictures travel between octaves.")

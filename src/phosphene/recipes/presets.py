@@ -139,9 +139,11 @@ _KERAS = Preset(
 _TORCHVISION = Preset(
     "torchvision",
     "the torchvision article on VGG16",
-    "L2 norm of features.30; gradient over its l2 norm; 3 octaves × 1.4 × 20 steps of .1 on "
-    "normalised values, which moves a single value so little that it barely dreams (as published); "
-    "the article squashes every picture to 224²: here it keeps its shape.",
+    "L2 norm of features.30; gradient over its l2 norm; 3 octaves × 1.4, each by nearest pixels "
+    "from the one before, × 20 steps of .1 on normalised values, cut to -3 … 3 after each. That "
+    "moves a single value so little that it barely dreams (as published). The article squashes "
+    "every picture to 224²: here it keeps its shape. Its other two functions are this preset with "
+    "--octaves 1 and the objective LAYER:CHANNEL, or guide(LAYER, PICTURE, by=distance).",
     "vgg16",
     {
         "vgg16": "layer(features.30, norm=l2)",
@@ -151,11 +153,12 @@ _TORCHVISION = Preset(
     {
         "octaves": 3,
         "octave_scale": 1.4,
-        "octave_rounding": "floor",
-        "resampling": "bilinear",
+        "octave_rounding": "chain_floor",
+        "resampling": "nearest",
         "steps": 20,
         "step_size": 0.1,
         "values": "network",
+        "value_limit": 3.0,
         "jitter": 0,
         "gradient": "norm",
         "clamp": "off",

@@ -122,8 +122,9 @@ def _steps(
     size = images.size_of(photo)
     sizes = _sizes(size, net, goal, s)
     resize = pyramid.RESAMPLERS[s.resampling]
-    chain = s.octave_rounding == "chain"
-    bases = deque(pyramid.bases(photo, sizes, resampling=s.resampling, chain=chain))
+    chain = s.octave_rounding in pyramid.CHAINED
+    how = {"resampling": s.resampling, "chain": chain, "scale": s.octave_scale}
+    bases = deque(pyramid.bases(photo, sizes, **how))
     more = (s.detail == "after") + (mask is not None)  # what was lost; the mask at this size
     evaluate = AdaptiveEvaluation(
         net,
@@ -174,7 +175,7 @@ def _steps(
         ascent = ascend(
             pixels,
             _jittered(evaluate, sizes[octave], goal, s, generator),
-            Ascent(pixels.parameters(), s.step_size),
+            Ascent(pixels.parameters(), s.step_size, limit=s.value_limit),
             steps=s.steps,
             generator=generator,
             gradient=_gradient(mask, base, s),
