@@ -71,8 +71,9 @@ class Step:
 class Ascent:
     """Plain gradient ascent: `p + lr * gradient`, within ±`limit` if there is one.
 
-    Into a new tensor: the old one stays as it was, so a step's image needs no copy. Not a `torch.optim.Optimizer`,
-    since the first one made imports torch's compiler, which takes as long as torch itself.
+    Into a new tensor: the old one stays as it was, so a step's image needs no copy. Not a
+    `torch.optim.Optimizer`, since the first one made imports torch's compiler, which takes as long
+    as torch itself.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, *, limit: float | None = None) -> None:
