@@ -22,12 +22,14 @@ from phosphene.errors import (
 from phosphene.network import precision as precisions
 from phosphene.network.extract import Extractor, HookExtractor, choose_extractor
 from phosphene.network.layers import Layer, find_layers
-from phosphene.network.precision import DTYPES, LEAST_COSINE, PRECISIONS, pick_device
+from phosphene.network.precision import DTYPES, PRECISIONS, pick_device
 from phosphene.network.preprocessing import Preprocessing
 from phosphene.objectives import IMAGE
 from phosphene.runtime.geometry import Geometry, geometry
 from phosphene.runtime.graph import LOCK, Traced, trace
 from phosphene.runtime.options import DEFAULT, Options
+
+COMPARED = 128  # px, the side of a picture's parts on which precisions are compared
 
 
 class Network:
@@ -226,9 +228,9 @@ class Network:
     ) -> Network:
         """This network on a device and in a precision, cached for the next time.
 
-        `auto` takes bfloat16 where the processor multiplies it natively and the gradient of
-        `layers` on a `sample` image stays within cosine 0.98 of float32's; the notice says so
-        otherwise.
+        `auto` takes bfloat16 where the processor multiplies it natively and, on parts of the
+        `sample` images, turns the gradient of `layers` little, or hardly further than half a grey
+        level of noise in them does; the notice says so otherwise.
         """
         target = pick_device(device)
         if precision not in PRECISIONS:
@@ -266,18 +268,18 @@ class Network:
         names = tuple(self.resolve(layer) for layer in layers if layer != IMAGE)
         if not names:
             return True
-        side = max(self.input_size, self.least_size(names), 32)
-        key = (names, str(faster.device))
+        side = max(min(self.input_size, COMPARED), self.least_size(names), 32)
+        crops = precisions.crops_of(sample, side)
+        # By the picture, so that no choice hangs on what was dreamt before.
+        digest = hashlib.sha256(crops.cpu().contiguous().numpy()).hexdigest()  # pyright: ignore[reportArgumentType]
+        key = (names, str(faster.device), digest)
         if key not in self._agreed:
-            reference = self.prepared(faster.device, "fp32")
-            cosine = precisions.gradient_cosine(reference, faster, names, sample, side)
-            if cosine is None:
-                return True  # nothing to compare; whoever wants a gradient is told
-            self._agreed[key] = cosine >= LEAST_COSINE
-            if not self._agreed[key]:
+            found = precisions.agreement(self.prepared(faster.device, "fp32"), faster, names, crops)
+            self._agreed[key] = found is None or found.close  # nothing to compare
+            if found is not None and not found.close:
                 warnings.warn(
-                    f"bfloat16 strays on {', '.join(names)} (cosine {cosine:.3f}, "
-                    f"least {LEAST_COSINE}): using float32",
+                    f"bfloat16 strays on {', '.join(names)} (cosine {found.faster:.3f}, "
+                    f"{found.noise:.3f} for half a grey level of noise): using float32",
                     stacklevel=4,
                 )
         return self._agreed[key]
@@ -303,7 +305,7 @@ class Network:
         return {}
 
     @functools.cached_property
-    def _agreed(self) -> dict[tuple[tuple[str, ...], str], bool]:
+    def _agreed(self) -> dict[tuple[tuple[str, ...], str, str], bool]:
         return {}
 
     _is_prepared: bool = False

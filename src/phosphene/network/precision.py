@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.errors import SettingsError
@@ -15,8 +17,12 @@ from phosphene.errors import SettingsError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 PRECISIONS = ("auto", *DTYPES)
-# A faster precision is taken only while its gradient points this nearly the same way.
-LEAST_COSINE = 0.98
+# A faster precision is taken while its gradient points this nearly the same way as float32's; or
+# turns from it no further than so many times what invisible noise in the picture does, and not far.
+CLOSE_COSINE = 0.98
+NOISE_MARGIN = 1.5
+LEAST_COSINE = 0.6
+MOST_CROPS = 4
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -75,37 +81,81 @@ def converted(module: nn.Module, device: torch.device, precision: str) -> nn.Mod
 
 
 class _Answers(Protocol):
-    """What `gradient_cosine` compares; `Network` is one."""
+    """What `agreement` compares; `Network` is one."""
 
     device: torch.device
 
     def activations(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]: ...
 
 
-def gradient_cosine(
-    reference: _Answers, faster: _Answers, layers: Sequence[str], sample: Tensor, side: int
-) -> float | None:
-    """The cosine between the gradients of two networks: of the energy of `layers`.
+@dataclass(frozen=True)
+class Agreement:
+    """How far a gradient turns, as cosines with that of float32.
+
+    faster: that of the faster precision. noise: that of float32 on pictures with half a grey level
+    of noise, which nobody can see.
+    """
+
+    faster: float
+    noise: float
+
+    @property
+    def close(self) -> bool:
+        """Whether the faster precision may be taken: it turns the gradient little, or hardly more
+        than such noise does, and not far."""
+        if self.faster >= CLOSE_COSINE:
+            return True
+        return self.faster >= LEAST_COSINE and 1 - self.faster <= NOISE_MARGIN * (1 - self.noise)
+
+
+def crops_of(pictures: Tensor, side: int) -> Tensor:
+    """Parts of pictures `(N, 3, H, W)` that represent them: `(K, 3, side, side)` or smaller.
+
+    The middle and, where there is room for more, the middles of two quarters; of several pictures
+    in turns.
+    """
+    height, width = pictures.shape[-2:]
+    places = [(0.5, 0.5)]
+    if height * width >= 4 * side * side:
+        places += [(0.2, 0.8), (0.8, 0.2)]
+    crops = []
+    for index in range(max(len(places), min(len(pictures), MOST_CROPS))):
+        down, right = places[index % len(places)]
+        top = round(max(0, height - side) * down)
+        left = round(max(0, width - side) * right)
+        picture = pictures[index % len(pictures)]
+        crops.append(picture[:, top : top + side, left : left + side])
+    return torch.stack(crops).detach()
+
+
+def agreement(
+    reference: _Answers, faster: _Answers, layers: Sequence[str], crops: Tensor
+) -> Agreement | None:
+    """How far a faster precision turns the gradient of the energy of `layers`.
 
     Args:
         reference: In float32.
         faster: On the same device, in a faster precision.
         layers: Whose mean squares are added up.
-        sample: A picture `(1, 3, H, W)`.
-        side: px of its middle that are compared.
+        crops: Pictures `(K, 3, H, W)` in [0, 1]; where a gradient is larger it weighs more.
 
     Returns:
-        The cosine; None where the layers give no gradient.
+        The cosines; None where the layers give no gradient.
     """
-    height, width = sample.shape[-2:]
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    crop = sample[:1, :, top : top + side, left : left + side].detach()
-    gradients = []
-    for network in (reference, faster):
-        image = crop.to(faster.device, torch.float32).clone().requires_grad_()
-        energy = sum(a.square().mean() for a in network.activations(image, layers).values())
-        assert isinstance(energy, Tensor)
-        if not energy.requires_grad:
-            return None
-        gradients.append(torch.autograd.grad(energy, image)[0].flatten())
-    return float(torch.nn.functional.cosine_similarity(*gradients, dim=0))
+    crops = crops.to(faster.device, torch.float32)
+    drawn = torch.rand(crops.shape, generator=torch.Generator().manual_seed(0))
+    noisy = crops + (drawn.to(crops) - 0.5) / 255
+    exact = _gradient(reference, torch.cat([crops, noisy]), layers)
+    if exact is None:
+        return None
+    quick = _gradient(faster, crops, layers)
+    assert quick is not None
+    (plain, disturbed), quick = exact.flatten().chunk(2), quick.flatten()
+    return Agreement(*(float(F.cosine_similarity(plain, g, dim=0)) for g in (quick, disturbed)))
+
+
+def _gradient(network: _Answers, images: Tensor, layers: Sequence[str]) -> Tensor | None:
+    images = images.clone().requires_grad_()
+    energy = sum(a.square().mean() for a in network.activations(images, layers).values())
+    assert isinstance(energy, Tensor)
+    return torch.autograd.grad(energy, images)[0] if energy.requires_grad else None
