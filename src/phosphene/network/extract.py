@@ -90,6 +90,7 @@ class HookExtractor:
         self.given = {layer: known[layer].calls for layer in given}
         self.given_shapes = {layer: known[layer].shape for layer in given}
         self.inputs: Sequence[str] = (PICTURE, *given)
+        self.needed: Sequence[str] = ()  # of those given, once it is known
 
     def __call__(
         self, values: Values, options: Options = DEFAULT, dtype: torch.dtype | None = None
@@ -123,7 +124,7 @@ class HookExtractor:
         ):
             self.module(self._picture(values))
         missing = [layer for layer in self.calls if layer not in found]
-        missing += [layer for layer in self.given if layer in self.inputs and left[layer] > 0]
+        missing += [layer for layer in self.needed if left[layer] > 0]
         if missing:
             raise NetworkError(f"{self.name} did not run {', '.join(missing)} for this picture")
         return found
@@ -264,6 +265,7 @@ def _settled(hooks: HookExtractor, probe: Values) -> HookExtractor:
     if hooks.given:
         with suppress(Exception):  # a module's own, of any kind
             hooks.inputs = [name for name in probe if _depends(hooks, probe, name)]
+            hooks.needed = [name for name in hooks.inputs if name != PICTURE]
     return hooks
 
 

@@ -226,13 +226,12 @@ class Network:
         options: Options,
     ) -> dict[str, Tensor]:
         """The activations of layers that are not given themselves."""
-        values = {
-            name: as_taken(value, DTYPES[self.precision])
-            for name, value in given.items()
-            if name in extractor.inputs
-        }
-        if PICTURE in extractor.inputs:
-            values[PICTURE] = self.preprocess(self._required(image, wanted, given))
+        values: dict[str, Tensor] = {}
+        for name in extractor.inputs:
+            if name == PICTURE:
+                values[name] = self.preprocess(self._required(image, wanted, given))
+            else:
+                values[name] = as_taken(given[name], DTYPES[self.precision])
         if given:
             check_batch(values)
         types = [value.dtype for value in (given.values() if image is None else [image])]
