@@ -328,6 +328,9 @@ def _by_autograd(
     if not inputs:
         raise UnfitError(f"{node} does not depend on what is taken")
     target: Any = node.target
+    called = target if node.op == "call_method" else getattr(target, "__name__", "")
+    if called.endswith("_") and not called.endswith("__"):
+        raise UnfitError(f"{node} works in place on a value that others may want as it was")
     if getattr(module, "inplace", False):
         module = copy.copy(module)
         module.inplace = False  # pyright: ignore
