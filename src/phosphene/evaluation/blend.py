@@ -79,6 +79,7 @@ def blended(
             "in tiles"
         )
     tiling = blended_tiling(network, objective)
+    options = options.unlinked()
 
     def evaluate(image: Tensor, shift: Shift = (0, 0)) -> tuple[Tensor, Tensor]:
         height, width = images.size_of(image)

@@ -40,6 +40,7 @@ def bytes_per_pixel(
         banded: Of pictures that are so large that a program goes over them in bands
             (`bands.BAND_PIXELS`); the noise is then as long as these.
     """
+    options = options.unlinked()
     if banded:
         options = replace(options, bands="always")
     measured = _MEASURED.setdefault(network, {})

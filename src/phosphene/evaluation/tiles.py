@@ -177,7 +177,7 @@ class _Pass:
         shift: Shift,
     ) -> None:
         self._network, self._objective, self._tiling = network, objective, tiling
-        self._options = options
+        self._options = options.unlinked()
         self._counts = counts  # (rows, columns) of each layer's map of the whole image
         self._image, self._shift = image, shift
         self._score = image.new_zeros(len(image))

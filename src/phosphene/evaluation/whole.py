@@ -47,6 +47,7 @@ def shared(
         options: how the network is run.
     """
     layers = tuple(dict.fromkeys(layer for goal in objectives for layer in goal.layers))
+    options = options.unlinked()
 
     def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

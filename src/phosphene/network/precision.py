@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.errors import SettingsError
+from phosphene.runtime.options import DEFAULT, Options
 
 # fp64 is slow; it is there to compare with, since ascent through ReLU amplifies rounding.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -79,7 +80,9 @@ class _Answers(Protocol):
 
     device: torch.device
 
-    def activations(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]: ...
+    def activations(
+        self, image: Tensor, layers: Sequence[str], *, options: Options
+    ) -> dict[str, Tensor]: ...
 
 
 def gradient_cosine(
@@ -103,7 +106,8 @@ def gradient_cosine(
     gradients = []
     for network in (reference, faster):
         image = crop.to(faster.device, torch.float32).clone().requires_grad_()
-        energy = sum(a.square().mean() for a in network.activations(image, layers).values())
+        answers = network.activations(image, layers, options=DEFAULT.unlinked())
+        energy = sum(a.square().mean() for a in answers.values())
         assert isinstance(energy, Tensor)
         if not energy.requires_grad:
             return None

@@ -451,11 +451,14 @@ class AutogradOperation:
             output = self._called(leaves)
         if not output.requires_grad:
             raise UnfitError("an operation without a gradient")
-        return output.detach(), (leaves, output)
+        again = options.linked and not options.memory_efficient
+        return output.detach(), (leaves, output, again)
 
     def backward(self, grad: Gradient, output: Tensor | None, saved: Any) -> Sequence[Gradient]:
-        leaves, result = saved
-        found = torch.autograd.grad(result, leaves, grad.value, allow_unused=True)
+        leaves, result, again = saved
+        found = torch.autograd.grad(
+            result, leaves, grad.value, retain_graph=again, allow_unused=True
+        )
         return [
             Gradient(torch.zeros_like(x) if g is None else g, False)
             for x, g in zip(leaves, found, strict=True)

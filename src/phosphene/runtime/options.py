@@ -23,12 +23,21 @@ class Options:
             pooled alike.
         bands: "always" cuts pictures of any size into bands where memory is to be saved: to
             measure what large ones take.
+        linked: Of several layers' activations, the gradient of one can be had with respect to
+            another that it comes of, as with respect to the picture, and again with
+            `retain_graph`. Whoever asks only for the picture's goes without: it is as quick as for
+            one layer, and rounded alike whatever else is asked for.
     """
 
     memory_efficient: bool = False
     plain_modules: bool = False
     numba_pooling: bool = False
     bands: Literal["auto", "always"] = "auto"
+    linked: bool = True
+
+    def unlinked(self) -> Options:
+        """These, for a gradient with respect to the picture alone."""
+        return replace(self, linked=False) if self.linked else self
 
     def with_numba(self, wanted: bool = True) -> Options:
         """These, with `numba_pooling` if they have it or it is `wanted`."""
