@@ -11,6 +11,7 @@
     ├── NonFiniteError        the ascent left the numbers; carries the last good picture
     ├── RecipeError           a recipe that is not there, or cannot be replayed
     ├── RequestError          a request that is damaged, or asks for what it may not
+    ├── PluginError           a plugin that is not there, or fails
     └── MissingExtraError     an optional package is not installed
 
 Each message is one line: what was given, what was expected, the valid choices.
@@ -85,6 +86,10 @@ class RequestError(PhospheneError):
     """A request is damaged, of a newer version, or asks for what it may not have by itself."""
 
 
+class PluginError(PhospheneError):
+    """A plugin is not there, fails, or registers a name that is taken."""
+
+
 class MissingExtraError(PhospheneError):
     """An optional package is needed."""
 
@@ -94,6 +99,10 @@ class MissingExtraError(PhospheneError):
 
 class DeadUnitWarning(UserWarning):
     """After all steps a unit has given no gradient: its picture is grey."""
+
+
+class PluginWarning(UserWarning):
+    """An installed plugin failed, and is left out."""
 
 
 def suggest(name: str, choices: Iterable[str], *, most: int = 5) -> str:
