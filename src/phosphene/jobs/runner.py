@@ -26,8 +26,11 @@ from phosphene.jobs.request import (
     picture_roles,
     weights_file,
 )
+from phosphene.manifest.schema import Plugin, refuse_missing
 from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
+from phosphene.plugins import find_plugin, plugin_files
 from phosphene.recipes.base import imported
+from phosphene.settings import check_chains
 from phosphene.zoo import load_network, names_code
 
 if TYPE_CHECKING:
@@ -67,10 +70,12 @@ def prepare(
 
     Raises:
         RequestError: for what is not there, is another than it should be, or needs code.
-        ImageError, SettingsError: for what cannot be read or written.
+        ImageError, SettingsError: for what cannot be read or written, or names what is not there.
     """
-    recipe, settings = request.declaration, request.checked_settings()
+    refuse_missing(request.plugins, "the request", RequestError)
+    asked, recipe, settings = request.plugins, request.declaration, request.checked_settings()
     _refuse_code(request, allow)
+    check_chains(settings)
     with _paths_told():
         check_readable(request)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
@@ -112,9 +117,9 @@ def prepare(
         for role, entry in request.inputs.items()
     }
     complete = {"settings": settings.model_dump(mode="json"), "start": start, "inputs": inputs}
-    request = request.model_copy(update=complete)
+    request = request.model_copy(update={**complete, "plugins": request.needed_plugins()})
     job = Job(request, arguments, loaded, targets, force)
-    job.notes = _notes(job)
+    job.notes = [*_other_plugins(asked), *_notes(job)]
     return job
 
 
@@ -143,18 +148,24 @@ def _paths_told() -> Iterator[None]:
 
 
 def _refuse_code(request: Request, allow: Collection[str]) -> None:
-    if request.plugins:
-        names = ", ".join(plugin.name for plugin in request.plugins)
-        raise RequestError(
-            f"the request needs the plugins {names}: they are code, which a request does not start "
-            "by itself, and this version of phosphene loads none"
-        )
     _, architecture = weights_file(request.network)
     if request.network not in allow and names_code(architecture):
         raise RequestError(
             f"the request's network {request.network!r} may be code, which a request does not "
             f"start by itself: allow it with --network {request.network}"
         )
+
+
+def _other_plugins(asked: Sequence[Plugin]) -> Iterator[Note]:
+    """That a plugin is loaded in another version than was asked for."""
+    for was in asked:
+        loaded = find_plugin(was.name)
+        now = was if loaded is None else Plugin.of(loaded)
+        if now != was:
+            yield Note(
+                f"the plugin {was.name} is another than was asked for: {now.text} instead of "
+                f"{was.text}"
+            )
 
 
 def _with_targets(
@@ -178,7 +189,7 @@ def _with_targets(
     texts = [*request.objectives, *request.layers] or [request.recipe]
     names = outputs.picture_names(texts, getattr(settings, "batch", 1) if recipe.several else 1)
     targets = outputs.targets_of(request, names)
-    inputs = {**request.input_paths(), **read}
+    inputs = {**request.input_paths(), **plugin_files(), **read}
     outputs.check_outputs(request, targets, inputs, written=written, force=force)
     return request, targets
 

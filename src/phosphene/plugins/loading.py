@@ -110,6 +110,8 @@ def find_plugin(name: str) -> LoadedPlugin | None:
 
 def plugin_of(kind: str, name: str) -> LoadedPlugin | None:
     """The plugin that registered something of a kind, such as ("transform", "mirror"), if any."""
+    if not registry.is_registered(kind, name):
+        load_available()
     owner = registry.owner_of(kind, name)
     return None if owner is None else _loaded.get(owner)
 

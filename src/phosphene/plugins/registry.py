@@ -101,6 +101,11 @@ def owner_of(kind: str, name: str) -> str | None:
     return None if registry is None else registry.owner(name)
 
 
+def is_registered(kind: str, name: str) -> bool:
+    """Whether something of a kind is registered by now."""
+    return name in _registries.get(kind, ())
+
+
 def registered_by(module: str) -> dict[str, list[str]]:
     """What the plugin of that module registered: kind -> names."""
     found = {kind: registry.names_of(module) for kind, registry in _registries.items()}

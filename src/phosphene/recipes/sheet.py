@@ -71,13 +71,13 @@ class SheetSettings(AscentSettings):
     channels: Channels | None = Field(
         None,
         description="Numbers and ranges, such as 0-63,70.",
-        json_schema_extra={"absent": None, "group": "what", "shown": "all"},
+        json_schema_extra={"absent": None, "keyed": True, "group": "what", "shown": "all"},
     )
     top: int | None = Field(
         None,
         ge=1,
         description="Three groups of so many channels instead, as a photo excites them.",
-        json_schema_extra={"absent": None},
+        json_schema_extra={"absent": None, "keyed": True},
     )
 
     @model_validator(mode="after")

@@ -74,7 +74,7 @@ class VisualizeSettings(AscentSettings):
     transparent: bool = Field(
         False,
         description="Of --parameterization maco: show only where the network cared.",
-        json_schema_extra={"of_files_alone": True, "absent": False},
+        json_schema_extra={"of_files_alone": True, "absent": False, "keyed": True},
     )
 
     @model_validator(mode="after")

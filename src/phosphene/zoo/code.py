@@ -58,7 +58,9 @@ def _import(name: str, module_name: str) -> Any:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            message = f"no network {name!r}: no module {error.name!r}, installed or in {os.getcwd()}"
+            message = (
+                f"no network {name!r}: no module {error.name!r}, installed or in {os.getcwd()}"
+            )
             raise NetworkError(f"{message}{suggest(module_name, NETWORKS)}") from None
         raise NetworkError(f"{name}: importing {module_name} failed: {error}") from error
     except Exception as error:
