@@ -182,6 +182,12 @@ def clip(limit: float) -> GradientTransform:
 
 
 @gradient
+def none() -> GradientTransform:
+    """Leave the gradient as it is."""
+    return compose()
+
+
+@gradient
 def mask(where: Tensor) -> GradientTransform:
     """Multiply by a mask `(1 or N, 1, H, W)` in [0, 1]: dream where it is white."""
     if not isinstance(where, Tensor):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from phosphene.chain import build_chain, chain_text, parse_chain
 from phosphene.errors import SettingsError, suggest
-from phosphene.plugins import LoadedPlugin, plugin_of
+
+if TYPE_CHECKING:
+    from phosphene.plugins import LoadedPlugin
 
 
 class Settings(BaseModel):
@@ -55,6 +57,8 @@ class ChainOf:
 
     def plugins(self, text: str) -> list[LoadedPlugin]:
         """The plugins that registered something of the names."""
+        from phosphene.plugins import plugin_of
+
         chain = () if text in self.alone else parse_chain(text, self.kind)
         found = (plugin_of(self.kind, call.name) for call in chain)
         return [plugin for plugin in found if plugin is not None]

@@ -21,8 +21,8 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from phosphene import __version__
 from phosphene.cli.exits import DONE, FAILED, INTERRUPTED, MISUSED, complain, explained
-from phosphene.errors import PluginWarning, RecipeError, SettingsError
-from phosphene.plugins import load_available, load_plugin
+from phosphene.errors import PluginWarning, SettingsError
+from phosphene.plugins.available import load_available
 from phosphene.recipes.base import is_recipe, recipe_named, recipe_names, recipe_summary
 from phosphene.runtime.allocator import large_pages
 
@@ -51,7 +51,7 @@ Any verb takes --help, --plugin FILE.py, code of your own, and --debug, for the
 traceback of an error.
 """
 
-PLUGIN_FLAG = "--plugin"
+PLUGIN = "--plugin"
 PREFIX = "recipe-"  # of a recipe's verb, so that it is no other name of its module
 
 app = App(
@@ -118,13 +118,14 @@ _command(
 
 _HELP = ("--help", "-h")
 _OWN = frozenset(app)  # verbs that are no recipe's, and flags of the program
-_verbs: set[str] = set()
+_verbs: dict[str, str] = {}  # recipe -> the help that its verb has
 
 
-def _plugin_flags(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The tokens without `--plugin X`, which may stand anywhere before --, and each X.
+def _plugins_taken_out(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The tokens without `--plugin X`, wherever it stands before --, and each X.
 
-    A plugin is loaded before the verb is known, since it may bring it.
+    >>> _plugins_taken_out(["--plugin", "glow.py", "glow", "sky.jpg", "--plugin=more.py"])
+    (['glow', 'sky.jpg'], ['glow.py', 'more.py'])
     """
     kept: list[str] = []
     sources: list[str] = []
@@ -133,12 +134,12 @@ def _plugin_flags(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
         if token == "--":
             return [*kept, token, *left], sources
         flag, equals, value = token.partition("=")
-        if flag != PLUGIN_FLAG:
+        if flag != PLUGIN:
             kept.append(token)
             continue
         source = value if equals else next(left, "")
         if not source or source.startswith("-"):
-            raise SettingsError(f"{PLUGIN_FLAG} needs a FILE.py or a package.module")
+            raise SettingsError(f"{PLUGIN} needs a FILE.py or a package.module")
         sources.append(source)
     return kept, sources
 
@@ -146,7 +147,9 @@ def _plugin_flags(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
 def _load_plugins(sources: Sequence[str], tokens: Sequence[str]) -> None:
     """Load those that are named; and all that can be had where a verb may be theirs, or in help."""
     for source in sources:
-        load_plugin(source, way=PLUGIN_FLAG)
+        from phosphene.plugins import load_plugin
+
+        load_plugin(source, way=PLUGIN)
     if not tokens or tokens[0] in _HELP or (tokens[0] not in _OWN and not is_recipe(tokens[0])):
         load_available()
 
@@ -154,21 +157,23 @@ def _load_plugins(sources: Sequence[str], tokens: Sequence[str]) -> None:
 def _add_recipes(tokens: Sequence[str]) -> None:
     """A verb for each recipe that is known by now; only the one that is called is imported."""
     names = recipe_names()
-    for name in _verbs.difference(names):  # forgotten since
-        del app[name]
-        _verbs.remove(name)
+    for name in [name for name in _verbs if name not in names]:  # forgotten since
+        del app[name], _verbs[name]
     for name in names:
         if name in _OWN:
-            raise RecipeError(f"a recipe cannot be called {name!r}: that is another verb's name")
+            text = f"the recipe {name!r} is no verb, since there is another one of that name"
+            warnings.warn(text, PluginWarning, stacklevel=2)
+            continue
+        text, examples = recipe_summary(name), ()
         if name in tokens[:1]:
             recipe = recipe_named(name)
-            text = f"{recipe.summary}\n\n{recipe.about}".strip()
-            if name in _verbs:
-                del app[name]
-            _command(f"verbs:{PREFIX}{name}", name, text, recipe.examples)
-        elif name not in _verbs:
-            _command(f"verbs:{PREFIX}{name}", name, recipe_summary(name), ())
-        _verbs.add(name)
+            text, examples = f"{recipe.summary}\n\n{recipe.about}".strip(), recipe.examples
+        if name in _verbs and (name in tokens[:1] or _verbs[name] != text):
+            del app[name]
+        elif name in _verbs:
+            continue
+        _command(f"verbs:{PREFIX}{name}", name, text, examples)
+        _verbs[name] = text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,8 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × is no reason to fail
     try:
-        with _told_of_plugins():
-            tokens, sources = _plugin_flags(tokens)
+        with _telling_failures():
+            tokens, sources = _plugins_taken_out(tokens)
             _load_plugins(sources, tokens)
             _add_recipes(tokens)
             code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -206,8 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _told_of_plugins() -> Iterator[None]:
-    """That an installed plugin failed is told in a line, also where no job hears warnings."""
+def _telling_failures() -> Iterator[None]:
+    """An installed plugin that failed is told of in a line, also where no job hears warnings."""
     plainly = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

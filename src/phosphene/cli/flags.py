@@ -1,4 +1,4 @@
-"""Flags from settings, what an option is being written in its declaration; and --plugin."""
+"""A flag from a setting: what an option is, is written in its declaration and nowhere else."""
 
 from __future__ import annotations
 
@@ -10,19 +10,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from cyclopts import Group, Parameter, Token, convert
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
-
-# `main` takes it out of the command line, since a plugin may bring the verb; here it is for help.
-Plugins = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name="--plugin",
-        group=Group("Code of your own", sort_key=4),
-        negative=(),
-        show_default=False,
-        help="FILE.py or package.module: registers objectives, transforms, networks or recipes. "
-        "May be given several times.",
-    ),
-]
 
 
 def setting_flag(

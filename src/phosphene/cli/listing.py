@@ -1,4 +1,4 @@
-"""What there is: `phosphene layers`, `networks`, `objectives`, `transforms`, `plugins`, `presets`."""
+"""What there is: `layers`, `networks`, `objectives`, `transforms`, `plugins`, `presets`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from phosphene.cli.exits import DONE, to_stdout
-from phosphene.cli.flags import Plugins
+from phosphene.cli.plugins import Plugins
 from phosphene.errors import SettingsError
-from phosphene.plugins import failed_plugins, load_available, loaded_plugins
+from phosphene.plugins.available import load_available
 
 if TYPE_CHECKING:
     from phosphene.network import Layer
@@ -201,6 +201,8 @@ def transforms(*, plugin: Plugins = ()) -> int:
 
 def plugins(*, plugin: Plugins = ()) -> int:
     """Code of your own that is loaded, and what it brings."""
+    from phosphene.plugins import failed_plugins, loaded_plugins
+
     load_available()
     rows = [
         (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from phosphene.cli.exits import DIFFERENT, DONE, INTERRUPTED, complain, to_stdout
-from phosphene.cli.flags import Plugins
+from phosphene.cli.plugins import Plugins
 from phosphene.errors import SettingsError
 from phosphene.jobs.events import Compared
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from phosphene.cli.flags import Plugins
+from phosphene.cli.plugins import Plugins
 from phosphene.cli.running import OUT, Force, make
 from phosphene.jobs.request import Request, main_kind
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Optional
 
 from cyclopts import Group, Parameter
 
-from phosphene.cli.flags import Plugins, setting_flag
+from phosphene.cli.flags import setting_flag
+from phosphene.cli.plugins import Plugins
 from phosphene.cli.running import OUT, Force, make
 from phosphene.errors import SettingsError
 from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind

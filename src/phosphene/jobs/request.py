@@ -30,7 +30,6 @@ from phosphene.manifest.schema import (
     refuse_missing_recipe,
 )
 from phosphene.objectives.text import Call, parse_tree, quoted
-from phosphene.plugins import find_plugin, plugin_of
 from phosphene.recipes.base import Recipe, recipe_named
 from phosphene.settings import Settings, chain_plugins
 
@@ -139,6 +138,8 @@ class Request(Part):
         Those that it lists itself are among them as long as they are not loaded. ObjectiveError for
         an objective that cannot be read.
         """
+        from phosphene.plugins import find_plugin, plugin_of
+
         _, network = weights_file(self.network)
         found = [plugin_of("recipe", self.recipe), plugin_of("network", network.partition(":")[0])]
         found += chain_plugins(self.checked_settings())

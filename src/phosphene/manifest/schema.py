@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,9 +26,11 @@ from pydantic import (
 from phosphene import __version__
 from phosphene.errors import PhospheneError, RecipeError, SettingsError
 from phosphene.image.files import PIXEL_LIMIT
-from phosphene.plugins import LoadedPlugin, find_plugin
 from phosphene.recipes.base import Recipe, is_recipe, recipe_named
 from phosphene.settings import Settings, checked
+
+if TYPE_CHECKING:
+    from phosphene.plugins import LoadedPlugin
 
 FORMAT = 2
 # Goes up whenever rounding on purpose becomes other: within one number, on one machine, the same
@@ -100,6 +101,8 @@ class Plugin(Part):
     @property
     def flag(self) -> str:
         """How a command line loads it."""
+        import shlex
+
         if "." in self.name:
             return f"--plugin {shlex.quote(self.name)}"
         return f"--plugin {shlex.quote(self.name + '.py')}"
@@ -110,6 +113,8 @@ def refuse_missing(plugins: Iterable[Plugin], what: str, error: type[PhospheneEr
 
     what: what needs them, "the request". It loads none itself: it may be a stranger's.
     """
+    from phosphene.plugins import find_plugin
+
     missing = [plugin for plugin in plugins if find_plugin(plugin.name) is None]
     if not missing:
         return
@@ -127,10 +132,8 @@ def refuse_missing_recipe(given: Any, what: str, error: type[PhospheneError]) ->
         return
     listed = given.get("plugins")
     with suppress(ValidationError):  # which the fields' own check tells of
-        refuse_missing(_PLUGINS.validate_python(listed), what, error)
-
-
-_PLUGINS = TypeAdapter(tuple[Plugin, ...])
+        plugins = TypeAdapter(tuple[Plugin, ...]).validate_python(listed)
+        refuse_missing(plugins, what, error)
 
 
 class Input(Part):

@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -23,12 +23,7 @@ from typing import Any
 
 from phosphene.errors import PhospheneError, PluginError, PluginWarning, one_line
 from phosphene.plugins import registry
-
-VARIABLE = "PHOSPHENE_PLUGINS"
-"""The environment variable: files and modules, with the separator of PATH between."""
-
-ENTRY_POINTS = "phosphene.plugins"
-"""The group of entry points by which an installed package names its module."""
+from phosphene.plugins.available import ENTRY_POINTS, VARIABLE, load_available
 
 PREFIX = "phosphene_plugin_"  # of a file's module, so that it hides no other
 
@@ -61,7 +56,6 @@ class LoadedPlugin:
 _lock = threading.RLock()
 _loaded: dict[str, LoadedPlugin] = {}
 _failed: dict[str, str] = {}
-_looked_for_installed = False
 
 
 def load_plugin(source: str | os.PathLike[str], *, way: str = "load_plugin") -> LoadedPlugin:
@@ -126,24 +120,20 @@ def plugin_files() -> dict[str, Path]:
     return found
 
 
-def load_available() -> None:
-    """Load what `PHOSPHENE_PLUGINS` names, and installed plugins, once.
-
-    An installed one that fails is told of by a `PluginWarning`: nobody named it just now.
-
-    Raises:
-        PluginError: one that `PHOSPHENE_PLUGINS` names fails.
-    """
-    global _looked_for_installed
-    if registry.is_loading():
-        return
+def load_named() -> None:
+    """Load what `PHOSPHENE_PLUGINS` names. PluginError if one fails."""
     with _lock:
         for source in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
             load_plugin(source, way=VARIABLE)
-        if not _looked_for_installed:
-            _looked_for_installed = True
-            for point in _entry_points():
-                _load_installed(point)
+
+
+def load_installed() -> None:
+    """Load the plugins of installed packages; one that fails is told of by a `PluginWarning`."""
+    from importlib import metadata
+
+    with _lock:
+        for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
+            _load_installed(point)
 
 
 # Files and modules --------------------------------------------------------------------------------
@@ -303,40 +293,6 @@ def _sha256(data: bytes) -> str:
 
 
 # Installed packages -------------------------------------------------------------------------------
-
-
-def _entry_points() -> list[Any]:
-    if not _any_mentions_plugins():
-        return []
-    from importlib import metadata
-
-    return sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
-
-
-def _any_mentions_plugins() -> bool:
-    """Whether some distribution's entry points may be of ours.
-
-    `importlib.metadata` alone takes a fifth of `phosphene --help` to import; this a hundredth.
-    """
-    return any(ENTRY_POINTS.encode() in text for text in _entry_point_files())
-
-
-def _entry_point_files() -> Iterator[bytes]:
-    for folder in sys.path:
-        if folder.endswith((".egg", ".zip", ".whl")):
-            yield ENTRY_POINTS.encode()  # not to be told from outside
-            continue
-        try:
-            names = os.listdir(folder or ".")
-        except OSError:
-            continue
-        for name in names:
-            if name.endswith((".dist-info", ".egg-info")):
-                try:
-                    with open(os.path.join(folder, name, "entry_points.txt"), "rb") as stream:
-                        yield stream.read()
-                except OSError:
-                    continue
 
 
 def _load_installed(point: Any) -> None:

@@ -69,7 +69,7 @@ class Registry(dict[str, T]):
     def known(self, name: str) -> bool:
         """Whether there is one of that name; plugins that can be had without asking are loaded."""
         if name not in self and _loading.get() is None:
-            from phosphene.plugins.loading import load_available
+            from phosphene.plugins.available import load_available
 
             load_available()
         return name in self
@@ -119,9 +119,7 @@ def registering(module: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for registry in _registries.values():
-            for name in registry.names_of(module):
-                del registry[name]
+        forget(module)
         raise
     finally:
         _loading.reset(token)
@@ -131,6 +129,14 @@ def registering(module: str) -> Iterator[None]:
         for name, value in registry.items():
             if within(registry.home(value)[0], module):
                 registry._owners[name] = module
+
+
+def forget(module: str) -> None:
+    """Take back what the plugin of that module registered."""
+    for registry in _registries.values():
+        for name in registry.names_of(module):
+            del registry[name]
+    _modules.discard(module)
 
 
 def is_loading() -> bool:

@@ -10,6 +10,7 @@ Nothing here needs torch or pydantic: `phosphene --help` lists recipes without i
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from phosphene.errors import RecipeError, SettingsError, suggest
-from phosphene.plugins import Registry
+from phosphene.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -326,6 +327,11 @@ def recipe_summary(name: str) -> str:
     """A recipe's summary; a built-in one is not imported for it."""
     if name in RECIPES:
         return RECIPES[name].summary
+    return _built_in_summary(name)
+
+
+@functools.cache
+def _built_in_summary(name: str) -> str:
     # The docstring out of the compiled file, since importing it would import pydantic, too.
     loader: Any = getattr(importlib.util.find_spec(f"phosphene.recipes.{name}"), "loader", None)
     code = loader.get_code(f"phosphene.recipes.{name}")
