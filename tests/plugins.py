@@ -29,4 +29,4 @@ def forgotten() -> Iterator[None]:
             forget(plugin)
         loading._failed.clear()
         sys.path[:] = path
-        available._looked_for_installed = True  # as the process began, where it had looked
+        available._looked_for_installed, available._named = True, None

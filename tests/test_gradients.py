@@ -283,7 +283,7 @@ def test_compose_goes_from_left_to_right() -> None:
 
 
 def test_every_maker_is_registered_under_its_name() -> None:
-    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "clip", "none", "mask"}
+    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "clip", "none"}
     assert all(G.GRADIENTS[name] is getattr(G, name) for name in G.GRADIENTS)
 
     @G.gradient

@@ -379,10 +379,12 @@ def test_the_variable_names_several(
     glow: Path, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (package / "__init__.py").write_text("")
-    monkeypatch.setenv("PHOSPHENE_PLUGINS", os.pathsep.join([str(glow), "my_package", ""]))
+    monkeypatch.setenv("PHOSPHENE_PLUGINS", os.pathsep.join([glow.name, "my_package", ""]))
     assert is_recipe("glow")
     ways = [(plugin.name, plugin.way) for plugin in loaded_plugins()]
     assert ways == [("glow", "PHOSPHENE_PLUGINS"), ("my_package", "PHOSPHENE_PLUGINS")]
+    monkeypatch.chdir("/")  # a relative path was meant from where it was
+    assert not is_recipe("nothing")
     monkeypatch.setenv("PHOSPHENE_PLUGINS", "nowhere.py")
     with pytest.raises(PluginError, match=r"no plugin 'nowhere\.py'"):
         is_recipe("nothing")
@@ -628,10 +630,10 @@ def test_keys_stay_as_they_were(
 
 def test_cells_of_one_version_are_not_taken_for_another(glow: Path) -> None:
     net, settings = toy_network.net(), {"transforms": "mirror", "size": 16}
-    plain = cells._cell_cache(net, VisualizeSettings(size=16))
+    plain = cells._cell_cache(net, checked(VisualizeSettings, {"size": 16}))
     assert "plugins" not in plain.depends
     ph.load_plugin(glow)
-    assert cells._cell_cache(net, VisualizeSettings(size=16)).depends == plain.depends
+    assert cells._cell_cache(net, checked(VisualizeSettings, {"size": 16})).depends == plain.depends
     found = cells._cell_cache(net, checked(VisualizeSettings, settings)).depends
     assert found["plugins"] == [["glow", hashlib.sha256(glow.read_bytes()).hexdigest()]]
 

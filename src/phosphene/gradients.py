@@ -187,9 +187,6 @@ def none() -> GradientTransform:
     return compose()
 
 
-@gradient
 def mask(where: Tensor) -> GradientTransform:
     """Multiply by a mask `(1 or N, 1, H, W)` in [0, 1]: dream where it is white."""
-    if not isinstance(where, Tensor):
-        raise SettingsError("mask takes a picture, which a text cannot hold")
     return lambda g: g * where.to(g)

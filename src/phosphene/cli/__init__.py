@@ -146,10 +146,10 @@ def _plugins_taken_out(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _load_plugins(sources: Sequence[str], tokens: Sequence[str]) -> None:
     """Load those that are named; and all that can be had where a verb may be theirs, or in help."""
-    for source in sources:
-        from phosphene.plugins import load_plugin
+    if sources:
+        from phosphene.plugins.loading import load_plugins
 
-        load_plugin(source, way=PLUGIN)
+        load_plugins(sources, way=PLUGIN)
     if not tokens or tokens[0] in _HELP or (tokens[0] not in _OWN and not is_recipe(tokens[0])):
         load_available()
 

@@ -17,6 +17,7 @@ VARIABLE = "PHOSPHENE_PLUGINS"
 ENTRY_POINTS = "phosphene.plugins"
 """The group of entry points by which an installed package names its module."""
 
+_named: str | None = None  # what the variable was when it was last looked at
 _looked_for_installed = False
 
 
@@ -28,19 +29,21 @@ def load_available() -> None:
     Raises:
         PluginError: one that `PHOSPHENE_PLUGINS` names fails.
     """
-    global _looked_for_installed
+    global _named, _looked_for_installed
     if registry.is_loading():
         return
-    if os.environ.get(VARIABLE):
-        from phosphene.plugins.loading import load_named
+    named = os.environ.get(VARIABLE)
+    if named and named != _named:
+        from phosphene.plugins.loading import load_plugins
 
-        load_named()
+        load_plugins(named.split(os.pathsep), way=VARIABLE)
+        _named = named
     if not _looked_for_installed:
-        _looked_for_installed = True
         if any(ENTRY_POINTS.encode() in text for text in _entry_point_files()):
             from phosphene.plugins.loading import load_installed
 
             load_installed()
+        _looked_for_installed = True
 
 
 def _entry_point_files() -> Iterator[bytes]:

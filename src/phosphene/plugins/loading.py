@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,7 @@ from typing import Any
 
 from phosphene.errors import PhospheneError, PluginError, PluginWarning, one_line
 from phosphene.plugins import registry
-from phosphene.plugins.available import ENTRY_POINTS, VARIABLE, load_available
+from phosphene.plugins.available import ENTRY_POINTS, load_available
 
 PREFIX = "phosphene_plugin_"  # of a file's module, so that it hides no other
 
@@ -120,11 +120,11 @@ def plugin_files() -> dict[str, Path]:
     return found
 
 
-def load_named() -> None:
-    """Load what `PHOSPHENE_PLUGINS` names. PluginError if one fails."""
+def load_plugins(sources: Iterable[str], *, way: str) -> None:
+    """Load several; see `load_plugin`."""
     with _lock:
-        for source in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
-            load_plugin(source, way=VARIABLE)
+        for source in filter(None, sources):
+            load_plugin(source, way=way)
 
 
 def load_installed() -> None:
