@@ -390,6 +390,16 @@ def test_the_variable_names_several(
         is_recipe("nothing")
 
 
+def test_a_plugin_that_looks_for_something_loads_none(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from phosphene.recipes.base import is_recipe\nassert not is_recipe('glow')\n"
+    (here / "looks.py").write_text(text + TRANSFORM)
+    monkeypatch.setenv("PHOSPHENE_PLUGINS", "looks.py")
+    assert chain_of("mirror")
+    assert [plugin.name for plugin in loaded_plugins()] == ["looks"]
+
+
 def test_nothing_installed_imports_nothing() -> None:
     code = (
         "import sys; from phosphene.cli import main; main(['--help'])\n"

@@ -68,7 +68,7 @@ class Registry(dict[str, T]):
 
     def known(self, name: str) -> bool:
         """Whether there is one of that name; plugins that can be had without asking are loaded."""
-        if name not in self and _loading.get() is None:
+        if name not in self:
             from phosphene.plugins.available import load_available
 
             load_available()
