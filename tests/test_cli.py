@@ -122,7 +122,9 @@ def test_every_setting_is_a_flag_with_its_default_and_bounds(
     for name, field in DreamSettings.model_fields.items():
         line = next(x for x in shown.splitlines() if f"--{name.replace('_', '-')} " in x)
         assert (field.description or "").rstrip(".") in line
-        told = {True: "yes", False: "no", None: "none"}.get(field.default, field.default)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        told = {True: "yes", False: "no", None: "none", "": "none"}.get(
+            field.default, field.default
+        )  # pyright: ignore[reportArgumentType, reportCallIssue]
         if field.default in (0, 1) and not isinstance(field.default, bool):
             told = field.default
         assert f"[default: {told}]" in line, line

@@ -282,14 +282,23 @@ def test_compose_goes_from_left_to_right() -> None:
     assert G.compose()(g) is g
 
 
-def test_every_maker_is_registered_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "clip", "mask"}
+def test_every_maker_is_registered_under_its_name() -> None:
+    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "clip", "none"}
     assert all(G.GRADIENTS[name] is getattr(G, name) for name in G.GRADIENTS)
-    monkeypatch.setattr(G, "GRADIENTS", {})
 
     @G.gradient
     def flip() -> Callable[[Tensor], Tensor]:
         return lambda g: -g
 
-    assert dict(G.GRADIENTS) == {"flip": flip}
-    assert torch.equal(flip()(row(1, -2)), row(-1, 2))
+    try:
+        assert G.GRADIENTS["flip"] is flip
+        assert torch.equal(flip()(row(1, -2)), row(-1, 2))
+
+        def clip() -> Callable[[Tensor], Tensor]:
+            return flip()
+
+        with pytest.raises(SettingsError, match="there is a gradient transform 'clip' already"):
+            G.gradient(clip)
+        assert G.GRADIENTS["clip"] is G.clip
+    finally:
+        del G.GRADIENTS["flip"]

@@ -334,7 +334,8 @@ def test_a_strangers_request_starts_no_code(say: Say) -> None:
     refused(say("run", "job.json"), "may be code")
     plugin = {"plugins": [{"name": "evil"}]}
     Path("job.json").write_text(json.dumps(json.loads(dream().text()) | plugin))
-    refused(say("run", "job.json", "--network", NET), "needs the plugins evil: they are code")
+    told = ("the request needs the plugin evil, which is not loaded", "add --plugin evil.py")
+    refused(say("run", "job.json", "--network", NET), *told)
     assert not Path("ran").exists()
 
 

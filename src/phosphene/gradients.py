@@ -15,11 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.errors import SettingsError, suggest
+from phosphene.plugins import Registry
 
 GradientTransform = Callable[[Tensor], Tensor]
 Normalisation = Literal["mean", "std", "norm", "rms", "none"]
 
-GRADIENTS: dict[str, Callable[..., GradientTransform]] = {}
+GRADIENTS: Registry[Callable[..., GradientTransform]] = Registry(
+    "gradient transform", SettingsError
+)
+"""Every gradient transform that a text can name: "smooth(2), clip(3)"."""
 
 # Below this a gradient counts as none; float32 still divides by it.
 EPSILON = 1e-20
@@ -33,8 +37,11 @@ FAINTEST = 1e-4
 def gradient(
     function: Callable[..., GradientTransform],
 ) -> Callable[..., GradientTransform]:
-    """Register a maker of gradient transforms under its own name."""
-    GRADIENTS[function.__name__] = function
+    """Register a maker of gradient transforms under its own name.
+
+    SettingsError if another one has the name.
+    """
+    GRADIENTS.add(function.__name__, function)
     return function
 
 
@@ -175,6 +182,11 @@ def clip(limit: float) -> GradientTransform:
 
 
 @gradient
+def none() -> GradientTransform:
+    """Leave the gradient as it is."""
+    return compose()
+
+
 def mask(where: Tensor) -> GradientTransform:
     """Multiply by a mask `(1 or N, 1, H, W)` in [0, 1]: dream where it is white."""
     return lambda g: g * where.to(g)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal, Optional
 from cyclopts import Group, Parameter
 
 from phosphene.cli.flags import setting_flag
+from phosphene.cli.plugins import Plugins
 from phosphene.cli.running import CHECKPOINT, CHECKPOINT_EVERY, OUT, Events, Force, make
 from phosphene.errors import SettingsError
 from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind
@@ -169,6 +169,7 @@ class _Signature:
         self.parameters.append(
             inspect.Parameter("options", KEYWORD, default=OutputOptions(), annotation=OutputOptions)
         )
+        self.parameters.append(inspect.Parameter("plugin", KEYWORD, default=(), annotation=Plugins))
 
 
 NETWORK = "A name: see phosphene networks."
@@ -267,13 +268,8 @@ def _start(recipe: Recipe, inputs: dict[str, InputFile], start: Any) -> Any:
     return start
 
 
-@functools.cache
-def _verb(name: str) -> Callable[..., int]:
-    return verb_of(name)
-
-
 def __getattr__(name: str) -> Callable[..., int]:
-    # The command line names a verb as `phosphene.cli.verbs:NAME`, and it is built when called.
-    if name.startswith("_"):
+    # The command line names a verb as `phosphene.cli.verbs:recipe-NAME`; it is built when called.
+    if not name.startswith("recipe-"):
         raise AttributeError(name)
-    return _verb(name)
+    return verb_of(name.removeprefix("recipe-"))

@@ -29,10 +29,11 @@ from phosphene.manifest.schema import (
     check_fit,
     checked_settings,
     format_problem,
+    refuse_missing_recipe,
 )
-from phosphene.objectives.text import parse_tree, quoted
+from phosphene.objectives.text import Call, parse_tree, quoted
 from phosphene.recipes.base import Recipe, recipe_named
-from phosphene.settings import Settings
+from phosphene.settings import Settings, chain_plugins
 
 FORMAT = 1
 LONGEST = 16 * 2**20  # bytes; one is some 2 kB
@@ -61,7 +62,8 @@ class InputFile(Part):
 class Request(Part):
     """Everything that a result depends on, and where it is to lie.
 
-    recipe, plugins: which, and the code of a user's own that it needs.
+    recipe, plugins: which, and the code of a user's own that it needs; it is never loaded because a
+        request names it.
     network: a name, as `load_network` takes it.
     objectives, layers: what it is about; where nothing is named, the recipe's own default. Pictures
         in an objective are named by their role.
@@ -84,6 +86,12 @@ class Request(Part):
     inputs: dict[str, InputFile] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[OutputKind, Path_] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_recipe(cls, given: Any) -> Any:
+        refuse_missing_recipe(given, "the request", RequestError)
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> Request:
@@ -126,6 +134,25 @@ class Request(Part):
             found[name] = Path(weights).expanduser()
         return found
 
+    def needed_plugins(self) -> tuple[Plugin, ...]:
+        """The plugins that registered what it uses, by name: recipe, network, objectives, settings.
+
+        Those that it lists itself are among them as long as they are not loaded. ObjectiveError for
+        an objective that cannot be read.
+        """
+        from phosphene.plugins import find_plugin, plugin_of
+
+        _, network = weights_file(self.network)
+        found = [plugin_of("recipe", self.recipe), plugin_of("network", network.partition(":")[0])]
+        found += chain_plugins(self.checked_settings())
+        subject = self.declaration.subject
+        for text in self.objectives if subject is not None and subject.parsed else ():
+            units = (unit for _, unit in parse_tree(text).terms)
+            found += [plugin_of("objective", unit.name) for unit in units if isinstance(unit, Call)]
+        listed = [plugin for plugin in self.plugins if find_plugin(plugin.name) is None]
+        needed = {p.name: p for p in (*listed, *(Plugin.of(p) for p in found if p is not None))}
+        return tuple(needed[name] for name in sorted(needed))
+
     # Identity -------------------------------------------------------------------------------------
 
     def key(self, fingerprint: str) -> str:
@@ -149,19 +176,36 @@ class Request(Part):
         for role, entry in self.inputs.items():
             if role not in own:  # a picture of an objective, whose name says nothing
                 texts = [text.replace(quoted(role), quoted(f"{entry.sha256}")) for text in texts]
-        left_out = {"outputs", "inputs", "network", "settings", "objectives"}
+        left_out = {"outputs", "inputs", "network", "settings", "objectives", "plugins"}
         whole = self.model_dump(mode="json", exclude=left_out)
         whole |= {
             "objectives": texts,
             "weights": fingerprint,
             "numerics": NUMERICS,
-            "settings": self.checked_settings().model_dump(mode="json"),
+            "plugins": [[plugin.name, plugin.sha256] for plugin in self.needed_plugins()],
+            "settings": self._keyed_settings(),
             "inputs": sorted(
                 [role if role in own else "", entry.sha256, entry.size or 0]
                 for role, entry in self.inputs.items()
             ),
         }
         return json.loads(json.dumps(whole))
+
+    def _keyed_settings(self) -> dict[str, Any]:
+        """The settings that a key is of; a later one only where it is not what its absence means.
+
+        So keys stay as they were when a setting is added. Those with "keyed" were there before.
+        """
+
+        def unused(name: str, value: Any) -> bool:
+            extra = fields[name].json_schema_extra
+            if not isinstance(extra, dict) or "absent" not in extra or extra.get("keyed"):
+                return False
+            return value == extra["absent"]
+
+        fields = self.declaration.settings.model_fields
+        whole = self.checked_settings().model_dump(mode="json")
+        return {name: value for name, value in whole.items() if not unused(name, value)}
 
     def pinned(self) -> Request:
         """The same, with the SHA-256 of everything that goes in.

@@ -28,8 +28,11 @@ from phosphene.jobs.request import (
     picture_roles,
     weights_file,
 )
+from phosphene.manifest.schema import Plugin, refuse_missing
 from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
+from phosphene.plugins import find_plugin, plugin_files
 from phosphene.recipes.base import Recipe, imported, recipe_named, recipe_names
+from phosphene.settings import check_chains
 from phosphene.zoo import load_network, names_code
 
 if TYPE_CHECKING:
@@ -78,10 +81,12 @@ def prepare(
     Raises:
         RequestError: for what is not there, is another than it should be, or needs code.
         StateError: for a checkpoint that is damaged, or of another request.
-        ImageError, SettingsError: for what cannot be read or written.
+        ImageError, SettingsError: for what cannot be read or written, or names what is not there.
     """
-    recipe, settings = request.declaration, request.checked_settings()
+    refuse_missing(request.plugins, "the request", RequestError)
+    asked, recipe, settings = request.plugins, request.declaration, request.checked_settings()
     _refuse_code(request, allow)
+    check_chains(settings)
     with _paths_told():
         check_readable(request)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
@@ -122,7 +127,7 @@ def prepare(
     # Pinned to what was loaded, whose files were hashed with it.
     inputs = with_sizes(request, request.inputs, loaded.records)
     complete = {"settings": settings.model_dump(mode="json"), "start": start, "inputs": inputs}
-    request = request.model_copy(update=complete)
+    request = request.model_copy(update={**complete, "plugins": request.needed_plugins()})
     job = Job(request, arguments, loaded, force=force)
     if checkpoint is not None:
         found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
@@ -133,7 +138,7 @@ def prepare(
         job.request, job.targets = _with_targets(
             request, settings, job.may_replace, name_output, read | code, written, kept
         )
-    job.notes = _notes(job)
+    job.notes = [*_other_plugins(asked), *_notes(job)]
     return job
 
 
@@ -171,18 +176,24 @@ def _paths_told() -> Iterator[None]:
 
 
 def _refuse_code(request: Request, allow: Collection[str]) -> None:
-    if request.plugins:
-        names = ", ".join(plugin.name for plugin in request.plugins)
-        raise RequestError(
-            f"the request needs the plugins {names}: they are code, which a request does not start "
-            "by itself, and this version of phosphene loads none"
-        )
     _, architecture = weights_file(request.network)
     if request.network not in allow and names_code(architecture):
         raise RequestError(
             f"the request's network {request.network!r} may be code, which a request does not "
             f"start by itself: allow it with --network {request.network}"
         )
+
+
+def _other_plugins(asked: Sequence[Plugin]) -> Iterator[Note]:
+    """That a plugin is loaded in another version than was asked for."""
+    for was in asked:
+        loaded = find_plugin(was.name)
+        now = was if loaded is None else Plugin.of(loaded)
+        if now != was:
+            yield Note(
+                f"the plugin {was.name} is another than was asked for: {now.text} instead of "
+                f"{was.text}"
+            )
 
 
 def _with_targets(
@@ -207,7 +218,7 @@ def _with_targets(
     texts = [*request.objectives, *request.layers] or [request.recipe]
     names = outputs.picture_names(texts, getattr(settings, "batch", 1) if recipe.several else 1)
     targets = outputs.targets_of(request, names)
-    inputs = {**request.input_paths(), **read}
+    inputs = {**request.input_paths(), **plugin_files(), **read}
     outputs.check_outputs(
         request, targets, inputs, written=written, kept=kept, may_replace=may_replace
     )

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from phosphene import __version__
-from phosphene.errors import RecipeError, SettingsError
+from phosphene.errors import PhospheneError, RecipeError, SettingsError
 from phosphene.image.files import PIXEL_LIMIT
-from phosphene.recipes.base import Recipe, recipe_named
+from phosphene.recipes.base import Recipe, is_recipe, recipe_named
 from phosphene.settings import Settings, checked
+
+if TYPE_CHECKING:
+    from phosphene.plugins import LoadedPlugin
 
 FORMAT = 2
 # Goes up whenever rounding on purpose becomes other: within one number, on one machine, the same
@@ -70,12 +74,66 @@ def _bare(name: str) -> str:
 BareName = Annotated[str, AfterValidator(_bare)]
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("not a name that can be printed")
+    return name
+
+
 class Plugin(Part):
     """Code of a user's own that a result needed: its module's name, version and SHA-256."""
 
-    name: str
+    name: Annotated[BareName, AfterValidator(_printable)]
     version: str | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @staticmethod
+    def of(loaded: LoadedPlugin) -> Plugin:
+        """The record of one that is loaded."""
+        return Plugin(name=loaded.name, version=loaded.version, sha256=loaded.sha256)
+
+    @property
+    def text(self) -> str:
+        """Its version and hash, in a few words."""
+        digest = f"SHA-256 {self.sha256[:12]}…" if self.sha256 else "no SHA-256"
+        return f"{self.version} ({digest})" if self.version else digest
+
+    @property
+    def flag(self) -> str:
+        """How a command line loads it."""
+        import shlex
+
+        if "." in self.name:
+            return f"--plugin {shlex.quote(self.name)}"
+        return f"--plugin {shlex.quote(self.name + '.py')}"
+
+
+def refuse_missing(plugins: Iterable[Plugin], what: str, error: type[PhospheneError]) -> None:
+    """Raise an error of that type for plugins that are not loaded, nor available without asking.
+
+    what: what needs them, "the request". It loads none itself: it may be a stranger's.
+    """
+    from phosphene.plugins import find_plugin
+
+    missing = [plugin for plugin in plugins if find_plugin(plugin.name) is None]
+    if not missing:
+        return
+    names, flags = ", ".join(p.name for p in missing), " ".join(p.flag for p in missing)
+    one = len(missing) == 1
+    raise error(
+        f"{what} needs the plugin{'' if one else 's'} {names}, which {'is' if one else 'are'} not "
+        f"loaded, and starts no code by itself: if you trust {'it' if one else 'them'}, add {flags}"
+    )
+
+
+def refuse_missing_recipe(given: Any, what: str, error: type[PhospheneError]) -> None:
+    """As `refuse_missing`, for the fields of a request or manifest whose recipe is not there."""
+    if not isinstance(given, dict) or is_recipe(str(given.get("recipe"))):
+        return
+    listed = given.get("plugins")
+    with suppress(ValidationError):  # which the fields' own check tells of
+        plugins = TypeAdapter(tuple[Plugin, ...]).validate_python(listed)
+        refuse_missing(plugins, what, error)
 
 
 class Input(Part):
@@ -169,6 +227,12 @@ class Manifest(Part):
         if result and result.width * result.height > PIXEL_LIMIT:
             raise ValueError(f"over the limit of {PIXEL_LIMIT / 1e6:g} megapixels")
         return result
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_recipe(cls, given: Any) -> Any:
+        refuse_missing_recipe(given, "the recipe", RecipeError)
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> Manifest:

@@ -10,15 +10,18 @@ Nothing here needs torch or pydantic: `phosphene --help` lists recipes without i
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from phosphene.errors import RecipeError, SettingsError, suggest
+from phosphene.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -224,7 +227,13 @@ class Recipe:
         return next((given for given in self.inputs if given.role == role), None)
 
     def run(self, arguments: Arguments) -> Iterator[Any]:
-        """The steps, imported now if they were not before."""
+        """The steps, imported now if they were not before; what settings name is there.
+
+        SettingsError for a setting that names what is not registered.
+        """
+        from phosphene.settings import check_chains
+
+        check_chains(arguments.settings)
         return imported(self.steps)(arguments)
 
     def completed(self, arguments: Arguments) -> Arguments:
@@ -285,41 +294,49 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 
 # Files of this folder that declare no recipe.
 _HELPERS = {"base", "function", "presets", "stubs"}
-_registered: dict[str, Recipe] = {}
+RECIPES: Registry[Recipe] = Registry(
+    "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
+)
+"""Every recipe that was imported; of the built-in ones only those that were asked for."""
 
 
 def register(recipe: Recipe) -> Recipe:
     """Make a recipe known by its name: to the command line, requests and replay.
 
-    RecipeError if another file has declared one of that name.
+    RecipeError if another file has declared one of that name, or it is no name for a verb.
     """
-    held = _registered.get(recipe.name)
-    # The same file again is a notebook cell that is run again.
-    if held is not None and held.settings.__module__ != recipe.settings.__module__:
-        raise RecipeError(
-            f"there is a recipe {recipe.name!r} already, from {held.settings.__module__}"
-        )
+    name, module = recipe.name, recipe.settings.__module__
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name):
+        raise RecipeError(f"a recipe's name is letters, digits, _ and -, a letter first: {name!r}")
+    home = f"phosphene.recipes.{name}"
+    if name in _built_in() and module != home:  # it may not be imported yet
+        raise RecipeError(RECIPES.taken(name, home))
     if not recipe.summary:
-        module = importlib.import_module(recipe.settings.__module__)
-        object.__setattr__(recipe, "summary", _first_line(module.__doc__))
-    _registered[recipe.name] = recipe
+        doc = importlib.import_module(module).__doc__
+        object.__setattr__(recipe, "summary", _first_line(doc))
+    RECIPES.add(name, recipe)
     return recipe
 
 
 def unregister(name: str) -> None:
     """Forget a recipe of one's own, as a test does that declared it."""
-    _registered.pop(name, None)
+    RECIPES.pop(name, None)
 
 
 def recipe_names() -> list[str]:
     """The names of all recipes, the built-in ones first; none is imported for it."""
-    return list(dict.fromkeys([*_built_in(), *_registered]))
+    return list(dict.fromkeys([*_built_in(), *RECIPES]))
 
 
 def recipe_summary(name: str) -> str:
     """A recipe's summary; a built-in one is not imported for it."""
-    if name in _registered:
-        return _registered[name].summary
+    if name in RECIPES:
+        return RECIPES[name].summary
+    return _built_in_summary(name)
+
+
+@functools.cache
+def _built_in_summary(name: str) -> str:
     # The docstring out of the compiled file, since importing it would import pydantic, too.
     loader: Any = getattr(importlib.util.find_spec(f"phosphene.recipes.{name}"), "loader", None)
     code = loader.get_code(f"phosphene.recipes.{name}")
@@ -329,11 +346,16 @@ def recipe_summary(name: str) -> str:
 
 def recipe_named(name: str) -> Recipe:
     """The recipe of that name. RecipeError, with the closest ones, if there is none."""
-    if name not in _registered and name in _built_in():
-        importlib.import_module(f"phosphene.recipes.{name}")
-    if name not in _registered:
+    if not is_recipe(name):
         raise RecipeError(f"no recipe {name!r}{suggest(name, recipe_names(), most=10)}")
-    return _registered[name]
+    if name not in RECIPES:
+        importlib.import_module(f"phosphene.recipes.{name}")
+    return RECIPES[name]
+
+
+def is_recipe(name: str) -> bool:
+    """Whether there is a recipe of that name; a built-in one is not imported for it."""
+    return name in RECIPES or name in _built_in() or RECIPES.known(name)
 
 
 def _built_in() -> list[str]:

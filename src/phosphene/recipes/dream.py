@@ -14,7 +14,7 @@ from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, regis
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.presets import PRESETS, preset
 from phosphene.runtime.memory import parse_memory
-from phosphene.settings import Settings
+from phosphene.settings import GradientTransforms, Settings
 
 # As in gradients.py and pyramid.py, which import torch; a test holds them equal.
 Normalisation = Literal["mean", "std", "norm", "rms", "none"]
@@ -55,6 +55,12 @@ class DreamSettings(Settings):
     )
     laplacian: int = Field(
         0, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
+    )
+    gradient_transforms: GradientTransforms = Field(
+        "",
+        description="Further changes of the gradient before it is divided, in order, such as "
+        '"smooth(2), laplacian(3)": see phosphene transforms.',
+        json_schema_extra={"absent": "", "shown": "none"},
     )
     clip: float | None = Field(None, gt=0, description="Cut the normalised gradient beyond this.")
     stop_above: float | None = Field(

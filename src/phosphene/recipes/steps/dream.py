@@ -13,6 +13,7 @@ from torch import Tensor
 
 from phosphene import gradients, pyramid, transforms
 from phosphene import image as images
+from phosphene.chain import build_chain
 from phosphene.engine import Ascent, Evaluate, Step, ascend
 from phosphene.errors import (
     ImageError,
@@ -299,6 +300,8 @@ def _gradient(mask: Tensor | None, base: Tensor, s: DreamSettings) -> gradients.
         chain.append(gradients.smooth(s.smooth))
     if s.laplacian:
         chain.append(gradients.laplacian(s.laplacian))
+    if s.gradient_transforms:
+        chain += build_chain(s.gradient_transforms, gradients.GRADIENTS)
     chain.append(gradients.normalise(s.gradient, epsilon=s.epsilon))
     if s.clip is not None:
         chain.append(gradients.clip(s.clip))
