@@ -7,7 +7,7 @@ a live picture, or stops. It knows nothing of networks; `evaluate` tells it scor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class Step:
     `octave` of `octaves` and `index` of `steps` count from 0. `score` `(N,)` is that of the image
     before the step, `image` `(N, 3, H, W)` the one after it; both stay on the device until read.
     `last` says that this ascent ends here, because of its number of steps or of its score.
+    `scores` `(K, N)` are those of K objectives that are evaluated apart, of which `score` is then
+    the sum; else None.
     """
 
     octave: int
@@ -37,6 +39,7 @@ class Step:
     score: Tensor
     image: Tensor
     last: bool
+    scores: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def text(self) -> str:
@@ -98,11 +101,12 @@ def ascend(
 ) -> Iterator[Step]:
     """Raise the score of `parameterization()` for `steps` steps, yielding each.
 
-    evaluate: image `(N, 3, H, W)` -> (score `(N,)`, d score / d image). How is its own affair.
+    evaluate: image `(N, 3, H, W)` -> (score `(N,)`, d score / d image). How is its own affair. Of
+        K objectives apart: (scores `(K, N)`, gradients `(K, N, 3, H, W)`).
     optimiser: over the parameterization's parameters; it must ascend (`Ascent`, or one of
         `torch.optim` with `maximize=True`).
     transform: image -> image, inside the differentiated path.
-    gradient: applied to the gradient of each parameter.
+    gradient: applied to the gradient of each parameter; it makes one of several.
     clamp: after each step, keep the image in [0, 1] (`parameterization.clamp_()`).
     stop_above: end, without taking the step, once the mean score is above this; that step is
         yielded with the image as it was.
@@ -119,11 +123,15 @@ def ascend(
             # Fast networks make 0 of what is not a number, so nobody else would tell.
             if index == 0 and not _finite(transformed.detach(), ()):
                 raise _lost("picture", octave, index, good)
-            score, grad = evaluate(transformed.detach())
+            found, grad = evaluate(transformed.detach())
+            score, scores = (found, None) if found.ndim == 1 else (found.sum(0), found)
             if len(parameters) == 1 and transformed is parameters[0]:
                 grads = [grad]
             else:
-                grads = list(torch.autograd.grad(transformed, parameters, grad))
+                several = scores is not None
+                grads = list(
+                    torch.autograd.grad(transformed, parameters, grad, is_grads_batched=several)
+                )
         # A large picture's memory is for the next step, not for what this one leaves behind.
         del transformed, grad
         if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
@@ -146,7 +154,7 @@ def ascend(
             image = parameterization()
             image = image.clone() if copies else image.detach()
         last = stop or index == steps - 1
-        yield Step(octave, octaves, index, steps, score, image, last)
+        yield Step(octave, octaves, index, steps, score, image, last, scores=scores)
         if last:
             return
 

@@ -455,7 +455,10 @@ class AutogradOperation:
 
     def backward(self, grad: Gradient, output: Tensor | None, saved: Any) -> Sequence[Gradient]:
         leaves, result = saved
-        found = torch.autograd.grad(result, leaves, grad.value, allow_unused=True)
+        # Its graph goes with `saved`: until then there may be another gradient.
+        found = torch.autograd.grad(
+            result, leaves, grad.value, retain_graph=True, allow_unused=True
+        )
         return [
             Gradient(torch.zeros_like(x) if g is None else g, False)
             for x, g in zip(leaves, found, strict=True)

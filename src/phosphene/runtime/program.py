@@ -113,13 +113,20 @@ class Program:
     def backward(
         self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
     ) -> Tensor | None:
-        """The gradient with respect to the picture, from those with respect to outputs."""
+        """The gradient with respect to the picture, from those with respect to outputs.
+
+        `saved` is used up.
+        """
         gathered: dict[int, Tensor] = {}  # by the first instruction of a parallel group
         for index in reversed(range(len(self.instructions))):
             trim_to_limit()
             self._backward_one(index, gradients, saved, outputs, gathered)
         result = gradients.pop(0, None)
         return None if result is None else result.value
+
+    def kept(self, saved: Saved) -> Saved:
+        """What `backward` may use up while `saved` stays for another."""
+        return dict(saved)
 
     def _backward_one(
         self,
@@ -205,6 +212,8 @@ class Runnable(Protocol):
         self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
     ) -> Tensor | None: ...
 
+    def kept(self, saved: Saved) -> Saved: ...
+
 
 def run(
     program: Runnable, outputs: dict[str, int], values: Tensor, options: Options
@@ -227,7 +236,8 @@ class _ProgramFunction(torch.autograd.Function):
         saved: Saved = {}
         found = program.forward(values, wanted, options, saved)
         ctx.program, ctx.wanted, ctx.saved = program, wanted, saved
-        ctx.once = options.memory_efficient
+        # Of several gradients the last one gives memory back on its way.
+        ctx.left = options.backward_passes if options.memory_efficient else None
         ctx.save_for_backward(*found)
         return found
 
@@ -240,5 +250,9 @@ class _ProgramFunction(torch.autograd.Function):
             for number, grad in zip(ctx.wanted, grads, strict=True)
             if grad is not None
         }
-        saved = ctx.saved if ctx.once else dict(ctx.saved)
+        saved = ctx.saved
+        if ctx.left is not None:
+            ctx.left -= 1
+        if ctx.left != 0:
+            saved = ctx.program.kept(saved)
         return ctx.program.backward(gradients, saved, outputs), None, None, None
