@@ -164,10 +164,10 @@ class AdaptiveEvaluation:
 
     def _new_evaluator(self, side: int | None, options: Options) -> RolledEvaluate:
         network, objective = self._network, self._objective
-        if side is None and isinstance(objective, Objective):
-            return rolled(whole(network, objective, options=options))
         if side is None:
-            return rolled(each(network, tuple(objective), options=options))
+            if isinstance(objective, Objective):
+                return rolled(whole(network, objective, options=options))
+            return rolled(each(network, objective, options=options))
         if isinstance(self._planner.tiling(), BlendedTiling):
             return blended(network, objective, side, options=options)
         if side not in self._cores:  # once, since it is logged

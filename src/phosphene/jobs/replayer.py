@@ -159,7 +159,8 @@ def request_of(
         start=manifest.start,
         size=size,
         inputs=inputs,
-        settings=settings.model_dump(mode="json"),
+        regions=manifest.regions,
+        settings=recipe.stated(settings, manifest.regions),
         outputs={main_kind(recipe): str(output)} if output else {},
     )
 
