@@ -26,7 +26,6 @@ from phosphene.objectives import objective as objective
 from phosphene.objectives import parse as parse
 from phosphene.recipes.steps.dream import DreamStep
 from phosphene.recipes.steps.visualize import VisualizeStep
-from phosphene.state import State as State
 from phosphene.transforms import transform as transform
 from phosphene.zoo import load_network as load_network
 from phosphene.zoo import register_network as register_network
@@ -40,7 +39,6 @@ class _accentuate:
         network: Network,
         objective: Objective | str,
         *,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
         batch: int = 1,
@@ -77,7 +75,6 @@ class _accentuate:
         network: Network,
         objective: Objective | str,
         *,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
         batch: int = 1,
@@ -107,7 +104,6 @@ class _caricature:
         network: Network,
         layer: str | Sequence[str] | None = None,
         *,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: Literal['auto'] | float = 'auto',
         batch: int = 1,
@@ -139,7 +135,6 @@ class _caricature:
         network: Network,
         layer: str | Sequence[str] | None = None,
         *,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: Literal['auto'] | float = 'auto',
         batch: int = 1,
@@ -169,7 +164,7 @@ class _dream:
         objective: Objective | str | None = None,
         *,
         mask: Tensor | None = None,
-        state: State | None = None,
+        regions: Sequence[tuple[Tensor, Objective | str]] | None = None,
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
@@ -187,6 +182,7 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
+        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -203,17 +199,23 @@ class _dream:
             objective: an `Objective`, or its text ("2*mixed4b + mixed4d:42"); by default the preset's
                 for this network.
             mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture.
+            regions: pairs of such a mask and an `Objective`, or its text: what is dreamt there. Each
+                objective's gradient is smoothed and normalised within its mask; masks that overlap
+                share. What they leave dreams `objective`, or stays with `rest="stay"`, which needs no
+                objective. `mask` multiplies all of it. An objective that goes by places turns the
+                jitter off for all.
             **settings: those of `DreamSettings`, by name.
 
         Returns:
             The dream; `dream.steps(…)` gives a `DreamStep` for each step on the way to it.
 
         Raises:
-            ImageError: for a photo or a mask that is none.
-            SettingsError: for a wrong setting.
+            ImageError: for a photo or a mask that is none, and a region's mask that is black.
+            SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
         >>> net = phosphene.load_network()
         >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
+        >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
         """
     def steps(
         self,
@@ -222,7 +224,7 @@ class _dream:
         objective: Objective | str | None = None,
         *,
         mask: Tensor | None = None,
-        state: State | None = None,
+        regions: Sequence[tuple[Tensor, Objective | str]] | None = None,
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
@@ -240,6 +242,7 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
+        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -259,7 +262,6 @@ class _invert:
         network: Network,
         layer: str | Sequence[str] | None = None,
         *,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: Literal['auto'] | float = 'auto',
         batch: int = 1,
@@ -294,7 +296,6 @@ class _invert:
         network: Network,
         layer: str | Sequence[str] | None = None,
         *,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: Literal['auto'] | float = 'auto',
         batch: int = 1,
@@ -406,7 +407,6 @@ class _style:
         painting: Tensor,
         network: Network,
         *,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
         batch: int = 1,
@@ -444,7 +444,6 @@ class _style:
         painting: Tensor,
         network: Network,
         *,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
         batch: int = 1,
@@ -556,7 +555,6 @@ class _visualize:
         objective: Objective | str | Sequence[Objective | str],
         *,
         start: Tensor | None = None,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
         batch: int = 1,
@@ -605,7 +603,6 @@ class _visualize:
         objective: Objective | str | Sequence[Objective | str],
         *,
         start: Tensor | None = None,
-        state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
         batch: int = 1,
@@ -630,7 +627,6 @@ __all__ = [
     "Network",
     "Objective",
     "PhospheneError",
-    "State",
     "__version__",
     "accentuate",
     "caricature",

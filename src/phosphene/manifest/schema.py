@@ -136,7 +136,8 @@ class Ended(Part):
 
 
 class Manifest(Part):
-    """All that is needed to compute a picture again. `settings` are complete, the seed included.
+    """All that is needed to compute a picture again. `settings` are complete, the seed included;
+    those of regions alone are there where regions are.
 
     objectives: texts; of several each has pictures of its own. layers: of a recipe that takes
         layers instead.
