@@ -45,17 +45,17 @@ def each(
     options = options_for(objectives, options)
 
     def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
-        gradients = image.new_empty((len(objectives), *image.shape))
         with torch.enable_grad():
             image = image.detach().requires_grad_()
             activations = network.activations(image, layers, options=options)
             scores = [goal(activations) for goal in objectives]
-            for goal, score in zip(objectives, scores, strict=True):
-                require_gradient(score, network, goal.layers)
-            del activations
-            for k, score in enumerate(scores):
-                gradients[k] = gradient_of(score, image, keep=k + 1 < len(scores))
-        return torch.stack(scores).detach(), gradients
+        for goal, score in zip(objectives, scores, strict=True):
+            require_gradient(score, network, goal.layers)
+        del activations
+        gradients = torch.empty((len(scores), *image.shape), dtype=image.dtype, device=image.device)
+        for k, score in enumerate(scores):
+            gradients[k] = gradient_of(score, image, keep=k + 1 < len(scores))
+        return torch.stack([score.detach() for score in scores]), gradients
 
     return evaluate
 

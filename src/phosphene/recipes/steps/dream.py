@@ -266,11 +266,12 @@ def _bound(goals: Objectives, network: Network) -> Objectives:
 
 
 def _more_pictures(count: int) -> int:
-    """How many pictures of full size the gradients of `count` objectives take besides one.
+    """How many pictures of full size more there are where `count` gradients are blended.
 
-    With their weights, and these smoothed, which are a third of a picture each.
+    All of them, beside the one that is being found; their weights, and these smoothed, which are a
+    third of a picture each.
     """
-    return count - 1 + math.ceil(2 * count / 3)
+    return count + math.ceil(2 * count / 3)
 
 
 def _sizes(size: Size, net: Network, goal: Objective, s: DreamSettings) -> list[Size]:
