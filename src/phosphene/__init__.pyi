@@ -170,6 +170,7 @@ class _dream:
         objective: Objective | str | None = None,
         *,
         mask: Tensor | None = None,
+        regions: Sequence[tuple[Tensor, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
@@ -189,6 +190,7 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
+        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -205,17 +207,23 @@ class _dream:
             objective: an `Objective`, or its text ("2*mixed4b + mixed4d:42"); by default the preset's
                 for this network.
             mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture.
+            regions: pairs of such a mask and an `Objective`, or its text: what is dreamt there. Each
+                objective's gradient is smoothed and normalised within its mask; masks that overlap
+                share. What they leave dreams `objective`, or stays with `rest="stay"`, which needs no
+                objective. `mask` multiplies all of it. An objective that goes by places turns the
+                jitter off for all.
             **settings: those of `DreamSettings`, by name.
 
         Returns:
             The dream; `dream.steps(…)` gives a `DreamStep` for each step on the way to it.
 
         Raises:
-            ImageError: for a photo or a mask that is none.
-            SettingsError: for a wrong setting.
+            ImageError: for a photo or a mask that is none, and a region's mask that is black.
+            SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
         >>> net = phosphene.load_network()
         >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
+        >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
         """
     def steps(
         self,
@@ -224,6 +232,7 @@ class _dream:
         objective: Objective | str | None = None,
         *,
         mask: Tensor | None = None,
+        regions: Sequence[tuple[Tensor, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
@@ -243,6 +252,7 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
+        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,

@@ -25,6 +25,7 @@ from phosphene.manifest.schema import (
     Part,
     Plugin,
     RecipeName,
+    Region,
     Start,
     check_fit,
     checked_settings,
@@ -69,6 +70,7 @@ class Request(Part):
         in an objective are named by their role.
     start, size: what a recipe begins with where it needs no photo, and the longest side in px.
     inputs: by role. Paths are relative to the folder of the request's file, once it is saved.
+    regions: parts of the picture that have objectives of their own; masks are named by their role.
     settings: by name; what is not given is the setting's default.
     outputs: where the picture or page, the data, the recipe and the octaves are to lie. `{}` in a
         picture's path stands for one name for each of several. Whether a file may be replaced is
@@ -84,6 +86,7 @@ class Request(Part):
     start: Start | None = None
     size: int | None = Field(default=None, ge=1)
     inputs: dict[str, InputFile] = Field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[OutputKind, Path_] = Field(default_factory=dict)
 
@@ -97,7 +100,7 @@ class Request(Part):
     def _fits(self) -> Request:
         recipe = self.declaration
         given = (self.objectives, self.layers, self.inputs, self.start, self.settings)
-        check_fit(recipe, *given, complete=False)
+        check_fit(recipe, *given, regions=self.regions, complete=False)
         if self.size is not None and not any(entry.resized for entry in recipe.inputs):
             raise ValueError(f"a request of {recipe.name} with a size of its own")
         for entry in recipe.inputs:
@@ -172,14 +175,22 @@ class Request(Part):
         own = {entry.role for entry in self.declaration.inputs}
         subject = self.declaration.subject
         parsed = subject is not None and subject.parsed
-        texts = [parse_tree(text).text if parsed else text for text in self.objectives]
-        for role, entry in self.inputs.items():
-            if role not in own:  # a picture of an objective, whose name says nothing
-                texts = [text.replace(quoted(role), quoted(f"{entry.sha256}")) for text in texts]
-        left_out = {"outputs", "inputs", "network", "settings", "objectives", "plugins"}
+
+        def keyed(text: str) -> str:
+            text = parse_tree(text).text if parsed else text
+            for role, entry in self.inputs.items():
+                if role not in own:  # a picture of an objective, whose name says nothing
+                    text = text.replace(quoted(role), quoted(f"{entry.sha256}"))
+            return text
+
+        left_out = {"outputs", "inputs", "regions", "network", "settings", "objectives", "plugins"}
         whole = self.model_dump(mode="json", exclude=left_out)
+        if self.regions:
+            masks = [f"{self.inputs[region.mask].sha256}" for region in self.regions]
+            regions = zip(masks, self.regions, strict=True)
+            whole["regions"] = [[mask, keyed(region.objective)] for mask, region in regions]
         whole |= {
-            "objectives": texts,
+            "objectives": [keyed(text) for text in self.objectives],
             "weights": fingerprint,
             "numerics": NUMERICS,
             "plugins": [[plugin.name, plugin.sha256] for plugin in self.needed_plugins()],
@@ -240,7 +251,7 @@ class Request(Part):
 
     def text(self) -> str:
         """As JSON; `parse` reads it back."""
-        optional = ("plugins", "objectives", "layers", "inputs", "outputs")
+        optional = ("plugins", "objectives", "layers", "inputs", "regions", "outputs")
         empty = {name for name in optional if not getattr(self, name)}
         whole = self.model_dump(mode="json", exclude_none=True, exclude=empty)
         whole["settings"] = self.settings  # None is a value there
@@ -324,7 +335,8 @@ def request_of(
         start=manifest.start,
         size=size,
         inputs=inputs,
-        settings=settings.model_dump(mode="json"),
+        regions=manifest.regions,
+        settings=recipe.stated(settings, manifest.regions),
         outputs={main_kind(recipe): str(output)} if output else {},
     )
 
@@ -354,7 +366,7 @@ def output_kinds(recipe: Recipe) -> tuple[OutputKind, ...]:
 def picture_roles(paths: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
     """path -> role, for the pictures of objectives: the file's bare name, numbered where it must.
 
-    taken: roles that a recipe has itself.
+    taken: roles that a recipe has itself, and those of regions' masks.
     """
     roles: dict[str, str] = {}
     used = set(taken)

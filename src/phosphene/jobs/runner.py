@@ -90,7 +90,13 @@ def prepare(
     with _paths_told():
         check_readable(request)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
-    named = bool(request.objectives or request.layers) or recipe.subject is None
+    stays = recipe.rest_stays(request.regions, vars(settings))
+    if stays and shorthands:
+        raise SettingsError(
+            f"--{next(iter(shorthands))} changes the objective of the rest, and the rest stays: "
+            "write what you mean in a region's own objective"
+        )
+    named = bool(request.objectives or request.layers) or recipe.subject is None or stays
     # What can be refused is refused before a network is loaded.
     if named:
         request = _shortened(request, shorthands)
@@ -126,7 +132,8 @@ def prepare(
         start = "photo" if _has_photo(request) else recipe.starts[0]
     # Pinned to what was loaded, whose files were hashed with it.
     inputs = with_sizes(request, request.inputs, loaded.records)
-    complete = {"settings": settings.model_dump(mode="json"), "start": start, "inputs": inputs}
+    stated = recipe.stated(settings, request.regions)
+    complete = {"settings": stated, "start": start, "inputs": inputs}
     request = request.model_copy(update={**complete, "plugins": request.needed_plugins()})
     job = Job(request, arguments, loaded, force=force)
     if checkpoint is not None:
@@ -226,15 +233,18 @@ def _with_targets(
 
 
 def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
-    """The request with its objectives changed by shorthands, in canonical text, by role."""
+    """The request with its objectives in canonical text, by role.
+
+    Shorthands change the main ones, and not those of regions.
+    """
     recipe = request.declaration
-    if not request.objectives or (recipe.subject and not recipe.subject.parsed):
+    parts = [region.objective for region in request.regions]
+    texts = [*request.objectives, *parts]
+    if not texts or (recipe.subject and not recipe.subject.parsed):
         return request
     paths = {role: entry.path for role, entry in request.inputs.items()}
-    own = {entry.role for entry in recipe.inputs}
-    named = dict.fromkeys(
-        role for text in request.objectives for role in picture_paths(parse_tree(text))
-    )
+    own = own_roles(request)
+    named = dict.fromkeys(role for text in texts for role in picture_paths(parse_tree(text)))
     if missing := [role for role in named if role not in paths]:  # no other file is read
         raise RequestError(
             f"the recipe's objective names the picture {missing[0]!r}, its inputs do not"
@@ -245,20 +255,36 @@ def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
     for shorthand in recipe.shorthands:
         if shorthand.name in shorthands:
             goals = imported(shorthand.apply)(goals, shorthands[shorthand.name])
-    return named_by_role(request, [goal.text for goal in goals])
+    parts = [parse(with_pictures(text, paths)).text for text in parts]
+    return named_by_role(request, [goal.text for goal in goals], parts)
 
 
-def named_by_role(request: Request, texts: Sequence[str]) -> Request:
-    """The request with these objectives, whose pictures are named by paths: they become inputs."""
-    own = {entry.role for entry in request.declaration.inputs}
-    found = dict.fromkeys(path for text in texts for path in picture_paths(parse_tree(text)))
+def named_by_role(request: Request, texts: Sequence[str], parts: Sequence[str] = ()) -> Request:
+    """The request with these objectives, whose pictures are named by paths: they become inputs.
+
+    parts: the objectives of its regions.
+    """
+    own = own_roles(request)
+    every = (*texts, *parts)
+    found = dict.fromkeys(path for text in every for path in picture_paths(parse_tree(text)))
     roles = picture_roles(found, own)
     inputs = {role: entry for role, entry in request.inputs.items() if role in own}
     known = {entry.path: entry for entry in request.inputs.values()}
     for path, role in roles.items():
         inputs[role] = known.get(path) or InputFile(path=path)
+    regions = tuple(
+        region.model_copy(update={"objective": with_pictures(text, roles)})
+        for region, text in zip(request.regions, parts, strict=True)
+    )
     objectives = tuple(with_pictures(text, roles) for text in texts)
-    return request.model_copy(update={"objectives": objectives, "inputs": inputs})
+    update = {"objectives": objectives, "inputs": inputs, "regions": regions}
+    return request.model_copy(update=update)
+
+
+def own_roles(request: Request) -> set[str]:
+    """The roles of inputs that are no pictures of objectives: the recipe's, and regions' masks."""
+    declared = {entry.role for entry in request.declaration.inputs}
+    return declared | {region.mask for region in request.regions}
 
 
 def _notes(job: Job) -> list[Note]:
@@ -270,6 +296,8 @@ def _notes(job: Job) -> list[Note]:
     seed = getattr(arguments.settings, "seed", None)
     for text in (*job.request.objectives, *job.request.layers):
         notes.append(Note(f"{recipe.name} {text}, seed {seed}", detail=True))
+    for region in job.request.regions:
+        notes.append(Note(f"{region.mask}: {region.objective}", detail=True))
     transparent = loaded.alpha is not None or getattr(arguments.settings, "transparent", False)
     jpeg = any(target.path.suffix.lower() in (".jpg", ".jpeg") for target in job.targets)
     if transparent and jpeg:

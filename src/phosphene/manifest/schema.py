@@ -149,6 +149,13 @@ class Input(Part):
     size: int | None = Field(default=None, ge=1)
 
 
+class Region(Part):
+    """A part of the picture with an objective of its own: the role of its mask, and the text."""
+
+    mask: str
+    objective: str
+
+
 class Folder(Part):
     """Pictures that went in together: their folder's bare name, their count, and one SHA-256.
 
@@ -187,14 +194,16 @@ class Ended(Part):
 
 
 class Manifest(Part):
-    """All that is needed to compute a picture again. `settings` are complete, the seed included.
+    """All that is needed to compute a picture again. `settings` are complete, the seed included;
+    those of regions alone are there where regions are.
 
     objectives: texts; of several each has pictures of its own. layers: of a recipe that takes
         layers instead.
     start, size: of a recipe that can begin without a photo: with what, and its longest side in px,
         if one was asked for.
-    inputs: by role: photo, mask, painting, a folder of pictures, and the pictures of the
-        objectives, whose texts name them by their role.
+    inputs: by role: photo, mask, painting, a folder of pictures, the masks of regions, and the
+        pictures of the objectives, whose texts name them by their role.
+    regions: parts of the picture that have objectives of their own.
     result: None as long as there is none. part: the file holds one picture of several, counted from
         1; without it, it holds all.
     plan: for each octave the side of the tiles in which it was evaluated, px, None for whole: it
@@ -213,6 +222,7 @@ class Manifest(Part):
     start: Start | None = None
     size: int | None = Field(default=None, ge=1)
     inputs: dict[str, Input | Folder] = {}
+    regions: tuple[Region, ...] = ()
     settings: dict[str, Any]
     result: Result | None = None
     part: int | None = Field(default=None, ge=1)
@@ -236,9 +246,8 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> Manifest:
-        check_fit(
-            self.declaration, self.objectives, self.layers, self.inputs, self.start, self.settings
-        )
+        given = (self.objectives, self.layers, self.inputs, self.start, self.settings)
+        check_fit(self.declaration, *given, regions=self.regions)
         return self
 
     @property
@@ -248,7 +257,7 @@ class Manifest(Part):
 
     def text(self, *, indent: int | None = None) -> str:
         """As JSON, the same for the same manifest; `parse` reads it back."""
-        optional = ("plugins", "objectives", "layers", "inputs", "plan")
+        optional = ("plugins", "objectives", "layers", "inputs", "regions", "plan")
         empty = {name for name in optional if not getattr(self, name)}
         whole = self.model_dump(mode="json", exclude_none=True, exclude=empty)
         whole["settings"] = self.settings  # None is a value there
@@ -339,16 +348,19 @@ def check_fit(
     start: str | None,
     settings: Mapping[str, Any],
     *,
+    regions: tuple[Region, ...] = (),
     complete: bool = True,
 ) -> None:
     """ValueError unless these are what a recipe takes; `complete`: and all that it needs."""
     name, subject = recipe.name, recipe.subject
+    _check_regions(recipe, regions, inputs, settings)
+    complete_subject = complete and not recipe.rest_stays(regions, settings)
     for kind, texts in (("objectives", objectives), ("layers", layers)):
         if texts and (subject is None or subject.field != kind):
             raise ValueError(f"a recipe of {name} that names {kind}")
         if len(texts) > 1 and subject and not subject.several:
             raise ValueError(f"a recipe of {name} with {len(texts)} {kind}")
-        if complete and subject and subject.field == kind and not texts:
+        if complete_subject and subject and subject.field == kind and not texts:
             raise ValueError(f"a recipe of {name} that names no {kind}")
     for entry in recipe.inputs:
         setting = entry.with_setting
@@ -362,10 +374,30 @@ def check_fit(
             raise ValueError(f"a recipe of {name} that starts from {start} and a {entry.role}")
     if start and start != "photo" and start not in recipe.starts:
         raise ValueError(f"a recipe of {name} that starts from {start}")
-    if not objectives or (subject and not subject.parsed):
+    if not (objectives or regions) or (subject and not subject.parsed):
         known = {entry.role for entry in recipe.inputs}
         if unknown := [role for role in inputs if role not in known]:
             raise ValueError(f"a recipe of {name} with inputs {', '.join(unknown)}")
+
+
+def _check_regions(
+    recipe: Recipe,
+    regions: tuple[Region, ...],
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    try:
+        recipe.check_regions(regions, settings)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    for region in regions:
+        if recipe.input(region.mask) is not None:
+            raise ValueError(
+                f"the mask of a region is the {region.mask} of {recipe.name} itself; a role of its "
+                "own was expected, such as region-1"
+            )
+        if region.mask not in inputs:
+            raise ValueError(f"no input is called {region.mask!r}, the mask of a region")
 
 
 def _of_data(text: str | bytes) -> str | bytes:

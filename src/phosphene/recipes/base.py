@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from phosphene.errors import RecipeError, SettingsError, suggest
 from phosphene.plugins.registry import Registry
@@ -145,6 +145,16 @@ class Shorthand:
     apply: str | Callable[[Sequence[Objective], Any], Sequence[Objective]]
 
 
+class Region(NamedTuple):
+    """A part of the picture with an objective of its own.
+
+    mask: `(1 or N, 1, H, W)` in [0, 1], 1 where it is.
+    """
+
+    mask: Tensor
+    objective: Objective
+
+
 @dataclass(frozen=True)
 class Arguments:
     """What a recipe's steps are given: everything loaded and checked.
@@ -152,6 +162,7 @@ class Arguments:
     unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit.
     images: by role, `(1 or N, 3, H, W)` in [0, 1], a mask `(1 or N, 1, H, W)`.
     folders: by role, the folder, or the files, of pictures.
+    regions: parts of the picture that have objectives of their own.
     cache: whether finished parts are stored for the next time, and taken from there.
     state: that of a step to go on from, of a recipe that can.
     """
@@ -163,6 +174,7 @@ class Arguments:
     unit: str | tuple[str, int] | None = None
     images: Mapping[str, Tensor] = field(default_factory=dict)
     folders: Mapping[str, Any] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
     cache: bool = True
     state: State | None = None
 
@@ -182,6 +194,9 @@ class Recipe:
     output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out.
     several: each step holds a batch, which is laid out as one picture, or one file each.
     starts: what it may begin with where there is no photo, by name; the first is the default.
+    regions: takes regions, each a mask with an objective of its own; its setting `rest` says
+        whether the rest of the picture follows the subject, "dream", or stays as it is, "stay",
+        and needs no subject.
     octaves: works on octaves, so that the picture at the end of each can be saved.
     caches: stores finished parts.
     resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
@@ -204,6 +219,7 @@ class Recipe:
     output: Output = "image"
     several: bool = False
     starts: tuple[str, ...] = ()
+    regions: bool = False
     octaves: bool = False
     caches: bool = False
     resumes: bool = False
@@ -237,9 +253,15 @@ class Recipe:
         return imported(self.steps)(arguments)
 
     def completed(self, arguments: Arguments) -> Arguments:
-        """The arguments with what the recipe is about by default, if they name nothing."""
+        """The arguments with what the recipe is about by default, if they name nothing.
+
+        SettingsError for settings that go with regions, where there are none.
+        """
+        self.check_regions(arguments.regions, vars(arguments.settings))
         subject = self.subject
         if subject is None or arguments.unit or getattr(arguments, subject.field):
+            return arguments
+        if self.rest_stays(arguments.regions, vars(arguments.settings)):
             return arguments
         if subject.default is None:
             raise SettingsError(
@@ -251,6 +273,36 @@ class Recipe:
         from phosphene.objectives import parse
 
         return replace(arguments, objectives=tuple(parse(text) for text in found))
+
+    def rest_stays(self, regions: Sequence[Any], settings: Mapping[str, Any]) -> bool:
+        """Whether regions are all that changes, so that the subject is not asked for."""
+        return bool(regions) and settings.get("rest") == "stay"
+
+    def check_regions(self, regions: Sequence[Any], settings: Mapping[str, Any]) -> None:
+        """SettingsError for regions that the recipe takes none of, and settings that need some."""
+        if regions and not self.regions:
+            raise SettingsError(f"{self.name} takes no regions")
+        for name, absent in self._of_regions().items():
+            if not regions and settings.get(name, absent) != absent:
+                raise SettingsError(
+                    f"{name} {settings[name]} goes with regions, and there is none: name one, "
+                    "--region MASK=OBJECTIVE or regions=[(mask, objective)]"
+                )
+
+    def stated(self, settings: Settings, regions: Sequence[Any]) -> dict[str, Any]:
+        """All settings as JSON holds them, less those that say something of regions alone where
+        there are none."""
+        left_out = set() if regions else set(self._of_regions())
+        return settings.model_dump(mode="json", exclude=left_out)
+
+    def _of_regions(self) -> dict[str, Any]:
+        """The settings of regions alone, each with its value without any."""
+        found = {}
+        for name, entry in self.settings.model_fields.items():
+            extra = entry.json_schema_extra
+            if isinstance(extra, dict) and extra.get("of_regions_alone"):
+                found[name] = extra["absent"]
+        return found
 
     def schema(self) -> dict[str, Any]:
         """What a form asks for: a JSON schema of the settings, inputs, subject and output."""
@@ -273,6 +325,7 @@ class Recipe:
                 }
                 for given in self.inputs
             },
+            "regions": self.regions,
             "starts": list(self.starts),
             "settings": self.settings.model_json_schema(),
         }

@@ -147,6 +147,12 @@ class Banded:
             self._add(total, grad, axis, bands.pop())
         return [total]
 
+    def kept(self, saved: Saved) -> Saved:
+        """As `Program.kept`."""
+        shape, bands = saved[0]
+        own = [band._replace(saved=self.front.kept(band.saved)) for band in bands]
+        return {0: (shape, own), 1: self.rest.kept(saved[1])}
+
     def _add(self, total: Tensor, grad: Tensor, axis: int, saved: _SavedBand) -> None:
         """Add the gradient of what is a band's own; `grad` is that of the whole result."""
         outputs = {} if saved.mask is None else {self._end: saved.mask}

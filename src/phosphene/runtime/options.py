@@ -15,7 +15,9 @@ class Options:
     Args:
         memory_efficient: Save less for the gradient, which takes a little longer: no input of a
             convolution, one byte for each value of a ReLU, two for each index of a max-pooling;
-            and the first layers see a large picture in bands. A gradient can then be taken once.
+            and the first layers see a large picture in bands. What is saved goes with the last of
+            `backward_passes`.
+        backward_passes: How many gradients will be taken of one forward pass.
         plain_modules: Run the operations of the network one by one, as it has them, and nothing
             fused: for whatever looks at single operations, or changes them.
         numba_pooling: Max-pooling by Numba where it is installed, as it is otherwise for large
@@ -30,6 +32,7 @@ class Options:
     """
 
     memory_efficient: bool = False
+    backward_passes: int = 1
     plain_modules: bool = False
     numba_pooling: bool = False
     bands: Literal["auto", "always"] = "auto"

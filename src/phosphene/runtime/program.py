@@ -118,13 +118,20 @@ class Program:
     def backward(
         self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
     ) -> list[Tensor | None]:
-        """The gradients with respect to what was taken, from those with respect to outputs."""
+        """The gradients with respect to what was taken, from those with respect to outputs.
+
+        `saved` is used up.
+        """
         gathered: dict[int, Tensor] = {}  # by the first instruction of a parallel group
         for index in reversed(range(len(self.instructions))):
             trim_to_limit()
             self._backward_one(index, gradients, saved, outputs, gathered)
         found = (gradients.pop(number, None) for number in range(self.taken))
         return [None if grad is None else grad.value for grad in found]
+
+    def kept(self, saved: Saved) -> Saved:
+        """What `backward` may use up while `saved` stays for another."""
+        return dict(saved)
 
     def _backward_one(
         self,
@@ -217,6 +224,8 @@ class Runnable(Protocol):
         self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
     ) -> Sequence[Tensor | None]: ...
 
+    def kept(self, saved: Saved) -> Saved: ...
+
 
 def options_for(taken: Sequence[Tensor], options: Options) -> Options:
     """The options, with pooling by Numba where maps of what is taken are large."""
@@ -252,7 +261,8 @@ class _ProgramFunction(torch.autograd.Function):
         found = program.forward(taken, wanted, options, saved)
         ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
         ctx.program, ctx.wanted, ctx.saved = program, wanted, saved
-        ctx.once = options.memory_efficient
+        # Of several gradients the last one gives memory back on its way.
+        ctx.left = options.backward_passes if options.memory_efficient else None
         ctx.save_for_backward(*found)
         return found
 
@@ -265,12 +275,16 @@ class _ProgramFunction(torch.autograd.Function):
             for number, grad in zip(ctx.wanted, grads, strict=True)
             if grad is not None
         }
-        if ctx.once and ctx.saved is None:
-            raise RuntimeError(
-                "the gradient of memory-efficient activations can be taken once; compute them "
-                "again, or without memory_efficient"
-            )
-        saved = ctx.saved if ctx.once else dict(ctx.saved)
-        if ctx.once:
+        if ctx.left is not None:
+            if ctx.left == 0:
+                raise RuntimeError(
+                    "the gradient of memory-efficient activations can be taken only as often as "
+                    "backward_passes said; compute them again, or without memory_efficient"
+                )
+            ctx.left -= 1
+        saved = ctx.saved
+        if ctx.left == 0:
             ctx.saved = None
+        else:
+            saved = ctx.program.kept(saved)
         return None, None, None, *ctx.program.backward(gradients, saved, outputs)
