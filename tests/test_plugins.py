@@ -253,7 +253,8 @@ def test_a_name_of_another_plugin_is_taken(glow: Path) -> None:
     [
         ("nowhere.py", "no plugin 'nowhere.py': No such file"),
         ("photo.png", "no plugin 'photo.png': no module 'photo', installed or in"),
-        ("./photo.png", "the name of a plugin's file ends in .py"),
+        ("./photo.png", "a plugin's file has a plain name, with .py"),
+        ("a\x1b[2J.py", "a plugin's file has a plain name, with .py"),
         ("no.where", "no module 'no', installed or in"),
         ("json.nowhere", "no module 'json.nowhere'"),
         ("a b", "expected FILE.py or package.module"),
@@ -578,6 +579,21 @@ def test_a_replay_that_differs_names_the_plugin(
     )
 
 
+@pytest.mark.parametrize("asked", [{}, {"version": "1.0"}, {"version": "0.9"}])
+def test_a_request_is_told_of_another_version_only(
+    asked: dict[str, str], glow: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = {"photo": InputFile(path="photo.png")}
+    ph.load_plugin(glow)
+    request = Request(recipe="glow", inputs=photo, objectives=("second",), network=NET[1])
+    whole = json.loads(request.text()) | {"plugins": [{"name": "glow", **asked}]}
+    Path("job.json").write_text(json.dumps(whole))
+    assert main(["run", "job.json", *NET, "--plugin", "glow.py", "-o", "a.png"]) == 0
+    told = "1.0 (SHA-256 " in (err := capsys.readouterr().err) and "instead of 0.9" in err
+    assert told == (asked.get("version") == "0.9")
+    assert plugins_in("a.png") == ["glow"]
+
+
 def test_a_request_whose_recipe_is_not_there_says_what_it_needs(glow: Path) -> None:
     ph.load_plugin(glow)
     photo = {"photo": InputFile(path="photo.png")}
@@ -593,6 +609,10 @@ def test_a_request_whose_recipe_is_not_there_says_what_it_needs(glow: Path) -> N
     with pytest.raises(RequestError, match=r"plugins a\.b, it's, which are not loaded") as raised:
         Request(**several)
     assert "add --plugin a.b --plugin 'it'\"'\"'s.py'" in str(raised.value)
+    for version in ("1\x1b[2J", "1" * 200):
+        plugin = {"name": "a", "version": version}
+        with pytest.raises(RequestError, match="is no whole request"):
+            Request.parse(json.dumps(several | {"plugins": [plugin]}))
     for name in ("a/b", "\x1b[2J", ".."):
         with pytest.raises(RequestError, match="is no whole request"):
             Request.parse(json.dumps(several | {"plugins": [{"name": name}]}))

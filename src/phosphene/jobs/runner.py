@@ -195,8 +195,7 @@ def _other_plugins(asked: Sequence[Plugin]) -> Iterator[Note]:
     """That a plugin is loaded in another version than was asked for."""
     for was in asked:
         loaded = find_plugin(was.name)
-        now = was if loaded is None else Plugin.of(loaded)
-        if now != was:
+        if loaded and (now := Plugin.of(loaded)).is_other_than(was):
             yield Note(
                 f"the plugin {was.name} is another than was asked for: {now.text} instead of "
                 f"{was.text}"

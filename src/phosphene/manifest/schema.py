@@ -76,7 +76,7 @@ BareName = Annotated[str, AfterValidator(_bare)]
 
 def _printable(name: str) -> str:
     if not name.isprintable():
-        raise ValueError("not a name that can be printed")
+        raise ValueError("not a text that can be printed")
     return name
 
 
@@ -84,7 +84,7 @@ class Plugin(Part):
     """Code of a user's own that a result needed: its module's name, version and SHA-256."""
 
     name: Annotated[BareName, AfterValidator(_printable)]
-    version: str | None = None
+    version: Annotated[str, Field(max_length=100), AfterValidator(_printable)] | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
     @staticmethod
@@ -97,6 +97,11 @@ class Plugin(Part):
         """Its version and hash, in a few words."""
         digest = f"SHA-256 {self.sha256[:12]}…" if self.sha256 else "no SHA-256"
         return f"{self.version} ({digest})" if self.version else digest
+
+    def is_other_than(self, asked: Plugin) -> bool:
+        """Whether it is not the one that was asked for, as far as that was said."""
+        said = ((asked.version, self.version), (asked.sha256, self.sha256))
+        return any(was is not None and was != now for was, now in said)
 
     @property
     def flag(self) -> str:

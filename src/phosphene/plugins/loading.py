@@ -140,8 +140,8 @@ def load_installed() -> None:
 
 
 def _load_file(path: Path, way: str) -> LoadedPlugin:
-    if path.suffix != ".py":
-        raise PluginError(f"no plugin {str(path)!r}: the name of a plugin's file ends in .py")
+    if path.suffix != ".py" or not path.stem.isprintable():
+        raise PluginError(f"no plugin {str(path)!r}: a plugin's file has a plain name, with .py")
     try:
         source, real = path.read_bytes(), path.resolve()
     except OSError as error:
@@ -257,7 +257,8 @@ def importable_from_here() -> None:
 
 def _stated_version(module: ModuleType) -> str | None:
     version = getattr(module, "__version__", None)
-    return None if version is None else str(version)
+    text = one_line("" if version is None else version, most=100)
+    return text if text.isprintable() and text else None
 
 
 def _distributed_version(name: str) -> str | None:
