@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from phosphene.cli import main
-from phosphene.image import save_image
+from phosphene.image import load_image, save_image
 from phosphene.image.metadata import read_recipe
 from phosphene.objectives import OBJECTIVES
 from phosphene.recipes import base
@@ -98,3 +98,21 @@ def test_the_plugins_and_their_commands(
         assert f"needs the plugin {stem}" in done.err
         done = command.run("replay", output, "--plugin", file, cwd=tmp_path)
         assert done.code == 0, done.out + done.err
+
+
+def test_the_examples_of_activations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The class of a picture of a dumbbell, where it is seen, and what it takes from a channel."""
+    monkeypatch.chdir(tmp_path)
+    save_image(load_image(ROOT / "docs" / "images" / "dumbbell.jpg"), "photo.jpg")
+    names: dict[str, Any] = {}
+    for block in blocks("docs/activations.md"):
+        exec(block, names)
+    assert names["heat"].shape == (1, 28, 28)
+    assert float(names["heat"].max()) > 0
+    before, less = (names[name][names["best"]].item() for name in ("scores", "less"))
+    assert capsys.readouterr().out.split() == [
+        *("dumbbell", str(before), "without", str(names["channel"]), str(less))
+    ]
+    assert less < 0.97 * before

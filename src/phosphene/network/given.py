@@ -46,7 +46,7 @@ def _check(layer: Layer, value: object, device: torch.device) -> None:
     if value.ndim != 1 + len(layer.shape) or sides != known or not value.is_floating_point():
         kind = str(value.dtype).removeprefix("torch.")
         raise NetworkError(f"{expected}; what is given for it is {kind} {_text([*value.shape])}")
-    if value.device != device:
+    if value.device.type != device.type or device.index not in (None, value.device.index):
         raise NetworkError(f"{layer.name} is given on {value.device}, the network is on {device}")
 
 

@@ -33,6 +33,9 @@ from phosphene.runtime.program import needs_gradient
 
 # Layers that are asked for, those that are given, and whether a gradient leads from one to another.
 _Asked = tuple[tuple[str, ...], tuple[str, ...], bool]
+# How many extractors that begin at given layers, or lead from one to another, are kept for the next
+# time: each has weights of its own.
+MOST_EXTRACTORS = 8
 
 
 class Network:
@@ -211,7 +214,8 @@ class Network:
         used = {*names, *(extractor.inputs if extractor else ())}
         if unused := [name for name in known if name not in used]:
             raise NetworkError(
-                f"{', '.join(unused)} given in vain: {', '.join(names)} do not come of that"
+                f"what is given for {', '.join(unused)} is in vain: nothing that is asked for "
+                f"({', '.join(names)}) comes of it"
             )
         if extractor:
             found |= self._answers(extractor, image, known, wanted, options)
@@ -398,13 +402,19 @@ class Network:
         self, layers: tuple[str, ...], given: tuple[str, ...] = (), *, linked: bool = False
     ) -> Extractor:
         asked = layers, given, linked
-        if asked not in self._extractors:
+        found = self._extractors.get(asked)
+        if found is None:
             with LOCK:
-                if asked not in self._extractors:
-                    self._extractors[asked] = choose_extractor(
-                        self._hooks(layers, given), self._traced, linked=linked
-                    )
-        return self._extractors[asked]
+                found = self._extractors.get(asked)
+                if found is None:
+                    hooks = self._hooks(layers, given)
+                    found = choose_extractor(hooks, self._traced, linked=linked)
+                    self._extractors[asked] = found
+                    # Who goes through all layers leaves none behind that will be asked for again.
+                    several = [key for key in self._extractors if key[1] or key[2]]
+                    for key in several[:-MOST_EXTRACTORS]:
+                        del self._extractors[key]
+        return found
 
     def _hooks(self, layers: tuple[str, ...], given: tuple[str, ...] = ()) -> HookExtractor:
         blank = self._blank((self.input_size, self.input_size))

@@ -376,8 +376,8 @@ def stages(cut: fx.GraphModule) -> list[fx.GraphModule]:
 
 
 def _stage(cut: fx.GraphModule, part: Sequence[fx.Node], handed_on: set[fx.Node]) -> fx.GraphModule:
-    graph = fx.Graph()
-    taken = dict.fromkeys(i for node in part for i in node.all_input_nodes if i not in {*part})
+    graph, inside = fx.Graph(), {*part}
+    taken = dict.fromkeys(i for node in part for i in node.all_input_nodes if i not in inside)
     copies = {node: _placeholder(graph, name_of(node)) for node in taken}
     for node in part:
         copies[node] = graph.node_copy(node, copies.__getitem__)
