@@ -466,3 +466,11 @@ def test_a_weight_of_nothing_gives_nothing() -> None:
     ]
     several = 1e15 * noise(2, 1, 3, 16, 16)
     torch.testing.assert_close(G.blend(weights, chains)(several), chains[1](several[1]))
+
+
+def test_what_is_dead_within_its_weight_is_nothing_however_loud_it_is_elsewhere() -> None:
+    left = torch.zeros(1, 1, 16, 16)
+    left[..., :8] = 1
+    loud = (1 - left).expand(1, 3, 16, 16)
+    chain = G.compose(G.laplacian(2, weight=left), G.normalise("rms", weight=left))
+    assert torch.equal(G.blend(left[None], [chain])(loud[None]), torch.zeros(1, 3, 16, 16))
