@@ -682,3 +682,27 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
     done = run("dream", "photo.png", "--objective", "second", *FLAGS, *words, cwd=here)
     refused(done, *told)
     assert before == {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
+
+
+def test_gradient_transforms_look_within_a_region_too(toy: Network, photo: Tensor) -> None:
+    parts = [(left(13), "third"), (1 - left(13), "second")]
+    given: dict[str, Any] = {"rest": "stay", "regions": parts}
+    named = dreamt(photo, toy, smooth=0, gradient_transforms="smooth(1.5)", **given)
+    assert torch.equal(named, dreamt(photo, toy, smooth=1.5, **given))
+
+
+def test_regions_go_on_from_any_step(toy: Network, photo: Tensor) -> None:
+    given: dict[str, Any] = {"regions": [(left(13), "third"), (1 - left(20), "second")]}
+    whole = steps(photo, toy, "first", **given)
+    states = [step.state() for step in steps(photo, toy, "first", **given)]
+    for k, state in enumerate(states[:-1]):
+        rest = steps(photo, toy, "first", state=state, **given)
+        assert len(rest) == len(whole) - k - 1
+        for then, now in zip(whole[k + 1 :], rest, strict=True):
+            assert torch.equal(then.picture(), now.picture())
+            assert then.region_scores is not None
+            assert now.region_scores is not None
+            assert torch.equal(then.region_scores, now.region_scores)
+    (last,) = steps(photo, toy, "first", state=states[-1], **given)
+    assert last.region_scores is not None
+    assert torch.equal(last.picture(), whole[-1].picture())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from phosphene import calls
@@ -55,16 +55,21 @@ def chain_text(chain: Iterable[Call]) -> str:
     return ", ".join(call.text if call.arguments or call.keywords else call.name for call in chain)
 
 
-def build_chain(text: str, registry: Registry[Callable[..., T]]) -> list[T]:
+def build_chain(text: str, registry: Registry[Callable[..., T]], **offered: object) -> list[T]:
     """What the registered functions that a chain names give for its arguments, in order.
+
+    offered: what a function is given, too, that has a parameter of that name.
 
     Raises:
         SettingsError: there is none of a name, or it does not take the arguments.
     """
-    return [_built(call, text, registry) for call in parse_chain(text, registry.kind)]
+    chain = parse_chain(text, registry.kind)
+    return [_built(call, text, registry, offered) for call in chain]
 
 
-def _built(call: Call, text: str, registry: Registry[Callable[..., T]]) -> T:
+def _built(
+    call: Call, text: str, registry: Registry[Callable[..., T]], offered: Mapping[str, object]
+) -> T:
     def wrong(what: object) -> SettingsError:
         return SettingsError(located(f"{registry.kind}s", text, call.position, str(what)))
 
@@ -73,8 +78,10 @@ def _built(call: Call, text: str, registry: Registry[Callable[..., T]]) -> T:
     function = registry[call.name]
     signature = signature_text(call.name, function)
     try:
-        inspect.signature(function).bind(*call.arguments, **dict(call.keywords))
-        made = function(*call.arguments, **dict(call.keywords))
+        named = inspect.signature(function)
+        named.bind(*call.arguments, **dict(call.keywords))
+        more = {name: value for name, value in offered.items() if name in named.parameters}
+        made = function(*call.arguments, **{**more, **dict(call.keywords)})
     except SettingsError as error:
         raise wrong(error) from error
     except (TypeError, ValueError) as error:

@@ -372,7 +372,7 @@ def _transformed(s: DreamSettings, weight: Tensor | None = None) -> gradients.Gr
     if s.laplacian:
         chain.append(gradients.laplacian(s.laplacian, weight=weight))
     if s.gradient_transforms:
-        chain += build_chain(s.gradient_transforms, gradients.GRADIENTS)
+        chain += build_chain(s.gradient_transforms, gradients.GRADIENTS, weight=weight)
     chain.append(gradients.normalise(s.gradient, epsilon=s.epsilon, weight=weight))
     if s.clip is not None:
         chain.append(gradients.clip(s.clip))
