@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import command, jobs, memory, quality, report, steps
+from benchmarks import command, jobs, memory, quality, regions, report, steps
 from phosphene.runtime.allocator import keep_freed
 
 
@@ -46,6 +46,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[report.Table]]] = {
         sizes=[side for side in steps.SIZES if side <= given.largest],
         device=given.device,
     ),
+    "regions": lambda given: regions.tables(given.repeats, device=given.device),
     "memory": lambda given: memory.tables(
         given.repeats,
         sizes=[side for side in memory.SIZES if side <= given.largest],

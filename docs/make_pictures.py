@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
 import phosphene as ph
@@ -92,6 +92,48 @@ def robust() -> Tensor:
     photo = smaller(sample("china.jpg"))
     net = ph.load_network("dreamnet-robust")
     return grid([[photo, ph.dream(photo, net)]])
+
+
+# Outlines of what is in china.jpg, px; a few px away from temple and trees, as edges are soft.
+SKY = [
+    (-9, -9), (649, -9), (649, 148), (614, 134), (596, 138), (584, 158), (572, 178), (566, 196),
+    (554, 205), (331, 206), (323, 190), (333, 184), (334, 168), (300, 159), (299, 139), (322, 128),
+    (322, 117), (272, 96), (224, 68), (219, 50), (216, 30), (205, 25), (194, 30), (192, 52),
+    (186, 64), (140, 93), (93, 104), (91, 128), (116, 138), (116, 159), (80, 166), (80, 187),
+    (93, 193), (93, 205), (78, 206), (48, 190), (24, 183), (10, 170), (9, 148), (-9, 142),
+]  # fmt: skip
+LAKE_RIGHT = [
+    (332, 237), (395, 239), (425, 243), (500, 243), (508, 232), (490, 224), (540, 220), (549, 250),
+    (553, 279), (538, 272), (516, 283), (494, 288), (468, 293), (438, 299), (408, 318), (382, 328),
+    (354, 316), (352, 303), (345, 299), (344, 272), (355, 260), (354, 248), (334, 242),
+]  # fmt: skip
+LAKE_LEFT = [
+    (-9, 281), (58, 279), (77, 286), (77, 308), (68, 318), (40, 318), (22, 308), (-9, 292),
+]  # fmt: skip
+
+
+def drawn_mask(*outlines: list[tuple[int, int]], soft: float = 3.0) -> Tensor:
+    """White within the outlines, `(1, 1, 427, 640)`, the edge soft by so many px."""
+    large = Image.new("L", (4 * 640, 4 * 427))
+    for outline in outlines:
+        ImageDraw.Draw(large).polygon([(4 * x, 4 * y) for x, y in outline], fill=255)
+    small = large.filter(ImageFilter.GaussianBlur(4 * soft)).resize(
+        (640, 427), Image.Resampling.BOX
+    )
+    return torch.from_numpy(np.array(small))[None, None].float() / 255
+
+
+@picture
+def regions() -> Tensor:
+    """Dogs in the sky, eyes in the lake, and a temple that is left alone."""
+    net, photo = ph.load_network("dreamnet-robust"), sample("china.jpg")
+    sky, lake = drawn_mask(SKY), drawn_mask(LAKE_RIGHT, LAKE_LEFT)
+    painted = photo
+    for mask, colour in ((sky, (1.0, 0.72, 0.2)), (lake, (0.1, 0.5, 1.0))):
+        painted = torch.lerp(painted, torch.tensor(colour).view(1, 3, 1, 1), 0.6 * mask)
+    wishes = [(sky, 'logit("golden retriever")'), (lake, "mixed5a:7")]
+    dreamt = ph.dream(photo, net, regions=wishes, rest="stay", octaves=4, steps=14, smooth=0.8)
+    return grid([[smaller(painted), smaller(dreamt)]])
 
 
 @picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -56,11 +57,11 @@ def compared(
     for options in (MEMORY_EFFICIENT, IN_BANDS):
         options = options.with_numba(numba)
         x = image.clone(memory_format=torch.channels_last).requires_grad_()
-        answers = program(x, options)
+        answers = program(x, options=options)
         weighted = [answer * noise(*answer.shape, seed=1) for answer in answers.values()]
         (grad,) = torch.autograd.grad(torch.stack([part.sum() for part in weighted]).sum(), x)
         with torch.no_grad():
-            again = program(image, options)
+            again = program(image, options=options)
         for layer, answer in answers.items():
             assert torch.equal(again[layer], answer)
         found.append((answers, grad))
@@ -228,11 +229,11 @@ def test_only_large_pictures_of_which_less_is_kept(monkeypatch: pytest.MonkeyPat
     ):
         ran.clear()
         with torch.no_grad():
-            program(noise(1, 3, rows, 20), options)
+            program(noise(1, 3, rows, 20), options=options)
         assert ran == expected
     with torch.no_grad():
         ran.clear()
-        program(noise(1, 3, 8, 8), IN_BANDS)
+        program(noise(1, 3, 8, 8), options=IN_BANDS)
         assert ran == ["front"] * 4
 
 
@@ -244,9 +245,9 @@ def test_the_longer_side_is_cut_and_bands_are_as_quick_as_the_whole(
     gone: list[bool] = []
     front, rest = program.front.forward, program.rest.advance
 
-    def noted(values: Tensor, wanted: Any, options: Options, saved: Any) -> Any:
-        crops.append((tuple(values.shape[2:]), options.numba_pooling))
-        return front(values, wanted, options, saved)
+    def noted(taken: Sequence[Tensor], wanted: Any, options: Options, saved: Any) -> Any:
+        crops.append((tuple(taken[0].shape[2:]), options.numba_pooling))
+        return front(taken, wanted, options, saved)
 
     def advanced(known: dict[int, Tensor], *more: Any) -> Any:
         result = weakref.ref(known[0])
@@ -262,7 +263,7 @@ def test_the_longer_side_is_cut_and_bands_are_as_quick_as_the_whole(
     ):
         monkeypatch.setattr(pooling, "NUMBA_PIXELS", enough)
         with torch.no_grad():
-            program(noise(1, 3, *shape), IN_BANDS)
+            program(noise(1, 3, *shape), options=IN_BANDS)
         assert crops == [expected] * 4
         crops.clear()
     assert gone == [True] * 2  # nobody holds on to what the bands made while the rest goes on

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import command, jobs, memory, plain, quality, report, steps
+from benchmarks import command, jobs, memory, plain, quality, regions, report, steps
 from phosphene import draw_sky, load_network
 from phosphene.network import Network
 
@@ -133,6 +133,22 @@ def test_steps() -> None:
         assert row["convolutions"] == "0.568 GFLOP"  # four times 142 million multiply-adds
         assert number(row["machine"]) > 0
         assert row["picture"] == "whole"
+
+
+def test_regions() -> None:
+    assert [mask[0, 0, 0].tolist() for mask in regions.strips(2, 5)] == [
+        [1, 1, 1, 0, 0],
+        [0, 0, 0, 1, 1],
+    ]
+    (table,) = regions.tables(1, side=64, counts=(1, 2), dreams=regions.DREAMS[:1])
+    rows = parsed(table)
+    names = ["forward", "backward", "no regions", "1 region", "2 regions"]
+    assert [row["64², fp32"] for row in rows] == names
+    forward, backward = (number(row["time"]) for row in rows[:2])
+    for count, row in enumerate(rows[3:], 1):
+        passes = forward + count * backward
+        assert number(row["forward + backwards"]) == pytest.approx(passes, rel=0.05, abs=1)
+        assert number(row["of that"]) == pytest.approx(number(row["time"]) / passes, rel=0.05)
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_the_judge_is_shown_its_own_size_without_aliasing() -> None:
     seen: list[tuple[int, int]] = []
     plain = judge.activations
     judge.activations = lambda image, layers: (  # pyright: ignore
-        seen.append(images.size_of(image)),
+        seen.append(images.size_of(image)),  # pyright: ignore
         plain(image, layers),
     )[1]
     fine = torch.zeros(1, 3, 16, 16)

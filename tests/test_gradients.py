@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import scipy.ndimage as nd
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from phosphene import gradients as G
@@ -27,6 +29,7 @@ def rms(g: Tensor) -> float:
     return float(g.double().square().mean().sqrt())
 
 
+NORMALISATIONS = ("mean", "std", "norm", "rms")
 # What has a scale of its own, and what takes the gradient's.
 SCALING = {
     "mean": lambda: G.normalise("mean"),
@@ -282,14 +285,192 @@ def test_compose_goes_from_left_to_right() -> None:
     assert G.compose()(g) is g
 
 
-def test_every_maker_is_registered_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "clip", "mask"}
+def test_every_maker_is_registered_under_its_name() -> None:
+    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "clip", "none"}
     assert all(G.GRADIENTS[name] is getattr(G, name) for name in G.GRADIENTS)
-    monkeypatch.setattr(G, "GRADIENTS", {})
 
     @G.gradient
     def flip() -> Callable[[Tensor], Tensor]:
         return lambda g: -g
 
-    assert dict(G.GRADIENTS) == {"flip": flip}
-    assert torch.equal(flip()(row(1, -2)), row(-1, 2))
+    try:
+        assert G.GRADIENTS["flip"] is flip
+        assert torch.equal(flip()(row(1, -2)), row(-1, 2))
+
+        def clip() -> Callable[[Tensor], Tensor]:
+            return flip()
+
+        with pytest.raises(SettingsError, match="there is a gradient transform 'clip' already"):
+            G.gradient(clip)
+        assert G.GRADIENTS["clip"] is G.clip
+    finally:
+        del G.GRADIENTS["flip"]
+
+
+# Within a weight
+
+
+WEIGHTED: dict[str, Callable[..., G.GradientTransform]] = {
+    **{by: lambda weight=None, by=by: G.normalise(by, weight=weight) for by in NORMALISATIONS},
+    "smooth": lambda weight=None: G.smooth(1.3, weight=weight),
+    "laplacian": lambda weight=None: G.laplacian(3, weight=weight),
+}
+
+
+@pytest.fixture(params=WEIGHTED)
+def weighted(request: pytest.FixtureRequest) -> Callable[..., G.GradientTransform]:
+    return WEIGHTED[request.param]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        # of 4, -2 and half of 100: (4 + 2 + 50) / 2.5
+        ("mean", (4 / 22.4, -2 / 22.4, 100 / 22.4, 7 / 22.4)),
+        ("rms", [x / math.sqrt((16 + 4 + 5000) / 2.5) for x in (4, -2, 100, 7)]),
+        # the same, times the root of the four values that there are
+        ("norm", [x / math.sqrt((16 + 4 + 5000) / 2.5) / 2 for x in (4, -2, 100, 7)]),
+        # mean (4 - 2 + 50) / 2.5 = 20.8; squares 16.8², 22.8² and half of 79.2²; a sample's 4 / 3
+        (
+            "std",
+            [
+                (x - 20.8) / math.sqrt((16.8**2 + 22.8**2 + 79.2**2 / 2) / 2.5 * 4 / 3)
+                for x in (4, -2, 100, 7)
+            ],
+        ),
+    ],
+)
+def test_a_weight_counts_each_px_by_as_much(by: Any, expected: Any) -> None:
+    weight = row(1, 1, 0.5, 0)
+    out = G.normalise(by, weight=weight)(row(4, -2, 100, 7))
+    torch.testing.assert_close(out, row(*expected))
+
+
+def test_a_gradient_is_smoothed_from_within_its_weight_alone() -> None:
+    # SciPy's own blur of the one and of the other.
+    g, weight = noise(1, 2, 15, 17, dtype=torch.float64), torch.rand(1, 1, 15, 17).double()
+    weight[..., 9:] = 0
+
+    def blurred(x: Tensor) -> np.ndarray:
+        return nd.gaussian_filter(x.numpy(), (0, 0, 1.3, 1.3), mode="nearest", radius=4)
+
+    expected = blurred(g * weight) / np.maximum(blurred(weight), 1e-20)
+    out = G.smooth(1.3, weight=weight)(g)
+    np.testing.assert_allclose(out.numpy(), expected, rtol=1e-9, atol=1e-12)
+    # Half a constant stays it up to the edge, where a plain blur would fall.
+    half = (weight > 0).double()
+    torch.testing.assert_close(
+        G.smooth(1.3, weight=half)(half.expand(1, 2, -1, -1))[..., :9], half.new_ones(1, 2, 15, 9)
+    )
+    assert float(G.smooth(1.3)(half)[0, 0, 7, 8]) < 0.7
+
+
+@pytest.mark.parametrize("size", [(1, 1), (13, 18), (32, 30)])
+@pytest.mark.parametrize("value", [1.0, 0.5, 3.0])
+def test_a_weight_that_is_the_same_everywhere_is_none(
+    weighted: Callable[..., G.GradientTransform], size: tuple[int, int], value: float
+) -> None:
+    g = noise(2, 3, *size, dtype=torch.float64)
+    out = weighted(torch.full((1, 1, *size), value, dtype=torch.float64))(g)
+    torch.testing.assert_close(out, weighted()(g), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=30)
+@given(
+    edge=st.integers(1, 22), seed=st.integers(0, 99), size=st.tuples(st.integers(9, 30),
+    st.just(23)), loud=st.sampled_from([0.0, 1e-6, 1e12]),
+)  # fmt: skip
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_nothing_comes_in_from_where_the_weight_is_0(
+    name: str, edge: int, seed: int, size: tuple[int, int], loud: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    g = torch.randn(1, 3, *size, generator=generator)
+    weight = torch.rand(1, 1, *size, generator=generator)
+    weight[..., edge:] = 0
+    other = g.clone()
+    other[..., edge:] = loud * torch.randn(1, 3, size[0], size[1] - edge, generator=generator)
+    transform = WEIGHTED[name](weight)
+    assert torch.equal(transform(other)[..., :edge], transform(g)[..., :edge])
+
+
+def test_laplacian_goes_on_beyond_the_edge_of_its_weight() -> None:
+    # Three strengths of one ripple: each is brought to the same, up to its edge.
+    x = torch.arange(64.0)
+    ripple = torch.sin(x)[None, :].expand(64, 64)
+    left = (x < 30).float().view(1, 1, 1, 64).expand(1, 1, 64, 64)
+    strong = torch.where(x < 30, 1.0, 50.0) * ripple
+    out = G.laplacian(3, weight=left)(strong.expand(1, 3, 64, 64))[..., :30]
+    alone = G.laplacian(3, weight=left)(ripple.expand(1, 3, 64, 64))[..., :30]
+    assert torch.equal(out, alone)
+    assert 0.5 < rms(out[..., 26:]) / rms(out[..., :26]) < 2
+
+
+# Several as one
+
+
+@st.composite
+def masks_of(draw: st.DrawFn) -> list[Tensor]:
+    seed, count = draw(st.integers(0, 2**16)), draw(st.integers(1, 4))
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(count):
+        batch = draw(st.sampled_from([1, 2]))
+        mask = torch.rand(batch, 1, 3, 5, generator=generator)
+        kind = draw(st.sampled_from(["soft", "hard", "grey", "none"]))
+        found.append(
+            {"soft": mask, "hard": mask.round(), "grey": mask * 0.1, "none": mask * 0}[kind]
+        )
+    return found
+
+
+@given(masks=masks_of(), rest=st.booleans())
+def test_shares_are_a_partition(masks: list[Tensor], rest: bool) -> None:
+    found = G.shares(masks, rest=rest)
+    batch = max(map(len, masks))
+    assert found.shape == (len(masks) + rest, batch, 1, 3, 5)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    total = found.sum(0)
+    if rest:
+        torch.testing.assert_close(total, torch.ones_like(total))
+    covered = sum(masks, torch.zeros(batch, 1, 3, 5))
+    for share, mask in zip(found, masks, strict=False):
+        assert bool((share <= mask + 1e-6).all())  # no more than is painted
+        assert torch.equal((share > 0).expand(batch, 1, 3, 5), (mask > 0).expand(batch, 1, 3, 5))
+        alone = (covered <= 1).expand_as(share)
+        assert torch.equal(share[alone], mask.expand_as(share)[alone])
+    # Where there is more than enough, all of it is shared out in proportion.
+    full = covered > 1
+    torch.testing.assert_close(found[: len(masks)].sum(0)[full], torch.ones(int(full.sum())))
+    a, b = found[0], found[len(masks) - 1]
+    torch.testing.assert_close(a * masks[-1], b * masks[0])
+
+
+def test_blend_by_hand() -> None:
+    weights = torch.stack([row(1, 0.5, 0), row(0, 0.25, 1)])
+    twice, halved = (lambda g: 2 * g), (lambda g: g / 2)
+    several = torch.stack([row(3, 4, 5), row(6, 8, 10)])
+    expected = row(3 * 2, 4 * 2 * 0.5 + 8 / 2 * 0.25, 10 / 2)
+    assert torch.equal(G.blend(weights, [twice, halved])(several), expected)
+    # What is outside of a weight is not even looked at.
+    several[0, ..., 2] = 3e38
+    assert torch.equal(G.blend(weights, [G.normalise("rms"), halved])(several)[..., 2:], row(5))
+
+
+def test_a_weight_of_nothing_gives_nothing() -> None:
+    weights = torch.stack([torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16)])
+    chains = [
+        G.compose(G.smooth(1, weight=w), G.laplacian(2, weight=w), G.normalise("std", weight=w))
+        for w in weights
+    ]
+    several = 1e15 * noise(2, 1, 3, 16, 16)
+    torch.testing.assert_close(G.blend(weights, chains)(several), chains[1](several[1]))
+
+
+def test_what_is_dead_within_its_weight_is_nothing_however_loud_it_is_elsewhere() -> None:
+    left = torch.zeros(1, 1, 16, 16)
+    left[..., :8] = 1
+    loud = (1 - left).expand(1, 3, 16, 16)
+    chain = G.compose(G.laplacian(2, weight=left), G.normalise("rms", weight=left))
+    assert torch.equal(G.blend(left[None], [chain])(loud[None]), torch.zeros(1, 3, 16, 16))

@@ -112,8 +112,8 @@ def test_a_saved_request_gives_what_the_verb_gave(verb: str, say: Say, here: Pat
     assert request.recipe == verb
     text = Path("job.json").read_text()
     assert str(here) not in text
-    # Complete: it does not hang on any default.
-    assert request.settings == request.checked_settings().model_dump(mode="json")
+    # Complete: it does not hang on any default. Of regions nothing is said where there are none.
+    assert request.settings == request.declaration.stated(request.checked_settings(), ())
     assert request.objectives or request.layers or verb == "style"
     # From elsewhere, with all that it names moved along.
     shutil.copytree(here, here / "moved", ignore=shutil.ignore_patterns("a.png", "cache"))
@@ -334,7 +334,8 @@ def test_a_strangers_request_starts_no_code(say: Say) -> None:
     refused(say("run", "job.json"), "may be code")
     plugin = {"plugins": [{"name": "evil"}]}
     Path("job.json").write_text(json.dumps(json.loads(dream().text()) | plugin))
-    refused(say("run", "job.json", "--network", NET), "needs the plugins evil: they are code")
+    told = ("the request needs the plugin evil, which is not loaded", "add --plugin evil.py")
+    refused(say("run", "job.json", "--network", NET), *told)
     assert not Path("ran").exists()
 
 

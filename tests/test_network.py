@@ -17,9 +17,10 @@ from phosphene import zoo
 from phosphene.errors import InputTooSmallError, NetworkError, SettingsError, UnknownLayerError
 from phosphene.evaluation.whole import whole
 from phosphene.network import Layer, Network, precision
-from phosphene.network.extract import Extractor, HookExtractor
+from phosphene.network.extract import HookExtractor
 from phosphene.objectives import IMAGE, Objective
 from phosphene.runtime import graph
+from phosphene.runtime.graph import PICTURE
 
 
 class Then(nn.Module):
@@ -72,9 +73,9 @@ def googlenet() -> Network:
 BOTH = pytest.mark.parametrize("traceable", [True, False], ids=["graph", "hooks"])
 
 
-def hooked(network: Network, *layers: str) -> Extractor:
-    """The module itself under hooks, whatever the network would take."""
-    return HookExtractor(network.module, layers, network.layers, network.name)
+def hooked(network: Network, values: Tensor, *layers: str) -> dict[str, Tensor]:
+    """By the module itself under hooks, whatever the network would take."""
+    return network._hooks(layers)({PICTURE: values})
 
 
 def assert_path(network: Network, traceable: bool, layers: tuple[str, ...]) -> None:
@@ -215,7 +216,7 @@ def test_attention_is_a_layer_by_both_paths() -> None:
     assert network._traced is not None
     assert network.layers["attention"].shape == (16, 8)
     image = picture()
-    expected = hooked(network, "attention")(network.preprocess(image))["attention"]
+    expected = hooked(network, network.preprocess(image), "attention")["attention"]
     assert_path(network, True, ("attention",))
     close(network.activations(image, ["attention"])["attention"], expected)
     assert network.layers["patch"].stride == 4
@@ -402,7 +403,7 @@ def test_no_hook_stays(traceable: bool) -> None:
     assert isinstance(later, Counting)
     later.armed = True
     with pytest.raises(AssertionError, match="reached"):
-        hooked(network, "c")(picture())
+        hooked(network, picture(), "c")
     assert hooks(network.module) == 0
 
 
@@ -567,7 +568,7 @@ def test_activations_are_those_of_torchvisions_extractor(
         expected = extractor(network.preprocess(x))
         for found in (
             network.activations(x, layers),
-            hooked(network, *layers)(network.preprocess(x)),
+            hooked(network, network.preprocess(x), *layers),
         ):
             for layer in layers:
                 close(found[layer] / expected[layer].std(), expected[layer] / expected[layer].std())

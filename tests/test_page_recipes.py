@@ -551,7 +551,7 @@ def test_what_a_stranger_may_not_ask(say: Say, here: Path) -> None:
         (rows, {"recipe": "atlas"}, "no recipe 'atlas'; there are accentuate"),
         (rows, {"settings": {**settings, "steps": 0}}, "settings do not hold here"),
         (rows, {"format": 3, "phosphene": "7.1"}, "was made by phosphene 7.1"),
-        (rows, {"plugins": [{"name": "evil"}]}, "needs the plugins evil: they are code"),
+        (rows, {"plugins": [{"name": "evil"}]}, "the recipe needs the plugin evil, which is not"),
     ]:  # fmt: skip
         changed = json.dumps(recipe | changes)
         Path("other/recipe.json").write_text(changed)

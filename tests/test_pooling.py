@@ -380,7 +380,7 @@ def test_a_gradient_that_comes_from_elsewhere_is_not_written_over() -> None:
     program = lower(graph.trace(module.requires_grad_(False)).cut(["0", "2"]))
     assert isinstance(program.instructions[-1].operation, PooledConvolution)
     x = laid(torch.randn(1, 3, 12, 10), torch.float32).requires_grad_()
-    answers = program(x, Options(numba_pooling=True))
+    answers = program(x, options=Options(numba_pooling=True))
     grads = [laid(torch.randn(answer.shape), torch.float32) for answer in answers.values()]
     before = [grad.clone() for grad in grads]
     (found,) = torch.autograd.grad([*answers.values()], x, grads)

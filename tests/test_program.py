@@ -55,7 +55,7 @@ def compared(
         hook.remove()
     weights = {name: torch.randn(out.shape, generator=generator) for name, out in found.items()}
     expected = torch.stack([(found[name] * weights[name]).sum() for name in layers]).sum()
-    answers = program(b, options)
+    answers = program(b, options=options)
     got = torch.stack([(answers[name] * weights[name]).sum() for name in layers]).sum()
     for name in layers:
         torch.testing.assert_close(answers[name], found[name], rtol=1e-4, atol=1e-5)
@@ -63,7 +63,7 @@ def compared(
     (mine,) = torch.autograd.grad(got, b)
     assert float((mine - grad).norm() / grad.norm()) < 1e-5
     with torch.no_grad():
-        again = program(image, options)
+        again = program(image, options=options)
     for name in layers:
         torch.testing.assert_close(again[name], answers[name].detach())
     return program
@@ -279,7 +279,7 @@ def test_saving_memory_changes_nothing_but_memory() -> None:
     grads = []
     for options in (MEMORY_EFFICIENT, DEFAULT):
         image = torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64).requires_grad_()
-        answer = program(image, options)["mixed4a"]
+        answer = program(image, options=options)["mixed4a"]
         grads.append(torch.autograd.grad(answer.sum(), image)[0])
     assert torch.equal(*grads)
 

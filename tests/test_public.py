@@ -25,6 +25,7 @@ PUBLIC = {
     "jobs",
     "load_image",
     "load_network",
+    "load_plugin",
     "objective",
     "objectives",
     "page",

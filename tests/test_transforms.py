@@ -264,7 +264,7 @@ def test_crops_lie_inside_and_in_range(height: int, width: int, a: float, b: flo
     y = torch.arange(height, dtype=torch.float64)[:, None].expand(height, width)
     x = torch.arange(width, dtype=torch.float64).expand(height, width)
     image = torch.stack((y, x, torch.ones_like(x)))[None]
-    out = T.crops(3, low, high, size=(9, 11))(image, seeded(seed))
+    out = T.crops(3, low, high, size=(9, 11), noise=0)(image, seeded(seed))
     assert out.shape == (3, 3, 9, 11)
     assert torch.allclose(out[:, 2], torch.ones(3, 9, 11, dtype=torch.float64))
     for channel, side in ((0, height), (1, width)):
@@ -277,7 +277,7 @@ def test_crops_lie_inside_and_in_range(height: int, width: int, a: float, b: flo
 
 def test_crops_reach_every_corner_and_only_their_sizes():
     image = ramp(20, 30)
-    taken, generator = T.crops(400, 0.2, 0.4, size=1), seeded()
+    taken, generator = T.crops(400, 0.2, 0.4, size=1, noise=0), seeded()
     sizes, corners = set(), set()
     whole = T._window
 
@@ -299,12 +299,12 @@ def test_crops_reach_every_corner_and_only_their_sizes():
 
 def test_crops_are_ordered_by_image():
     image = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.9)])
-    out = T.crops(4, 0.5, 0.5)(image, seeded())
+    out = T.crops(4, 0.5, 0.5, noise=0)(image, seeded())
     assert out.shape == (8, 3, 4, 4)
     assert torch.allclose(out[:4], torch.tensor(0.1))
     assert torch.allclose(out[4:], torch.tensor(0.9))
     same = ramp(8, 8).expand(2, 3, 8, 8)
-    first, second = T.crops(3, 0.5, 0.9)(same, seeded()).unflatten(0, (2, 3))
+    first, second = T.crops(3, 0.5, 0.9, noise=0)(same, seeded()).unflatten(0, (2, 3))
     assert torch.equal(first, second)
 
 
@@ -317,6 +317,16 @@ def test_noise_has_its_deviation_and_passes_the_gradient():
     out.sum().backward()
     assert torch.equal(image.grad, torch.ones_like(image))  # pyright: ignore
     assert T.noise(0)(image, seeded()) is image
+
+
+def test_noise_is_the_same_for_all_of_a_batch():
+    out = T.noise(0.2)(torch.full((3, 3, 8, 8), 0.5), seeded())
+    assert torch.equal(out, out[:1].expand_as(out))
+    alone = T.noise(0.2)(torch.full((1, 3, 8, 8), 0.5), seeded())
+    assert torch.equal(alone, out[:1])
+    cut = T.crops(2, 0.5, 0.5, noise=0.2)(torch.zeros(2, 3, 8, 8), seeded())
+    assert torch.equal(cut, cut[:1].expand_as(cut))
+    assert cut.std().item() == pytest.approx(0.2, rel=0.3)
 
 
 # --- all ------------------------------------------------------------------------------------------
@@ -383,17 +393,28 @@ def test_compose_goes_from_left_to_right():
 
 
 def test_newcomers_register_as_the_built_ins_do(monkeypatch: pytest.MonkeyPatch):
-    built_in = ["jitter", "pad", "rotate", "scale", "random_crop", "crops", "noise", "robust"]
+    built_in = ["jitter", "pad", "rotate", "scale", "random_crop", "crops", "noise", "none",
+                "robust", "gentle"]  # fmt: skip
     assert list(T.TRANSFORMS) == built_in
     assert all(T.TRANSFORMS[name] is getattr(T, name) for name in built_in)
-    monkeypatch.setattr(T, "TRANSFORMS", dict(T.TRANSFORMS))
 
     @T.transform
     def upside_down() -> T.Transform:
         return lambda image, generator: image.flip(-2)
 
-    out = T.TRANSFORMS["upside_down"]()(ramp(2, 2), seeded())
-    assert out[0, 0].tolist() == [[2, 3], [0, 1]]
+    try:
+        out = T.TRANSFORMS["upside_down"]()(ramp(2, 2), seeded())
+        assert out[0, 0].tolist() == [[2, 3], [0, 1]]
+        T.transform(upside_down)  # a notebook cell that is run again
+
+        def jitter() -> T.Transform:
+            return T.none()
+
+        with pytest.raises(SettingsError, match="a transform 'jitter' already, from phosphene"):
+            T.transform(jitter)
+        assert T.TRANSFORMS["jitter"] is T.jitter
+    finally:
+        del T.TRANSFORMS["upside_down"]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from phosphene.recipes.caricature import CaricatureSettings, caricature
 from phosphene.recipes.invert import InvertSettings, invert
 from phosphene.recipes.steps import visualize as module
 from phosphene.recipes.steps.stages import early, stages
-from phosphene.recipes.steps.visualize import TRANSFORMS, VisualizeStep, relative_content
+from phosphene.recipes.steps.visualize import VisualizeStep, relative_content
 from phosphene.recipes.style import StyleSettings, style
 from phosphene.recipes.visualize import VisualizeSettings, visualize
 
@@ -394,7 +394,7 @@ def test_many_dead_units_are_told_in_one_line() -> None:
 # References move along
 
 
-@pytest.mark.parametrize("how", sorted(TRANSFORMS))
+@pytest.mark.parametrize("how", ["robust", "gentle", "crops", "none", "robust, noise(0.1)"])
 def test_the_photo_is_seen_as_the_picture_is(how: str, toy: Network, photo: Tensor) -> None:
     photo = photo[..., :40, :]
     goal = obj.content("second", photo) + 0 * obj.caricature("first", photo)

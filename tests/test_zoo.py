@@ -180,9 +180,9 @@ def test_loading_leaves_the_callers_random_numbers_alone() -> None:
 # The registry and its listing ---------------------------------------------------------------------
 
 
-def test_a_newcomer_registers_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newcomer_registers_a_network(request: pytest.FixtureRequest) -> None:
     for registered in (registry.NETWORKS, registry.MODEL_CARDS):
-        monkeypatch.setitem(registered, "tiny", None)  # away again after the test
+        request.addfinalizer(lambda registered=registered: registered.pop("tiny", None))
 
     @zoo.register_network(
         "tiny", about="one convolution", licence="MIT", source="here", size_bytes=12
@@ -199,6 +199,9 @@ def test_a_newcomer_registers_a_network(monkeypatch: pytest.MonkeyPatch) -> None
         info.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(NetworkError, match="no ':'"):
         zoo.register_network("a:b")
+    with pytest.raises(NetworkError, match="there is a network 'vgg16' already, from phosphene"):
+        zoo.register_network("vgg16")(tiny)
+    assert registry.MODEL_CARDS["vgg16"].source == "torchvision"
 
 
 def test_the_listing_agrees_with_torchvision() -> None:

@@ -26,6 +26,7 @@ PUBLIC = {
     "invert": "phosphene.recipes.invert",
     "load_image": "phosphene.image",
     "load_network": "phosphene.zoo",
+    "load_plugin": "phosphene.plugins",
     "objective": "phosphene.objectives",
     "page": "phosphene.explain.layout",
     "parse": "phosphene.objectives",

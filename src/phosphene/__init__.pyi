@@ -24,6 +24,7 @@ from phosphene.network import Network as Network
 from phosphene.objectives import Objective as Objective
 from phosphene.objectives import objective as objective
 from phosphene.objectives import parse as parse
+from phosphene.plugins import load_plugin as load_plugin
 from phosphene.recipes.steps.dream import DreamStep
 from phosphene.recipes.steps.visualize import VisualizeStep
 from phosphene.state import State as State
@@ -48,7 +49,7 @@ class _accentuate:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -85,7 +86,7 @@ class _accentuate:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -115,7 +116,7 @@ class _caricature:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -147,7 +148,7 @@ class _caricature:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -169,6 +170,7 @@ class _dream:
         objective: Objective | str | None = None,
         *,
         mask: Tensor | None = None,
+        regions: Sequence[tuple[Tensor, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
@@ -180,6 +182,7 @@ class _dream:
         epsilon: float = 1e-20,
         smooth: float = 0.5,
         laplacian: int = 0,
+        gradient_transforms: str = '',
         clip: float | None = None,
         stop_above: float | None = None,
         clamp: Literal['off', 'steps', 'always'] = 'steps',
@@ -188,6 +191,7 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
+        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -204,17 +208,23 @@ class _dream:
             objective: an `Objective`, or its text ("2*mixed4b + mixed4d:42"); by default the preset's
                 for this network.
             mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture.
+            regions: pairs of such a mask and an `Objective`, or its text: what is dreamt there. Each
+                objective's gradient is smoothed and normalised within its mask; masks that overlap
+                share. What they leave dreams `objective`, or stays with `rest="stay"`, which needs no
+                objective. `mask` multiplies all of it. An objective that goes by places turns the
+                jitter off for all.
             **settings: those of `DreamSettings`, by name.
 
         Returns:
             The dream; `dream.steps(…)` gives a `DreamStep` for each step on the way to it.
 
         Raises:
-            ImageError: for a photo or a mask that is none.
-            SettingsError: for a wrong setting.
+            ImageError: for a photo or a mask that is none, and a region's mask that is black.
+            SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
         >>> net = phosphene.load_network()
         >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
+        >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
         """
     def steps(
         self,
@@ -223,6 +233,7 @@ class _dream:
         objective: Objective | str | None = None,
         *,
         mask: Tensor | None = None,
+        regions: Sequence[tuple[Tensor, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
@@ -234,6 +245,7 @@ class _dream:
         epsilon: float = 1e-20,
         smooth: float = 0.5,
         laplacian: int = 0,
+        gradient_transforms: str = '',
         clip: float | None = None,
         stop_above: float | None = None,
         clamp: Literal['off', 'steps', 'always'] = 'steps',
@@ -242,6 +254,7 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
+        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -269,7 +282,7 @@ class _invert:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.1,
@@ -304,7 +317,7 @@ class _invert:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.1,
@@ -333,7 +346,7 @@ class _sheet:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -384,7 +397,7 @@ class _sheet:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -416,7 +429,7 @@ class _style:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'gentle',
+        transforms: str = 'gentle',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.5,
@@ -454,7 +467,7 @@ class _style:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'gentle',
+        transforms: str = 'gentle',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.5,
@@ -485,7 +498,7 @@ class _unit_card:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -534,7 +547,7 @@ class _unit_card:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -566,7 +579,7 @@ class _visualize:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -615,7 +628,7 @@ class _visualize:
         learning_rate: Literal['auto'] | float = 'auto',
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
-        transforms: Literal['auto', 'robust', 'gentle', 'crops', 'none'] = 'auto',
+        transforms: str = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
         tv: float = 0.0,
@@ -643,6 +656,7 @@ __all__ = [
     "jobs",
     "load_image",
     "load_network",
+    "load_plugin",
     "objective",
     "objectives",
     "page",

@@ -29,8 +29,9 @@ class Step:
     `octave` of `octaves` and `index` of `steps` count from 0. `score` `(N,)` is that of the image
     before the step, `image` `(N, 3, H, W)` the one after it; both stay on the device until read.
     `last` says that this ascent ends here, because of its number of steps or of its score.
-    `state()` is what the ascent needs to go on from here; it may be asked for until the next step
-    is, since an optimiser works in place.
+    `scores` `(K, N)` are those of K objectives that are evaluated apart, of which `score` is then
+    the sum; else None. `state()` is what the ascent needs to go on from here; it may be asked for
+    until the next step is, since an optimiser works in place.
     """
 
     octave: int
@@ -41,6 +42,7 @@ class Step:
     image: Tensor
     last: bool
     state: Callable[[], State] = field(repr=False)
+    scores: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def text(self) -> str:
@@ -106,11 +108,12 @@ def ascend(
 ) -> Iterator[Step]:
     """Raise the score of `parameterization()` for `steps` steps, yielding each.
 
-    evaluate: image `(N, 3, H, W)` -> (score `(N,)`, d score / d image). How is its own affair.
+    evaluate: image `(N, 3, H, W)` -> (score `(N,)`, d score / d image). How is its own affair. Of
+        K objectives apart: (scores `(K, N)`, gradients `(K, N, 3, H, W)`).
     optimiser: over the parameterization's parameters; it must ascend (`Ascent`, or one of
         `torch.optim` with `maximize=True`).
     transform: image -> image, inside the differentiated path.
-    gradient: applied to the gradient of each parameter.
+    gradient: applied to the gradient of each parameter; it makes one of several.
     clamp: after each step, keep the image in [0, 1] (`parameterization.clamp_()`).
     stop_above: end, without taking the step, once the mean score is above this; that step is
         yielded with the image as it was.
@@ -125,7 +128,7 @@ def ascend(
     good: Tensor | None = None
     standing: int | None = None  # the step that is done, while no other is being done
 
-    def stepped(index: int, score: Tensor, last: bool) -> Step:
+    def stepped(index: int, score: Tensor, scores: Tensor | None, last: bool) -> Step:
         with torch.no_grad():
             image = parameterization()
             image = image.clone() if copies else image.detach()
@@ -142,11 +145,14 @@ def ascend(
             if isinstance(optimiser, torch.optim.Optimizer):
                 for name, tensor in optimiser_tensors(optimiser).items():
                     tensors[f"optimiser.{name}"] = tensor.clone()
+            if scores is not None:
+                tensors["scores"] = scores
             if good is not None:
                 tensors["good"] = good
             return State(tensors, {"index": index, "last": last})
 
-        return Step(octave, octaves, index, steps, score, image, last, state)
+        place = octave, octaves, index, steps
+        return Step(*place, score, image, last, state, scores=scores)
 
     first = 0
     if state is not None:
@@ -155,10 +161,14 @@ def ascend(
             restore_optimiser(optimiser, state.part("optimiser"))
         generator.set_state(state.tensor("generator"))
         first, device = state.value("index") + 1, parameters[0].device
-        good = state.tensors["good"].to(device) if "good" in state.tensors else None
+        good, score, scores = (
+            state.tensors[name].to(device) if name in state.tensors else None
+            for name in ("good", "score", "scores")
+        )
         if state.value("last"):
             standing = first - 1
-            yield stepped(first - 1, state.tensor("score").to(device), True)
+            assert score is not None
+            yield stepped(first - 1, score, scores, True)
             return
         state = None  # its pictures are the parameterization's by now
     for index in range(first, steps):
@@ -169,11 +179,15 @@ def ascend(
             # Fast networks make 0 of what is not a number, so nobody else would tell.
             if index == 0 and not _finite(transformed.detach(), ()):
                 raise _lost("picture", octave, index, good)
-            score, grad = evaluate(transformed.detach())
+            found, grad = evaluate(transformed.detach())
+            score, scores = (found, None) if found.ndim == 1 else (found.sum(0), found)
             if len(parameters) == 1 and transformed is parameters[0]:
                 grads = [grad]
             else:
-                grads = list(torch.autograd.grad(transformed, parameters, grad))
+                several = scores is not None
+                grads = list(
+                    torch.autograd.grad(transformed, parameters, grad, is_grads_batched=several)
+                )
         # A large picture's memory is for the next step, not for what this one leaves behind.
         del transformed, grad
         if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
@@ -194,7 +208,7 @@ def ascend(
             if clamp:
                 parameterization.clamp_()  # pyright: ignore[reportCallIssue]
         last, standing = stop or index == steps - 1, index
-        yield stepped(index, score, last)
+        yield stepped(index, score, scores, last)
         if last:
             good = None  # a step that is kept keeps no picture but its own
             return

@@ -12,6 +12,7 @@
     ├── RecipeError           a recipe that is not there, or cannot be replayed
     ├── RequestError          a request that is damaged, or asks for what it may not
     ├── StateError            what a loop is to go on from does not fit, or is damaged
+    ├── PluginError           a plugin that is not there, or fails
     └── MissingExtraError     an optional package is not installed
 
 Each message is one line: what was given, what was expected, the valid choices.
@@ -90,6 +91,10 @@ class StateError(PhospheneError):
     """The state that a loop is to go on from is damaged, or that of something else."""
 
 
+class PluginError(PhospheneError):
+    """A plugin is not there, fails, or registers a name that is taken."""
+
+
 class MissingExtraError(PhospheneError):
     """An optional package is needed."""
 
@@ -99,6 +104,10 @@ class MissingExtraError(PhospheneError):
 
 class DeadUnitWarning(UserWarning):
     """After all steps a unit has given no gradient: its picture is grey."""
+
+
+class PluginWarning(UserWarning):
+    """An installed plugin failed, and is left out."""
 
 
 def suggest(name: str, choices: Iterable[str], *, most: int = 5) -> str:

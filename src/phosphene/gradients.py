@@ -2,12 +2,18 @@
 
 Every transform treats each picture of the batch by itself and keeps shape, dtype and device.
 A newcomer's goes into one file: a function that returns such a function, under `@gradient`.
+
+What looks beyond a single px (`smooth`, `laplacian`, `normalise`) takes a `weight`
+`(1 or N, 1, H, W)`, 0 or more, within which it looks: means are weighted by it, blurs are
+normalised convolutions (Knutsson and Westin 1993), blur(weight · g) / blur(weight), and what lies
+where it is 0 changes nothing elsewhere. The weight's own size cancels out: 1 everywhere, or any
+other number, is as none. `shares` makes such weights of masks, and `blend` one gradient of several.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -15,17 +21,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.errors import SettingsError, suggest
+from phosphene.plugins import Registry
 
 GradientTransform = Callable[[Tensor], Tensor]
 Normalisation = Literal["mean", "std", "norm", "rms", "none"]
 
-GRADIENTS: dict[str, Callable[..., GradientTransform]] = {}
+GRADIENTS: Registry[Callable[..., GradientTransform]] = Registry(
+    "gradient transform", SettingsError
+)
+"""Every gradient transform that a text can name: "smooth(2), clip(3)"."""
 
 # Below this a gradient counts as none; float32 still divides by it.
 EPSILON = 1e-20
 PICTURE = (1, 2, 3)
 # Pixels of a blur's passes, altogether, that are small beside what else is in memory.
 AT_A_TIME = 2**22
+LEAST_SIGMA = 0.1  # px, of a blur that does anything
 # A band so much fainter than the whole is what rounding left of an empty one.
 FAINTEST = 1e-4
 
@@ -33,8 +44,11 @@ FAINTEST = 1e-4
 def gradient(
     function: Callable[..., GradientTransform],
 ) -> Callable[..., GradientTransform]:
-    """Register a maker of gradient transforms under its own name."""
-    GRADIENTS[function.__name__] = function
+    """Register a maker of gradient transforms under its own name.
+
+    SettingsError if another one has the name.
+    """
+    GRADIENTS.add(function.__name__, function)
     return function
 
 
@@ -49,6 +63,39 @@ def compose(*transforms: GradientTransform) -> GradientTransform:
     return composed
 
 
+def shares(masks: Sequence[Tensor], *, rest: bool) -> Tensor:
+    """How much each of several objectives counts at each px, `(K, 1 or N, 1, H, W)`.
+
+    wₖ = mₖ / max(1, Σ m): masks that overlap share, soft edges stay soft.
+
+    Args:
+        masks: each `(1 or N, 1, H, W)` in [0, 1].
+        rest: one more, the last: 1 − Σ w, what the masks leave.
+    """
+    found = torch.stack(torch.broadcast_tensors(*masks))
+    found = found / found.sum(0).clamp_min(1)
+    if not rest:
+        return found
+    left = (1 - found.sum(0)).clamp_min(0)  # rounding may go below
+    return torch.cat([found, left[None]])
+
+
+def blend(weights: Tensor, transforms: Sequence[GradientTransform]) -> GradientTransform:
+    """Several gradients as one: `(K, N, C, H, W)` -> `Σ weightₖ · transformₖ(gₖ)`, `(N, C, H, W)`.
+
+    weights: `(K, 1 or N, 1, H, W)`, as `shares` gives them. What a gradient has where its own is 0
+        is left out before it is transformed.
+    """
+
+    def blended(several: Tensor) -> Tensor:
+        total = torch.zeros_like(several[0])
+        for g, weight, transform in zip(several, weights, transforms, strict=True):
+            total.addcmul_(transform(g * (weight > 0)), weight.to(g))
+        return total
+
+    return blended
+
+
 def _norm(g: Tensor) -> Tensor:
     """The l2 norm of each picture, `(N, 1, 1, 1)`, wherever it is a number of `g`'s own type."""
     norm = torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True)
@@ -61,12 +108,28 @@ def _norm(g: Tensor) -> Tensor:
     return norm
 
 
-def _rms(g: Tensor) -> Tensor:
-    return _norm(g) / math.sqrt(g[0].numel())
+def _rms(g: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The root mean square of each picture, `(N, 1, 1, 1)`, as the weight counts its px."""
+    if weight is None:
+        return _norm(g) / math.sqrt(g[0].numel())
+    return _norm(g * weight.sqrt()) / _weighed(g, weight).sqrt()
+
+
+def _mean(g: Tensor, weight: Tensor | None = None) -> Tensor:
+    if weight is None:
+        return g.mean(PICTURE, keepdim=True)
+    return (g * weight).sum(PICTURE, keepdim=True) / _weighed(g, weight)
+
+
+def _weighed(g: Tensor, weight: Tensor) -> Tensor:
+    """How many values a weight counts."""
+    return (g.shape[1] * weight.sum(PICTURE, keepdim=True)).clamp_min(EPSILON)
 
 
 @gradient
-def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> GradientTransform:
+def normalise(
+    by: Normalisation = "mean", *, epsilon: float = EPSILON, weight: Tensor | None = None
+) -> GradientTransform:
     """Scale the gradient so that a step size means the same for every layer and picture.
 
     - `mean`: divide by mean |g| (Google's 2015 notebook): a typical value moves by one step;
@@ -76,12 +139,21 @@ def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> Gradie
     - `none`: leave it.
 
     A divisor below `epsilon` becomes `epsilon`: a vanished gradient stays zero.
+
+    weight: where it is looked at. `norm` is then the root mean square within, times the root of
+        the number of values in the whole picture: parts that fill it make one step of that length.
     """
+
+    def norm(g: Tensor) -> Tensor:
+        if weight is None:
+            return _norm(g)
+        return _rms(g, weight) * math.sqrt(g[0].numel())
+
     divisors: dict[str, Callable[[Tensor], Tensor]] = {
-        "mean": lambda g: g.abs().mean(PICTURE, keepdim=True),
-        "std": lambda g: _norm(g) / math.sqrt(max(g[0].numel() - 1, 1)),  # less its mean already
-        "norm": _norm,
-        "rms": _rms,
+        "mean": lambda g: _mean(g.abs(), weight),
+        "std": lambda g: norm(g) / math.sqrt(max(g[0].numel() - 1, 1)),  # less its mean already
+        "norm": norm,
+        "rms": lambda g: _rms(g, weight),
     }
     if by == "none":
         return lambda g: g
@@ -91,7 +163,7 @@ def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> Gradie
 
     def normalised(g: Tensor) -> Tensor:
         if by == "std":
-            g = g - g.mean(PICTURE, keepdim=True)
+            g = g - _mean(g, weight)
         return g / divisor(g).clamp_min(epsilon)
 
     return normalised
@@ -99,7 +171,7 @@ def normalise(by: Normalisation = "mean", *, epsilon: float = EPSILON) -> Gradie
 
 def blur(image: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of `(N, C, H, W)`, `sigma` in px, edges repeated; exact for constants."""
-    if sigma < 0.1:  # the next pixel's share would be below any rounding
+    if sigma < LEAST_SIGMA:  # the next pixel's share would be below any rounding
         return image
     radius = math.ceil(3 * sigma)
     x = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
@@ -129,40 +201,53 @@ def _slid(planes: Tensor, kernel: Tensor, axis: int, into: Tensor) -> Tensor:
 
 
 @gradient
-def smooth(sigma: float) -> GradientTransform:
-    """Blur the gradient, `sigma` in px: larger shapes, less grain."""
-    return lambda g: blur(g, sigma)
+def smooth(sigma: float, *, weight: Tensor | None = None) -> GradientTransform:
+    """Blur the gradient, `sigma` in px: larger shapes, less grain. weight: from where it is had."""
+    if weight is None or sigma < LEAST_SIGMA:
+        return lambda g: blur(g, sigma)
+    spread = blur(weight, sigma).clamp_min(EPSILON)
+    return lambda g: blur(g * weight, sigma).div_(spread)
 
 
 @gradient
-def laplacian(levels: int = 4) -> GradientTransform:
+def laplacian(levels: int = 4, *, weight: Tensor | None = None) -> GradientTransform:
     """Bring all spatial frequencies to equal strength: split into octave bands, scale each, add.
 
     The Laplacian pyramid normalisation of TensorFlow's DeepDream notebook (Mordvintsev, 2016).
     Fewer levels where the picture is too small for so many.
+
+    weight: where it is looked at. Each band is made by normalised convolution, and measured where
+        the weight, made smaller with it, lies.
     """
 
     def halved(g: Tensor) -> Tensor:
         return F.avg_pool2d(blur(g, 1.0), 2, ceil_mode=True, count_include_pad=False)
 
-    def equalised(g: Tensor) -> Tensor:
-        least = (FAINTEST * _rms(g)).clamp_min(EPSILON)
+    def halved_within(g: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if weight is None:
+            return halved(g), None
+        smaller = halved(weight)
+        return halved(g * weight).div_(smaller.clamp_min(EPSILON)), smaller
 
-        def scaled(band: Tensor) -> Tensor:
-            return band / torch.maximum(_rms(band), least)
+    def equalised(g: Tensor) -> Tensor:
+        here = weight
+        least = (FAINTEST * _rms(g, here)).clamp_min(EPSILON)
+
+        def scaled(band: Tensor, weight: Tensor | None) -> Tensor:
+            return band / torch.maximum(_rms(band, weight), least)
 
         bands = []
         for _ in range(levels):
             if min(g.shape[2:]) < 4:
                 break
-            low = halved(g)
+            low, below = halved_within(g, here)
             up = F.interpolate(low, g.shape[2:], mode="bilinear", align_corners=False)
-            bands.append(g - up)
-            g = low
-        out = scaled(g)
-        for band in reversed(bands):
+            bands.append((g - up, here))
+            g, here = low, below
+        out = scaled(g, here)
+        for band, there in reversed(bands):
             up = F.interpolate(out, band.shape[2:], mode="bilinear", align_corners=False)
-            out = up + scaled(band)
+            out = up + scaled(band, there)
         return out
 
     return equalised
@@ -175,6 +260,11 @@ def clip(limit: float) -> GradientTransform:
 
 
 @gradient
+def none() -> GradientTransform:
+    """Leave the gradient as it is."""
+    return compose()
+
+
 def mask(where: Tensor) -> GradientTransform:
     """Multiply by a mask `(1 or N, 1, H, W)` in [0, 1]: dream where it is white."""
     return lambda g: g * where.to(g)

@@ -24,18 +24,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.errors import SettingsError
+from phosphene.plugins import Registry
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 Factory = TypeVar("Factory", bound=Callable[..., Transform])
 Mode = Literal["reflect", "replicate", "circular"]
 Border = Literal["reflection", "border"]
 
-TRANSFORMS: dict[str, Callable[..., Transform]] = {}
+TRANSFORMS: Registry[Callable[..., Transform]] = Registry("transform", SettingsError)
+"""Every transform that a text can name: "robust, jitter(8)"."""
 
 
 def transform(factory: Factory) -> Factory:
-    """Register a factory of transforms under its own name."""
-    TRANSFORMS[factory.__name__] = factory
+    """Register a factory of transforms under its own name, so that texts can name it.
+
+    SettingsError if another one has the name, or it is auto, by which a recipe chooses.
+    """
+    if factory.__name__ == "auto":
+        raise SettingsError("a transform is not called auto, by which a recipe chooses itself")
+    TRANSFORMS.add(factory.__name__, factory)
     return factory
 
 
@@ -177,20 +184,27 @@ def random_crop(size: int | tuple[int, int]) -> Transform:
 
 @transform
 def crops(
-    count: int, low: float = 0.2, high: float = 0.25, size: int | tuple[int, int] | None = None
+    count: int = 4,
+    low: float = 0.6,
+    high: float = 0.9,
+    size: int | tuple[int, int] | None = None,
+    *,
+    noise: float = 0.02,
 ) -> Transform:
     """Look at `count` random parts of the image at once: `(N, …)` → `(N * count, …)`.
 
     Each part is a window whose H and W are the image's times a factor drawn evenly from `low` to
     `high`, wholly inside the image, and resampled to `size`, px, one side or (H, W). Without `size`
-    that is the largest that a window can be. Row `n * count + i` is part `i` of image `n`; all
-    images of a batch are cut alike. This is the one transform that does not keep N.
+    that is the largest that a window can be. Noise of deviation `noise` is added, the same to each
+    part. Row `n * count + i` is part `i` of image `n`; all images of a batch are cut alike. This is
+    the one transform that does not keep N.
     Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
     Optimization", with 6 parts of 0.20 to 0.25.
     """
     _not_below("crops", count, 1, "parts")
     _range("crops", low, high, most=1)
     to = None if size is None else _size("crops", size)
+    noised = _noise(noise)
 
     def apply(image: Tensor, generator: torch.Generator) -> Tensor:
         sides = image.shape[-2:]
@@ -200,25 +214,36 @@ def crops(
             factor = _uniform(low, high, generator)
             height, width = (max(1, round(side * factor)) for side in sides)
             parts.append(_resample(_window(image, height, width, generator), target))
-        return torch.stack(parts, 1).flatten(0, 1)
+        return noised(torch.stack(parts, 1).flatten(0, 1), generator)
 
     return apply
 
 
 @transform
 def noise(std: float) -> Transform:
-    """Add Gaussian noise of deviation `std`, in units of the image's [0, 1], to each value.
+    """Add Gaussian noise of deviation `std`, in units of the image's [0, 1].
 
-    It is drawn on the CPU in float32, so that one seed gives one noise on every device.
+    It is drawn on the CPU in float32, so that one seed gives one noise on every device; and alike
+    for all images of a batch, so that none depends on those beside it.
     """
+    return _noise(std)
+
+
+def _noise(std: float) -> Transform:
     _not_below("noise", std, 0, "deviation")
 
     def apply(image: Tensor, generator: torch.Generator) -> Tensor:
         if std == 0:
             return image
-        return image + std * torch.randn(image.shape, generator=generator).to(image)
+        return image + std * torch.randn(image.shape[1:], generator=generator).to(image)
 
     return apply
+
+
+@transform
+def none() -> Transform:
+    """Leave the image as it is."""
+    return compose()
 
 
 @transform
@@ -236,6 +261,18 @@ def robust() -> Transform:
         scale(0.9, 1.1),
         rotate(10, 0.5),
         jitter(4, wrap=False),
+    )
+
+
+@transform
+def gentle() -> Transform:
+    """As `robust`, but less of each, and nothing grey comes in: for units that see little."""
+    return compose(
+        pad(6, "reflect"),
+        jitter(6, wrap=False),
+        scale(0.95, 1.05),
+        rotate(3),
+        jitter(2, wrap=False),
     )
 
 

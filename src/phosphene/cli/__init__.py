@@ -13,15 +13,19 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from phosphene import __version__
 from phosphene.cli.exits import DONE, FAILED, MISUSED, complain, explained, interrupted
 from phosphene.cli.signals import ending_signals
-from phosphene.errors import SettingsError
-from phosphene.recipes.base import recipe_named, recipe_names, recipe_summary
+from phosphene.errors import PluginWarning, SettingsError
+from phosphene.plugins.available import load_available
+from phosphene.recipes.base import is_recipe, recipe_named, recipe_names, recipe_summary
 from phosphene.runtime.allocator import large_pages
 
 EPILOGUE = """Examples:
@@ -40,12 +44,17 @@ EPILOGUE = """Examples:
   phosphene unit dreamnet mixed4c:42 --pictures photos   one of them, from four sides
   phosphene layers dreamnet                    what can be dreamt
   phosphene objectives                         how to say it
+  phosphene transforms                         what --transforms takes
   phosphene networks --all                     with which networks
   phosphene presets                            as who published it
   phosphene replay sky-dream.png               does it come out the same here?
 
-Any verb takes --help, and --debug for the traceback of an error.
+Any verb takes --help, --plugin FILE.py, code of your own, and --debug, for the
+traceback of an error.
 """
+
+PLUGIN = "--plugin"
+PREFIX = "recipe-"  # of a recipe's verb, so that it is no other name of its module
 
 app = App(
     name="phosphene",
@@ -96,22 +105,77 @@ _command(
 )
 _command("listing:presets", "presets", "Named settings of a dream.", ("presets",))
 _command("listing:objectives", "objectives", "What an objective's text may say.", ("objectives",))
+_command(
+    "listing:transforms",
+    "transforms",
+    "What --transforms and --gradient-transforms may say.",
+    ("transforms",),
+)
+_command(
+    "listing:plugins",
+    "plugins",
+    "Code of your own that is loaded, and what it brings.",
+    ("plugins --plugin glow.py",),
+)
 
-_verbs: set[str] = set()
+_HELP = ("--help", "-h")
+_OWN = frozenset(app)  # verbs that are no recipe's, and flags of the program
+_verbs: dict[str, str] = {}  # recipe -> the help that its verb has
+
+
+def _plugins_taken_out(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The tokens without `--plugin X`, wherever it stands before --, and each X.
+
+    >>> _plugins_taken_out(["--plugin", "glow.py", "glow", "sky.jpg", "--plugin=more.py"])
+    (['glow', 'sky.jpg'], ['glow.py', 'more.py'])
+    """
+    kept: list[str] = []
+    sources: list[str] = []
+    left = iter(tokens)
+    for token in left:
+        if token == "--":
+            return [*kept, token, *left], sources
+        flag, equals, value = token.partition("=")
+        if flag != PLUGIN:
+            kept.append(token)
+            continue
+        source = value if equals else next(left, "")
+        if not source or source.startswith("-"):
+            raise SettingsError(f"{PLUGIN} needs a FILE.py or a package.module")
+        sources.append(source)
+    return kept, sources
+
+
+def _load_plugins(sources: Sequence[str], tokens: Sequence[str]) -> None:
+    """Load those that are named; and all that can be had where a verb may be theirs, or in help."""
+    if sources:
+        from phosphene.plugins.loading import load_plugins
+
+        load_plugins(sources, way=PLUGIN)
+    if not tokens or tokens[0] in _HELP or (tokens[0] not in _OWN and not is_recipe(tokens[0])):
+        load_available()
 
 
 def _add_recipes(tokens: Sequence[str]) -> None:
     """A verb for each recipe that is known by now; only the one that is called is imported."""
-    for name in recipe_names():
+    names = recipe_names()
+    for name in [name for name in _verbs if name not in names]:  # forgotten since
+        del app[name], _verbs[name]
+    for name in names:
+        if name in _OWN:
+            text = f"the recipe {name!r} is no verb, since there is another one of that name"
+            warnings.warn(text, PluginWarning, stacklevel=2)
+            continue
+        text, examples = recipe_summary(name), ()
         if name in tokens[:1]:
             recipe = recipe_named(name)
-            text = f"{recipe.summary}\n\n{recipe.about}".strip()
-            if name in _verbs:
-                del app[name]
-            _command(f"verbs:{name}", name, text, recipe.examples)
-        elif name not in _verbs:
-            _command(f"verbs:{name}", name, recipe_summary(name), ())
-        _verbs.add(name)
+            text, examples = f"{recipe.summary}\n\n{recipe.about}".strip(), recipe.examples
+        if name in _verbs and (name in tokens[:1] or _verbs[name] != text):
+            del app[name]
+        elif name in _verbs:
+            continue
+        _command(f"verbs:{PREFIX}{name}", name, text, examples)
+        _verbs[name] = text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,9 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × is no reason to fail
-    _add_recipes(tokens)
     try:
-        with ending_signals():
+        with ending_signals(), _telling_failures():
+            tokens, sources = _plugins_taken_out(tokens)
+            _load_plugins(sources, tokens)
+            _add_recipes(tokens)
             code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
     except KeyboardInterrupt as error:
@@ -144,6 +210,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             complain(explained(error))
         return MISUSED if isinstance(error, SettingsError) else FAILED
     return code if isinstance(code, int) else DONE
+
+
+@contextmanager
+def _telling_failures() -> Iterator[None]:
+    """An installed plugin that failed is told of in a line, also where no job hears warnings."""
+    plainly = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, PluginWarning):
+            complain(f"note: {message}")
+        else:
+            plainly(message, category, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _usage(error: CycloptsError) -> str:

@@ -1,7 +1,8 @@
-"""`phosphene layers`, `networks`, `presets` and `objectives`: what there is."""
+"""What there is: `layers`, `networks`, `objectives`, `transforms`, `plugins`, `presets`."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from phosphene.cli.exits import DONE, to_stdout
+from phosphene.cli.plugins import Plugins
 from phosphene.errors import SettingsError
+from phosphene.plugins.available import load_available
 
 if TYPE_CHECKING:
     from phosphene.network import Layer
@@ -25,6 +28,7 @@ def layers(
     size: Annotated[str | None, Parameter(show_default=lambda _: "as trained")] = None,
     depth: int | None = None,
     json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    plugin: Plugins = (),
 ) -> int:
     """The layers of a network: what can be dreamt.
 
@@ -118,7 +122,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def networks(*, all: Annotated[bool, Parameter(negative=())] = False) -> int:
+def networks(*, all: Annotated[bool, Parameter(negative=())] = False, plugin: Plugins = ()) -> int:
     """The networks that have a name, and whether their weights are here.
 
     Parameters
@@ -128,6 +132,7 @@ def networks(*, all: Annotated[bool, Parameter(negative=())] = False) -> int:
     """
     from phosphene.zoo import listing
 
+    load_available()
     rows = [
         (
             info.name,
@@ -149,7 +154,7 @@ def _megabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 1e6:.1f}"
 
 
-def presets() -> int:
+def presets(*, plugin: Plugins = ()) -> int:
     """Named settings of a dream."""
     from phosphene.recipes.presets import PRESETS
 
@@ -158,10 +163,11 @@ def presets() -> int:
     return DONE
 
 
-def objectives() -> int:
+def objectives(*, plugin: Plugins = ()) -> int:
     """What an objective's text may say."""
     from phosphene.objectives import describe
 
+    load_available()
     rows = [(signature, about) for _, signature, about in describe()]
     _print_table(("objective", "about"), rows)
     if sys.stdout.isatty():
@@ -169,6 +175,49 @@ def objectives() -> int:
             '\nAdd and weigh them: "2*mixed4b + mixed4d:42,17 - 0.1*tv()". A bare name is a layer, '
             "name:42 its\nchannel 42, logits:dumbbell a class; phosphene layers lists them."
         )
+    return DONE
+
+
+def transforms(*, plugin: Plugins = ()) -> int:
+    """What --transforms and --gradient-transforms may say."""
+    from phosphene.calls import signature_text
+    from phosphene.gradients import GRADIENTS
+    from phosphene.transforms import TRANSFORMS
+
+    load_available()
+    rows = [
+        (signature_text(name, function), of, (inspect.getdoc(function) or "").partition("\n")[0])
+        for of, registry in (("picture", TRANSFORMS), ("gradient", GRADIENTS))
+        for name, function in registry.items()
+    ]
+    _print_table(("transform", "of the", "about"), rows)
+    if sys.stdout.isatty():
+        to_stdout(
+            '\nSeveral go in order: --transforms "robust, jitter(8)" of a picture,\n'
+            '--gradient-transforms "smooth(2), laplacian(3)" of a gradient.'
+        )
+    return DONE
+
+
+def plugins(*, plugin: Plugins = ()) -> int:
+    """Code of your own that is loaded, and what it brings."""
+    from phosphene.plugins import failed_plugins, loaded_plugins
+
+    load_available()
+    rows = [
+        (
+            found.name,
+            found.version or "",
+            "" if found.sha256 is None else found.sha256[:12],
+            found.way,
+            str(found.files[0]) if len(found.files) == 1 else found.module,
+            "; ".join(f"{kind} {', '.join(names)}" for kind, names in found.registered.items()),
+        )
+        for found in loaded_plugins()
+    ]
+    failed = failed_plugins()
+    rows += [(name, "", "", "installed", "", f"failed: {why}") for name, why in failed.items()]
+    _print_table(("plugin", "version", "SHA-256", "loaded by", "from", "registers"), rows)
     return DONE
 
 

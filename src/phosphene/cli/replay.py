@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from phosphene.cli.exits import DIFFERENT, DONE, complain, interrupted, to_stdout
+from phosphene.cli.plugins import Plugins
 from phosphene.errors import SettingsError
 from phosphene.jobs.events import Compared
 
@@ -27,6 +28,7 @@ def verb(
     force: Annotated[bool, Parameter(negative=())] = False,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     verbose: Annotated[bool, Parameter(negative=())] = False,
+    plugin: Plugins = (),
 ) -> int:
     """Make again what a picture's recipe says, and say whether it is the same.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from phosphene.cli.plugins import Plugins
 from phosphene.cli.running import OUT, Events, Force, make
 from phosphene.jobs.request import Request, main_kind
 
@@ -27,6 +28,7 @@ def verb(
     force: Force = False,
     quiet: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
     verbose: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
+    plugin: Plugins = (),
 ) -> int:
     """Run a saved request.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal, Optional
 from cyclopts import Group, Parameter
 
 from phosphene.cli.flags import setting_flag
+from phosphene.cli.plugins import Plugins
 from phosphene.cli.running import CHECKPOINT, CHECKPOINT_EVERY, OUT, Events, Force, make
 from phosphene.errors import SettingsError
 from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind
+from phosphene.manifest.schema import Region
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
 from phosphene.settings import checked
 
@@ -120,6 +122,8 @@ class _Signature:
                 self._add(name, bool, False, help=text, negative=(), show_default=False)
             else:
                 self._add(name, Path | None, None, help=text)
+        if recipe.regions:
+            self._add("region", list[str] | None, None, help=REGION, negative=())
         for entry in recipe.inputs:
             if not entry.positional:
                 self._input_flag(entry)
@@ -169,9 +173,15 @@ class _Signature:
         self.parameters.append(
             inspect.Parameter("options", KEYWORD, default=OutputOptions(), annotation=OutputOptions)
         )
+        self.parameters.append(inspect.Parameter("plugin", KEYWORD, default=(), annotation=Plugins))
 
 
 NETWORK = "A name: see phosphene networks."
+REGION = (
+    "MASK=OBJECTIVE, as in sky.png=mixed5a: where the picture MASK is white, this is dreamt. May "
+    "be given several times; where masks overlap, regions share. An objective that goes by places "
+    "turns the jitter off for all."
+)
 
 
 # A call ------------------------------------------------------------------------------------------
@@ -229,7 +239,13 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         "recipe": options.recipe,
         "octaves": given.get("save_octaves"),
     }
+    regions: list[Region] = []
+    for number, text in enumerate(given.get("region") or (), 1):
+        mask, objective = split_region(text)
+        regions.append(Region(mask=f"region-{number}", objective=objective))
+        inputs[f"region-{number}"] = InputFile(path=mask)
     layers = subject is not None and subject.field == "layers"
+    recipe.check_regions(regions, vars(model))
     request = Request(
         recipe=recipe.name,
         network=given["network"],
@@ -238,14 +254,30 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         start=_start(recipe, inputs, given.get("start")),
         size=given.get("size") if recipe.starts else None,
         inputs=inputs,
-        settings=model.model_dump(mode="json"),
+        regions=tuple(regions),
+        settings=recipe.stated(model, regions),
         outputs={kind: str(path) for kind, path in paths.items() if path},
     )
-    if subject and subject.parsed and texts:
+    if subject and subject.parsed and (texts or regions):
         from phosphene.jobs.runner import named_by_role
 
-        request = named_by_role(request, texts)
+        request = named_by_role(request, texts, [region.objective for region in regions])
     return request
+
+
+def split_region(text: str) -> tuple[str, str]:
+    """The mask and the objective of MASK=OBJECTIVE.
+
+    Both may hold a "=": the mask is the longest file that is there, or else what stands before the
+    first one. SettingsError for what has not both.
+    """
+    parts = text.split("=")
+    splits = [("=".join(parts[:k]), "=".join(parts[k:])) for k in range(1, len(parts))]
+    there = [split for split in splits if os.path.isfile(split[0])]
+    mask, objective = there[-1] if there else splits[0] if splits else ("", "")
+    if not mask.strip() or not objective.strip():
+        raise SettingsError(f"--region {text!r}: expected MASK=OBJECTIVE, such as sky.png=mixed5a")
+    return mask, objective
 
 
 def _check_size(what: str, size: int | None) -> None:
@@ -267,13 +299,8 @@ def _start(recipe: Recipe, inputs: dict[str, InputFile], start: Any) -> Any:
     return start
 
 
-@functools.cache
-def _verb(name: str) -> Callable[..., int]:
-    return verb_of(name)
-
-
 def __getattr__(name: str) -> Callable[..., int]:
-    # The command line names a verb as `phosphene.cli.verbs:NAME`, and it is built when called.
-    if name.startswith("_"):
+    # The command line names a verb as `phosphene.cli.verbs:recipe-NAME`; it is built when called.
+    if not name.startswith("recipe-"):
         raise AttributeError(name)
-    return _verb(name)
+    return verb_of(name.removeprefix("recipe-"))

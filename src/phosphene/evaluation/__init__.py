@@ -3,6 +3,7 @@
 | module | what it does |
 |---|---|
 | `whole` | the whole image at once, for one objective or several |
+| `several` | several objectives of one image: one pass forward, one backward for each |
 | `leaking` | ReLUs through which a dead unit still gets a gradient |
 | `tiles` | exact tiles: score and gradient are those of the whole image |
 | `blend` | overlapping tiles, for what has no exact ones |

@@ -20,8 +20,9 @@ from phosphene.evaluation.cost import bytes_per_pixel
 from phosphene.evaluation.geometry import ExactTiling, Size, round_up
 from phosphene.evaluation.reach import InexactError
 from phosphene.evaluation.rolled import RolledEvaluate, Shift, rolled
+from phosphene.evaluation.several import Objectives, joint
 from phosphene.evaluation.tiles import exact_tiling, tile_by_tile, tiling_and_core
-from phosphene.evaluation.whole import whole
+from phosphene.evaluation.whole import each, whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.runtime import allocator, bands, pooling
@@ -40,14 +41,15 @@ BYTES_PER_PIXEL_BOUND = 2048
 class AdaptiveEvaluation:
     """Evaluates a bound objective whole or in tiles, as memory allows at each of some sizes.
 
-    `evaluation(image, shift)` -> score and gradient, as a `RolledEvaluate`. Where memory runs out
-    in spite of the plan, tiles are halved and the same image is evaluated again.
+    `evaluation(image, shift)` -> score and gradient, as a `RolledEvaluate`; of several objectives
+    they are stacked. Where memory runs out in spite of the plan, tiles are halved and the same
+    image is evaluated again.
     """
 
     def __init__(
         self,
         network: Network,
-        objective: Objective,
+        objective: Objectives,
         sizes: Sequence[Size],
         *,
         batch: int = 1,
@@ -61,7 +63,7 @@ class AdaptiveEvaluation:
 
         Args:
             network: as prepared.
-            objective: bound to it.
+            objective: bound to it; or several, evaluated in one pass.
             sizes: those (H, W) that will come; they are planned now, so that an objective that
                 cannot be tiled and a limit that is too low are errors before any work is done.
             batch: images at a time.
@@ -127,6 +129,8 @@ class AdaptiveEvaluation:
     def __call__(self, image: Tensor, shift: Shift = (0, 0)) -> tuple[Tensor, Tensor]:
         """Score `(N,)` and gradient `(N, 3, H, W)` of an image rolled by (down, right) px.
 
+        Of several objectives scores `(K, N)` and gradients `(K, N, 3, H, W)`.
+
         Raises:
             SettingsError: where memory runs out and tiles cannot help.
         """
@@ -175,7 +179,9 @@ class AdaptiveEvaluation:
     def _new_evaluator(self, side: int | None, options: Options) -> RolledEvaluate:
         network, objective = self._network, self._objective
         if side is None:
-            return rolled(whole(network, objective, options=options))
+            if isinstance(objective, Objective):
+                return rolled(whole(network, objective, options=options))
+            return rolled(each(network, objective, options=options))
         if isinstance(self._planner.tiling(), BlendedTiling):
             return blended(network, objective, side, options=options)
         if side not in self._cores:  # once, since it is logged
@@ -206,7 +212,7 @@ class _Planner:
     def __init__(
         self,
         network: Network,
-        objective: Objective,
+        objective: Objectives,
         *,
         fast: Options,
         saving: Options,
@@ -217,6 +223,7 @@ class _Planner:
         between: int,
     ) -> None:
         self._network, self._objective = network, objective
+        self._joint = joint(objective)
         self._fast, self._saving = fast, saving
         self._batch, self._tile, self._memory = batch, tile, memory
         self._buffers, self._between = buffers, between
@@ -233,10 +240,10 @@ class _Planner:
 
     def _find_tiling(self) -> ExactTiling | BlendedTiling | str:
         try:
-            return exact_tiling(self._network, self._objective, options=self._fast)
+            return exact_tiling(self._network, self._joint, options=self._fast)
         except InexactError as error:
-            if self._tile == "approximate" and not self._objective.positional:
-                return blended_tiling(self._network, self._objective)
+            if self._tile == "approximate" and not self._joint.positional:
+                return blended_tiling(self._network, self._joint)
             return str(error)
 
     def tile(self, size: Size) -> int | None:

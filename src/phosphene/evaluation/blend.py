@@ -15,7 +15,15 @@ from phosphene.evaluation.geometry import Size, Span
 from phosphene.evaluation.reach import LIKELY_PERIOD
 from phosphene.evaluation.rolled import RolledEvaluate, Shift, add_crop, crop
 from phosphene.evaluation.scores import terms_of
-from phosphene.evaluation.whole import require_gradient
+from phosphene.evaluation.several import (
+    Objectives,
+    each_of,
+    gradient_of,
+    joint,
+    options_for,
+    require_gradient,
+    stacked,
+)
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.runtime import allocator
@@ -55,7 +63,7 @@ def blended_tiling(network: Network, objective: Objective) -> BlendedTiling:
 
 
 def blended(
-    network: Network, objective: Objective, tile: int, *, options: Options = DEFAULT
+    network: Network, objective: Objectives, tile: int, *, options: Options = DEFAULT
 ) -> RolledEvaluate:
     """Score overlapping tiles one by one and blend their gradients: near the whole, not exact.
 
@@ -65,41 +73,46 @@ def blended(
 
     Args:
         network: as prepared.
-        objective: bound to it.
+        objective: bound to it; or several, whose scores and gradients are stacked.
         tile: px, the side of a tile.
         options: how the network is run.
 
     Raises:
         SettingsError: for an objective that compares with a picture place by place.
     """
-    positional = [term.text for _, term in terms_of(objective) if term.positional]
+    objectives, whole = each_of(objective), joint(objective)
+    options = options_for(objective, options)
+    positional = [term.text for _, term in terms_of(whole) if term.positional]
     if positional:
         raise SettingsError(
             f"tile: {positional[0]} goes by the places of the whole picture, so it cannot be seen "
             "in tiles"
         )
-    tiling = blended_tiling(network, objective)
+    tiling = blended_tiling(network, whole)
 
     def evaluate(image: Tensor, shift: Shift = (0, 0)) -> tuple[Tensor, Tensor]:
         height, width = images.size_of(image)
         rows, columns = (tiling.spans(side, tile) for side in (height, width))
         row_weights, column_weights = (_weights(spans, image) for spans in (rows, columns))
-        gradient = torch.zeros_like(image)
-        score = image.new_zeros(len(image))
+        gradients = image.new_zeros((len(objectives), *image.shape))
+        scores = image.new_zeros((len(objectives), len(image)))
         for row, vertical in zip(rows, row_weights, strict=True):
             for column, horizontal in zip(columns, column_weights, strict=True):
-                with allocator.activations_in_heap():
-                    view = crop(image, (row, column), shift).detach().requires_grad_()
-                    with torch.enable_grad():
-                        found = network.activations(view, objective.layers, options=options)
-                        value = objective.score(found)
-                    require_gradient(value, network, objective.layers)
-                    (part,) = torch.autograd.grad(value.sum(), view)
+                place = row, column
                 # A tile's mean is over fewer positions than the whole's.
-                part *= vertical[:, None] * horizontal * (part[0, 0].numel() / (height * width))
-                add_crop(gradient, part, (row, column), shift)
-                score += value.detach() / (len(rows) * len(columns))
-        return score, gradient
+                weight = vertical[:, None] * horizontal
+                weight *= weight.numel() / (height * width)
+                with allocator.activations_in_heap():
+                    view = crop(image, place, shift).detach().requires_grad_()
+                    with torch.enable_grad():
+                        found = network.activations(view, whole.layers, options=options)
+                        values = [goal.score(found) for goal in objectives]
+                    for k, (goal, value) in enumerate(zip(objectives, values, strict=True)):
+                        require_gradient(value, network, goal.layers)
+                        part = gradient_of(value, view, keep=k + 1 < len(values))
+                        add_crop(gradients[k], part.mul_(weight), place, shift)
+                        scores[k] += value.detach() / (len(rows) * len(columns))
+        return stacked(objective, scores), stacked(objective, gradients)
 
     return evaluate
 

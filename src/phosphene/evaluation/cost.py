@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from phosphene.evaluation.several import Objectives, each_of, gradient_of, joint, options_for
 from phosphene.network import Network
-from phosphene.objectives import Objective
 from phosphene.runtime import bands
 from phosphene.runtime.options import MEMORY_EFFICIENT, Options
 
@@ -23,7 +23,7 @@ _MEASURED: weakref.WeakKeyDictionary[Network, dict[Any, float]] = weakref.WeakKe
 
 def bytes_per_pixel(
     network: Network,
-    objective: Objective,
+    objective: Objectives,
     *,
     options: Options = MEMORY_EFFICIENT,
     banded: bool = False,
@@ -35,17 +35,19 @@ def bytes_per_pixel(
 
     Args:
         network: What the objective is bound to.
-        objective: A bound objective.
+        objective: A bound objective; or several, of one pass forward.
         options: How the network will be run.
         banded: Of pictures that are so large that a program goes over them in bands
             (`bands.BAND_PIXELS`); the noise is then as long as these.
     """
+    options = options_for(objective, options)
     if banded:
         options = replace(options, bands="always")
     measured = _MEASURED.setdefault(network, {})
-    key = (objective.layers, objective.text, options)
+    layers = joint(objective).layers
+    key = (layers, *(goal.text for goal in each_of(objective)), options)
     if key not in measured:
-        least = network.least_size(objective.layers)
+        least = network.least_size(layers)
         # Many times the least, or what convolutions without padding cut off would count.
         side = -(-max(4 * least, 256) // 32) * 32
         # As long as the shortest that is cut into bands, or what is around these would count.
@@ -58,10 +60,11 @@ def bytes_per_pixel(
         def gradient(rows: int, columns: int) -> None:
             crop = image[..., :rows, :columns]
             with torch.enable_grad():
-                answers = network.activations(crop, objective.layers, options=options)
-                score = objective.score(answers)
-            if score.requires_grad:
-                torch.autograd.grad(score.sum(), crop)
+                answers = network.activations(crop, layers, options=options)
+                scores = [goal.score(answers) for goal in each_of(objective)]
+            for k, score in enumerate(scores, 1):
+                if score.requires_grad:
+                    gradient_of(score, crop, keep=k < len(scores))
 
         gradient(least, least)  # builds what stays
         measured[key] = peak_bytes(lambda: gradient(long, side)) / (long * side)

@@ -19,7 +19,10 @@ Place = tuple[Span, Span]  # rows and columns
 
 
 class RolledEvaluate(Protocol):
-    """Score and gradient of an image rolled by (down, right) px, the gradient rolled back again."""
+    """Score and gradient of an image rolled by (down, right) px, the gradient rolled back again.
+
+    Of several objectives scores `(K, N)` and gradients `(K, N, 3, H, W)`.
+    """
 
     def __call__(self, image: Tensor, shift: Shift = (0, 0)) -> tuple[Tensor, Tensor]: ...
 
@@ -33,7 +36,12 @@ def rolled(whole: Evaluate) -> RolledEvaluate:
             score, gradient = whole(moved)
         if not any(shift):
             return score, gradient
-        return score, gradient.roll((-shift[0], -shift[1]), (-2, -1))
+        back = (-shift[0], -shift[1])
+        if gradient.ndim == image.ndim:
+            return score, gradient.roll(back, (-2, -1))
+        for one in gradient:  # no second copy of all of them
+            one.copy_(one.roll(back, (-2, -1)))
+        return score, gradient
 
     return evaluate
 

@@ -33,7 +33,16 @@ from phosphene.evaluation.reach import (
 )
 from phosphene.evaluation.rolled import Place, RolledEvaluate, Shift, add_crop, crop
 from phosphene.evaluation.scores import PositionScores, position_scores, terms_of
-from phosphene.evaluation.whole import require_gradient, whole
+from phosphene.evaluation.several import (
+    Objectives,
+    each_of,
+    gradient_of,
+    joint,
+    options_for,
+    require_gradient,
+    stacked,
+)
+from phosphene.evaluation.whole import whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.runtime import allocator
@@ -47,15 +56,16 @@ TOLERANCE = {"fp64": 1e-9, "fp32": 1e-4, "bf16": 0.05}
 
 
 def tiled(
-    network: Network, objective: Objective, tile: int, *, options: Options = DEFAULT
+    network: Network, objective: Objectives, tile: int, *, options: Options = DEFAULT
 ) -> RolledEvaluate:
     """Evaluate a bound objective tile by tile; score and gradient are those of the whole image.
 
-    Image `(N, 3, H, W)` -> score `(N,)` and d score / d image, as `whole` gives them.
+    Image `(N, 3, H, W)` -> score `(N,)` and d score / d image, as `whole` gives them; of several
+    objectives as `each` does, with one pass forward a tile.
 
     Args:
         network: as prepared.
-        objective: bound to it.
+        objective: bound to it; or several.
         tile: px, the side of a core, rounded up to the network's period. Memory goes by the core
             and its halo together.
         options: how the network is run.
@@ -69,12 +79,12 @@ def tiled(
 
 
 def tiling_and_core(
-    network: Network, objective: Objective, tile: int, *, options: Options = DEFAULT
+    network: Network, objective: Objectives, tile: int, *, options: Options = DEFAULT
 ) -> tuple[ExactTiling, int]:
     """How to cut, and px of the side of a core for a `tile` that was asked for: see `tiled`."""
     if tile < 1:
         raise SettingsError(f"tile: {tile} px; a tile has at least 1 px a side")
-    tiling = exact_tiling(network, objective, options=options)
+    tiling = exact_tiling(network, joint(objective), options=options)
     core = round_up(tile, tiling.smallest)
     if core != tile:
         logger.info("tile: %d px instead of %d, a multiple of %d", core, tile, tiling.smallest)
@@ -145,101 +155,120 @@ def verify(
 
 def tile_by_tile(
     network: Network,
-    objective: Objective,
+    objective: Objectives,
     tiling: ExactTiling,
     tile: int,
     options: Options = DEFAULT,
 ) -> RolledEvaluate:
     """Evaluate in cores of `tile` px, a multiple of the period, cut as `tiling` says."""
     sizes: dict[Size, dict[str, Size]] = {}
+    objectives, layers = each_of(objective), joint(objective).layers
+    options = options_for(objective, options)
 
     def evaluate(image: Tensor, shift: Shift = (0, 0)) -> tuple[Tensor, Tensor]:
         size = images.size_of(image)
         if size not in sizes:
-            sizes[size] = _whole_map_sizes(network, objective.layers, tiling, size)
+            sizes[size] = _whole_map_sizes(network, layers, tiling, size)
         counts = sizes[size]
-        return _Pass(network, objective, tiling, options, counts, image, shift).run(tile)
+        this = _Pass(network, objectives, layers, tiling, options, counts, image, shift)
+        scores, gradients = this.run(tile)
+        return stacked(objective, scores), stacked(objective, gradients)
 
     return evaluate
 
 
 class _Pass:
-    """One evaluation of one image."""
+    """One evaluation of one image: scores `(K, N)` and gradients of K objectives."""
 
     def __init__(
         self,
         network: Network,
-        objective: Objective,
+        objectives: Sequence[Objective],
+        layers: Sequence[str],
         tiling: ExactTiling,
         options: Options,
         counts: dict[str, Size],
         image: Tensor,
         shift: Shift,
     ) -> None:
-        self._network, self._objective, self._tiling = network, objective, tiling
-        self._options = options
+        self._network, self._objectives, self._tiling = network, objectives, tiling
+        self._layers, self._options = layers, options
         self._counts = counts  # (rows, columns) of each layer's map of the whole image
         self._image, self._shift = image, shift
-        self._score = image.new_zeros(len(image))
-        self._roots: dict[int, Tensor] = {}  # of the terms that are one, by their number
+        self._scores = image.new_zeros((len(objectives), len(image)))
+        # Of the terms that are one, by the numbers of objective and term.
+        self._roots: dict[tuple[int, int], Tensor] = {}
 
     def run(self, tile: int) -> tuple[Tensor, Tensor]:
         boxes = self._tiling.boxes(images.size_of(self._image), tile)
         self._roots = self._find_roots(boxes)
-        gradient = torch.zeros_like(self._image)
+        gradients = self._image.new_zeros((len(self._objectives), *self._image.shape))
         for number, box in enumerate(boxes):
-            place = _place(box)
-            add_crop(gradient, self._tile_gradient(box, first=number == 0), place, self._shift)
-        return self._score, gradient
+            # A function of its own, so that no name holds on to a tile's maps beyond it.
+            with allocator.activations_in_heap():
+                self._add_gradients(gradients, box, first=number == 0)
+        return self._scores, gradients
 
-    def _find_roots(self, boxes: Sequence[Box]) -> dict[int, Tensor]:
+    def _find_roots(self, boxes: Sequence[Box]) -> dict[tuple[int, int], Tensor]:
         """The gradient of a root hangs on the whole sum, which takes a pass of its own."""
-        if not any(term.total and term.total.root for _, term in terms_of(self._objective)):
+        terms = [term for goal in self._objectives for _, term in terms_of(goal)]
+        if not any(term.total and term.total.root for term in terms):
             return {}
-        sums: dict[int, Tensor] = {}
+        sums: dict[tuple[int, int], Tensor] = {}
         with torch.no_grad(), allocator.activations_in_heap():
             for box in boxes:
                 view = crop(self._image, _place(box), self._shift)
-                for index, (part, value) in enumerate(self._owned_sums(view, box)):
-                    if part.root:
-                        sums[index] = sums.get(index, 0) + value
+                for k, owned in enumerate(self._owned_sums(view, box)):
+                    for index, (part, value) in enumerate(owned):
+                        if part.root:
+                            sums[k, index] = sums.get((k, index), 0) + value
         return {index: total.sqrt() for index, total in sums.items()}
 
-    def _owned_sums(self, view: Tensor, box: Box) -> list[tuple[PositionScores, Tensor]]:
-        """The parts of a tile's score, each with the sum `(N,)` of what the core owns of it."""
+    def _owned_sums(self, view: Tensor, box: Box) -> list[list[tuple[PositionScores, Tensor]]]:
+        """For each objective the parts of a tile's score, each with the sum `(N,)` of what the core
+        owns of it."""
         size = images.size_of(self._image)
-        layers = self._objective.layers
-        activations = self._network.activations(view, layers, options=self._options)
+        activations = self._network.activations(view, self._layers, options=self._options)
         return [
-            (part, _owned(part, self._tiling, box, size, self._counts[part.layer]).sum((1, 2)))
-            for part in position_scores(self._objective, activations)
+            [
+                (part, _owned(part, self._tiling, box, size, self._counts[part.layer]).sum((1, 2)))
+                for part in position_scores(goal, activations)
+            ]
+            for goal in self._objectives
         ]
 
-    def _tile_gradient(self, box: Box, *, first: bool) -> Tensor:
-        """A tile's gradient; its share is added to the score, of a root all by the first tile."""
-        # A function of its own within, so that no name holds on to a tile's maps beyond it.
-        with allocator.activations_in_heap():
-            return self._differentiate(box, first=first)
-
-    def _differentiate(self, box: Box, *, first: bool) -> Tensor:
+    def _add_gradients(self, gradients: Tensor, box: Box, *, first: bool) -> None:
+        """Add a tile's share of gradients and scores; all of a root's score with the first tile."""
         view = crop(self._image, _place(box), self._shift).detach().requires_grad_()
-        gain = self._image.new_zeros(len(self._image))
         with torch.enable_grad():
-            for index, (part, value) in enumerate(self._owned_sums(view, box)):
-                if part.root:
-                    root = self._roots[index]
-                    # As torch.linalg.vector_norm has it, 0 at 0.
-                    derivative = torch.where(root > 0, 1 / (2 * root), 0)
-                    gain = gain + part.weight * derivative * value
-                    self._score.add_(part.weight * root if first else 0)
-                else:
-                    rows, columns = self._counts[part.layer]
-                    value = part.weight * value / (rows * columns if part.mean else 1)
-                    gain = gain + value
-                    self._score.add_(value.detach())
-        require_gradient(gain, self._network, self._objective.layers)
-        (gradient,) = torch.autograd.grad(gain.sum(), view)
-        return gradient
+            owned = self._owned_sums(view, box)
+            gains = [self._gain(k, parts, first=first) for k, parts in enumerate(owned)]
+        del owned
+        for goal, gain in zip(self._objectives, gains, strict=True):
+            require_gradient(gain, self._network, goal.layers)
+        for k, gain in enumerate(gains):
+            found = gradient_of(gain, view, keep=k + 1 < len(gains))
+            add_crop(gradients[k], found, _place(box), self._shift)
+            del found  # before the next is there
+
+    def _gain(
+        self, k: int, parts: Sequence[tuple[PositionScores, Tensor]], *, first: bool
+    ) -> Tensor:
+        """What has a tile's share of an objective's gradient, `(N,)`; its score is added."""
+        gain = self._image.new_zeros(len(self._image))
+        for index, (part, value) in enumerate(parts):
+            if part.root:
+                root = self._roots[k, index]
+                # As torch.linalg.vector_norm has it, 0 at 0.
+                derivative = torch.where(root > 0, 1 / (2 * root), 0)
+                gain = gain + part.weight * derivative * value
+                self._scores[k].add_(part.weight * root if first else 0)
+            else:
+                rows, columns = self._counts[part.layer]
+                value = part.weight * value / (rows * columns if part.mean else 1)
+                gain = gain + value
+                self._scores[k].add_(value.detach())
+        return gain
 
 
 def _place(box: Box) -> Place:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from phosphene.engine import Evaluate
-from phosphene.errors import NetworkError
 from phosphene.evaluation.scores import terms_of
+from phosphene.evaluation.several import gradient_of, options_for, require_gradient
 from phosphene.network import Network
 from phosphene.objectives import Activations, Objective
 from phosphene.runtime.options import DEFAULT, Options
@@ -26,6 +26,38 @@ def whole(network: Network, objective: Objective, *, options: Options = DEFAULT)
         options: how the network is run.
     """
     return shared(network, [objective], options=options)
+
+
+def each(
+    network: Network, objectives: Sequence[Objective], *, options: Options = DEFAULT
+) -> Evaluate:
+    """Evaluate several bound objectives on the same image: one pass forward, one backward for each.
+
+    Image `(N, 3, H, W)` -> scores `(K, N)` and their gradients `(K, N, 3, H, W)`, each as `whole`
+    gives it.
+
+    Args:
+        network: as prepared.
+        objectives: K of them, bound to it.
+        options: how the network is run.
+    """
+    layers = tuple(dict.fromkeys(layer for goal in objectives for layer in goal.layers))
+    options = options_for(objectives, options)
+
+    def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            image = image.detach().requires_grad_()
+            activations = network.activations(image, layers, options=options)
+            scores = [goal(activations) for goal in objectives]
+        for goal, score in zip(objectives, scores, strict=True):
+            require_gradient(score, network, goal.layers)
+        del activations
+        gradients = torch.empty((len(scores), *image.shape), dtype=image.dtype, device=image.device)
+        for k, score in enumerate(scores):
+            gradients[k] = gradient_of(score, image, keep=k + 1 < len(scores))
+        return torch.stack([score.detach() for score in scores]), gradients
+
+    return evaluate
 
 
 def shared(
@@ -47,6 +79,7 @@ def shared(
         options: how the network is run.
     """
     layers = tuple(dict.fromkeys(layer for goal in objectives for layer in goal.layers))
+    options = options.unlinked()
 
     def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -71,15 +104,6 @@ def shared(
         return score.detach(), gradient
 
     return evaluate
-
-
-def require_gradient(score: Tensor, network: Network, layers: Sequence[str]) -> None:
-    """NetworkError if no gradient of a score reaches the image."""
-    if not score.requires_grad:
-        raise NetworkError(
-            f"{network.name} gives no gradient from {', '.join(layers)} to the picture: "
-            "the layer's output is whole numbers, or was computed without gradients"
-        )
 
 
 def _scored(

@@ -36,6 +36,7 @@ from phosphene.recipes.steps.visualize import (
     auto_size,
 )
 from phosphene.recipes.visualize import AscentSettings
+from phosphene.settings import chain_plugins
 
 SettingsT = TypeVar("SettingsT", bound=AscentSettings)
 
@@ -304,6 +305,8 @@ def _cell_cache(network: Network, s: AscentSettings) -> _CellCache:
         # Not the device, whose rounding is all that it changes.
         "settings": s.model_dump(mode="json", exclude={"device", "batch"}),
     }
+    if plugins := chain_plugins(s):
+        depends["plugins"] = [[plugin.name, plugin.sha256] for plugin in plugins]
     name = re.sub(r"[^\w.-]+", "_", network.name)[:40]
     folder = cache_folder() / "cells" / f"{name}-{network.fingerprint[:12]}"
     with suppress(OSError):

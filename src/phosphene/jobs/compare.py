@@ -80,6 +80,11 @@ def _differing(old: Manifest, new: Manifest) -> tuple[str, ...]:
         now = new.inputs.get(role)
         if now and now.sha256 != was.sha256:
             found.append(f"{role} {was.sha256[:12]}… -> {now.sha256[:12]}…")
+    was_used, is_used = ({p.name: p.text for p in m.plugins} for m in (old, new))
+    for name in dict.fromkeys([*was_used, *is_used]):
+        if was_used.get(name) != is_used.get(name):
+            was, now = was_used.get(name, "none"), is_used.get(name, "none")
+            found.append(f"plugin {name} {was} -> {now}")
     if old.numerics != new.numerics:
         found.append(f"numerics {old.numerics} -> {new.numerics}")
     if old.plan and new.plan and old.plan != new.plan:

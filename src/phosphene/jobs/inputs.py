@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from phosphene import image as images
-from phosphene.errors import RequestError
+from phosphene.errors import ImageError, RequestError
 from phosphene.explain.responses import find_pictures
 from phosphene.jobs.request import Request
 from phosphene.manifest import capture
 from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
-from phosphene.recipes.base import Arguments, ImageInput, Recipe, imported
+from phosphene.recipes.base import Arguments, ImageInput, Recipe, Region, imported
 
 if TYPE_CHECKING:
     from phosphene.manifest.schema import Folder, Input
@@ -28,10 +29,12 @@ SKY = (640, 427)  # px, of a start that no photo gives a size to
 class Loaded:
     """What was loaded: arguments of the recipe's steps, and the records of what went in.
 
-    alpha: the transparency that the result keeps. notes: what a user should know of the pictures.
+    masks: those of regions, by role. alpha: the transparency that the result keeps. notes: what a
+    user should know of the pictures.
     """
 
     images: dict[str, Tensor] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
     records: dict[str, Input | Folder] = field(default_factory=dict)
     alpha: Tensor | None = None
@@ -61,6 +64,8 @@ def load_inputs(request: Request, settings: Any) -> Loaded:
         given = request.inputs.get(entry.role)
         if given is not None:
             _load_input(entry, Path(given.path), request, settings, loaded)
+    for region in request.regions:
+        _load_region_mask(region.mask, Path(request.inputs[region.mask].path), loaded)
     return loaded
 
 
@@ -85,10 +90,7 @@ def _load_input(
         loaded.folders[role], loaded.records[role] = path, capture.folder_of(path)
         return
     if entry.kind == "mask":
-        # Of the size of the picture that it is a mask for, which is loaded before it.
-        size = images.size_of(next(iter(loaded.images.values())))
-        loaded.images[role], notes = images.load_mask(path, size)
-        loaded.records[role] = capture.input_of(path, size)
+        loaded.images[role], notes = _load_mask(role, path, loaded)
     else:
         longest = request.size if entry.resized else request.inputs[role].size
         if longest is None and entry.default_size:
@@ -101,10 +103,33 @@ def _load_input(
     loaded.notes += [f"{path}: {note}" for note in notes]
 
 
-def load_objectives(request: Request, loaded: Loaded) -> tuple[Objective, ...]:
+def _load_mask(role: str, path: Path, loaded: Loaded) -> tuple[Tensor, tuple[str, ...]]:
+    """A mask and what is to be noted, of the size of the picture, which is loaded before it."""
+    size = images.size_of(next(iter(loaded.images.values())))
+    found = images.load_mask(path, size)
+    loaded.records[role] = capture.input_of(path, size)
+    return found
+
+
+def _load_region_mask(role: str, path: Path, loaded: Loaded) -> None:
+    if role in loaded.masks:  # of several regions
+        return
+    mask, notes = _load_mask(role, path, loaded)
+    if not mask.any():
+        raise ImageError(
+            f"the mask {str(path)!r} is black everywhere: a region of nothing; white is where its "
+            "objective is dreamt"
+        )
+    loaded.masks[role] = mask
+    loaded.notes += [f"{path}: {note}" for note in notes]
+
+
+def load_objectives(
+    request: Request, texts: Iterable[str], loaded: Loaded
+) -> tuple[Objective, ...]:
     """A request's objectives, their pictures those of its inputs; no other file is read."""
     found = []
-    for text in request.objectives:
+    for text in texts:
         paths = {}
         for role in picture_paths(parse_tree(text)):
             if role not in request.inputs:
@@ -128,7 +153,14 @@ def arguments_of(
     subject = recipe.subject
     about_unit = subject is not None and subject.field == "objectives" and not subject.parsed
     unit = request.objectives[0] if about_unit and request.objectives else None
-    objectives: tuple[Any, ...] = () if about_unit else load_objectives(request, loaded)
+    objectives: tuple[Any, ...] = ()
+    if not about_unit:
+        objectives = load_objectives(request, request.objectives, loaded)
+    parts = load_objectives(request, [region.objective for region in request.regions], loaded)
+    regions = tuple(
+        Region(loaded.masks[region.mask], objective)
+        for region, objective in zip(request.regions, parts, strict=True)
+    )
     return recipe.completed(
         Arguments(
             network,
@@ -138,6 +170,7 @@ def arguments_of(
             unit=unit,
             images=loaded.images,
             folders=loaded.folders,
+            regions=regions,
             cache=cache,
         )
     )

@@ -24,7 +24,7 @@ from phosphene.jobs.request import request_of, weights_file
 from phosphene.jobs.runner import prepare
 from phosphene.manifest.capture import folder_of
 from phosphene.manifest.hashes import file_hash
-from phosphene.manifest.schema import Folder, Input, Manifest
+from phosphene.manifest.schema import Folder, Input, Manifest, refuse_missing
 from phosphene.network import pick_device
 from phosphene.zoo import names_code
 
@@ -53,7 +53,7 @@ def replay(
 
     Raises:
         RecipeError: for a manifest that is missing, damaged or of a newer version, and for inputs
-            that are not there.
+            that are not there, or plugins that are not loaded.
     """
     yield from Replay.prepared(
         file, inputs=inputs, network=network, anyway=anyway, output=output, force=force
@@ -85,6 +85,7 @@ class Replay:
         manifest = Manifest.read(file)
         if manifest.result is None:
             raise RecipeError(f"the recipe in {str(file)!r} is of nothing that was finished")
+        refuse_missing(manifest.plugins, "the recipe", RecipeError)
         folders = [file.parent, Path.cwd()]
         files = find_inputs(manifest, folders, inputs, anyway=anyway)
         if output:

@@ -25,14 +25,16 @@ from phosphene.manifest.schema import (
     Part,
     Plugin,
     RecipeName,
+    Region,
     Start,
     check_fit,
     checked_settings,
     format_problem,
+    refuse_missing_recipe,
 )
-from phosphene.objectives.text import parse_tree, quoted
+from phosphene.objectives.text import Call, parse_tree, quoted
 from phosphene.recipes.base import Recipe, recipe_named
-from phosphene.settings import Settings
+from phosphene.settings import Settings, chain_plugins
 
 FORMAT = 1
 LONGEST = 16 * 2**20  # bytes; one is some 2 kB
@@ -61,12 +63,14 @@ class InputFile(Part):
 class Request(Part):
     """Everything that a result depends on, and where it is to lie.
 
-    recipe, plugins: which, and the code of a user's own that it needs.
+    recipe, plugins: which, and the code of a user's own that it needs; it is never loaded because a
+        request names it.
     network: a name, as `load_network` takes it.
     objectives, layers: what it is about; where nothing is named, the recipe's own default. Pictures
         in an objective are named by their role.
     start, size: what a recipe begins with where it needs no photo, and the longest side in px.
     inputs: by role. Paths are relative to the folder of the request's file, once it is saved.
+    regions: parts of the picture that have objectives of their own; masks are named by their role.
     settings: by name; what is not given is the setting's default.
     outputs: where the picture or page, the data, the recipe and the octaves are to lie. `{}` in a
         picture's path stands for one name for each of several. Whether a file may be replaced is
@@ -82,14 +86,21 @@ class Request(Part):
     start: Start | None = None
     size: int | None = Field(default=None, ge=1)
     inputs: dict[str, InputFile] = Field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[OutputKind, Path_] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_recipe(cls, given: Any) -> Any:
+        refuse_missing_recipe(given, "the request", RequestError)
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> Request:
         recipe = self.declaration
         given = (self.objectives, self.layers, self.inputs, self.start, self.settings)
-        check_fit(recipe, *given, complete=False)
+        check_fit(recipe, *given, regions=self.regions, complete=False)
         if self.size is not None and not any(entry.resized for entry in recipe.inputs):
             raise ValueError(f"a request of {recipe.name} with a size of its own")
         for entry in recipe.inputs:
@@ -126,6 +137,25 @@ class Request(Part):
             found[name] = Path(weights).expanduser()
         return found
 
+    def needed_plugins(self) -> tuple[Plugin, ...]:
+        """The plugins that registered what it uses, by name: recipe, network, objectives, settings.
+
+        Those that it lists itself are among them as long as they are not loaded. ObjectiveError for
+        an objective that cannot be read.
+        """
+        from phosphene.plugins import find_plugin, plugin_of
+
+        _, network = weights_file(self.network)
+        found = [plugin_of("recipe", self.recipe), plugin_of("network", network.partition(":")[0])]
+        found += chain_plugins(self.checked_settings())
+        subject = self.declaration.subject
+        for text in self.objectives if subject is not None and subject.parsed else ():
+            units = (unit for _, unit in parse_tree(text).terms)
+            found += [plugin_of("objective", unit.name) for unit in units if isinstance(unit, Call)]
+        listed = [plugin for plugin in self.plugins if find_plugin(plugin.name) is None]
+        needed = {p.name: p for p in (*listed, *(Plugin.of(p) for p in found if p is not None))}
+        return tuple(needed[name] for name in sorted(needed))
+
     # Identity -------------------------------------------------------------------------------------
 
     def key(self, fingerprint: str) -> str:
@@ -145,23 +175,48 @@ class Request(Part):
         own = {entry.role for entry in self.declaration.inputs}
         subject = self.declaration.subject
         parsed = subject is not None and subject.parsed
-        texts = [parse_tree(text).text if parsed else text for text in self.objectives]
-        for role, entry in self.inputs.items():
-            if role not in own:  # a picture of an objective, whose name says nothing
-                texts = [text.replace(quoted(role), quoted(f"{entry.sha256}")) for text in texts]
-        left_out = {"outputs", "inputs", "network", "settings", "objectives"}
+
+        def keyed(text: str) -> str:
+            text = parse_tree(text).text if parsed else text
+            for role, entry in self.inputs.items():
+                if role not in own:  # a picture of an objective, whose name says nothing
+                    text = text.replace(quoted(role), quoted(f"{entry.sha256}"))
+            return text
+
+        left_out = {"outputs", "inputs", "regions", "network", "settings", "objectives", "plugins"}
         whole = self.model_dump(mode="json", exclude=left_out)
+        if self.regions:
+            masks = [f"{self.inputs[region.mask].sha256}" for region in self.regions]
+            regions = zip(masks, self.regions, strict=True)
+            whole["regions"] = [[mask, keyed(region.objective)] for mask, region in regions]
         whole |= {
-            "objectives": texts,
+            "objectives": [keyed(text) for text in self.objectives],
             "weights": fingerprint,
             "numerics": NUMERICS,
-            "settings": self.checked_settings().model_dump(mode="json"),
+            "plugins": [[plugin.name, plugin.sha256] for plugin in self.needed_plugins()],
+            "settings": self._keyed_settings(),
             "inputs": sorted(
                 [role if role in own else "", entry.sha256, entry.size or 0]
                 for role, entry in self.inputs.items()
             ),
         }
         return json.loads(json.dumps(whole))
+
+    def _keyed_settings(self) -> dict[str, Any]:
+        """The settings that a key is of; a later one only where it is not what its absence means.
+
+        So keys stay as they were when a setting is added. Those with "keyed" were there before.
+        """
+
+        def unused(name: str, value: Any) -> bool:
+            extra = fields[name].json_schema_extra
+            if not isinstance(extra, dict) or "absent" not in extra or extra.get("keyed"):
+                return False
+            return value == extra["absent"]
+
+        fields = self.declaration.settings.model_fields
+        whole = self.checked_settings().model_dump(mode="json")
+        return {name: value for name, value in whole.items() if not unused(name, value)}
 
     def pinned(self) -> Request:
         """The same, with the SHA-256 of everything that goes in.
@@ -196,7 +251,7 @@ class Request(Part):
 
     def text(self) -> str:
         """As JSON; `parse` reads it back."""
-        optional = ("plugins", "objectives", "layers", "inputs", "outputs")
+        optional = ("plugins", "objectives", "layers", "inputs", "regions", "outputs")
         empty = {name for name in optional if not getattr(self, name)}
         whole = self.model_dump(mode="json", exclude_none=True, exclude=empty)
         whole["settings"] = self.settings  # None is a value there
@@ -280,7 +335,8 @@ def request_of(
         start=manifest.start,
         size=size,
         inputs=inputs,
-        settings=settings.model_dump(mode="json"),
+        regions=manifest.regions,
+        settings=recipe.stated(settings, manifest.regions),
         outputs={main_kind(recipe): str(output)} if output else {},
     )
 
@@ -310,7 +366,7 @@ def output_kinds(recipe: Recipe) -> tuple[OutputKind, ...]:
 def picture_roles(paths: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
     """path -> role, for the pictures of objectives: the file's bare name, numbered where it must.
 
-    taken: roles that a recipe has itself.
+    taken: roles that a recipe has itself, and those of regions' masks.
     """
     roles: dict[str, str] = {}
     used = set(taken)

@@ -28,8 +28,11 @@ from phosphene.jobs.request import (
     picture_roles,
     weights_file,
 )
+from phosphene.manifest.schema import Plugin, refuse_missing
 from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
+from phosphene.plugins import find_plugin, plugin_files
 from phosphene.recipes.base import Recipe, imported, recipe_named, recipe_names
+from phosphene.settings import check_chains
 from phosphene.zoo import load_network, names_code
 
 if TYPE_CHECKING:
@@ -78,14 +81,22 @@ def prepare(
     Raises:
         RequestError: for what is not there, is another than it should be, or needs code.
         StateError: for a checkpoint that is damaged, or of another request.
-        ImageError, SettingsError: for what cannot be read or written.
+        ImageError, SettingsError: for what cannot be read or written, or names what is not there.
     """
-    recipe, settings = request.declaration, request.checked_settings()
+    refuse_missing(request.plugins, "the request", RequestError)
+    asked, recipe, settings = request.plugins, request.declaration, request.checked_settings()
     _refuse_code(request, allow)
+    check_chains(settings)
     with _paths_told():
         check_readable(request)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
-    named = bool(request.objectives or request.layers) or recipe.subject is None
+    stays = recipe.rest_stays(request.regions, vars(settings))
+    if stays and shorthands:
+        raise SettingsError(
+            f"--{next(iter(shorthands))} changes the objective of the rest, and the rest stays: "
+            "write what you mean in a region's own objective"
+        )
+    named = bool(request.objectives or request.layers) or recipe.subject is None or stays
     # What can be refused is refused before a network is loaded.
     if named:
         request = _shortened(request, shorthands)
@@ -121,8 +132,9 @@ def prepare(
         start = "photo" if _has_photo(request) else recipe.starts[0]
     # Pinned to what was loaded, whose files were hashed with it.
     inputs = with_sizes(request, request.inputs, loaded.records)
-    complete = {"settings": settings.model_dump(mode="json"), "start": start, "inputs": inputs}
-    request = request.model_copy(update=complete)
+    stated = recipe.stated(settings, request.regions)
+    complete = {"settings": stated, "start": start, "inputs": inputs}
+    request = request.model_copy(update={**complete, "plugins": request.needed_plugins()})
     job = Job(request, arguments, loaded, force=force)
     if checkpoint is not None:
         found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
@@ -133,7 +145,7 @@ def prepare(
         job.request, job.targets = _with_targets(
             request, settings, job.may_replace, name_output, read | code, written, kept
         )
-    job.notes = _notes(job)
+    job.notes = [*_other_plugins(asked), *_notes(job)]
     return job
 
 
@@ -171,18 +183,23 @@ def _paths_told() -> Iterator[None]:
 
 
 def _refuse_code(request: Request, allow: Collection[str]) -> None:
-    if request.plugins:
-        names = ", ".join(plugin.name for plugin in request.plugins)
-        raise RequestError(
-            f"the request needs the plugins {names}: they are code, which a request does not start "
-            "by itself, and this version of phosphene loads none"
-        )
     _, architecture = weights_file(request.network)
     if request.network not in allow and names_code(architecture):
         raise RequestError(
             f"the request's network {request.network!r} may be code, which a request does not "
             f"start by itself: allow it with --network {request.network}"
         )
+
+
+def _other_plugins(asked: Sequence[Plugin]) -> Iterator[Note]:
+    """That a plugin is loaded in another version than was asked for."""
+    for was in asked:
+        loaded = find_plugin(was.name)
+        if loaded and (now := Plugin.of(loaded)).is_other_than(was):
+            yield Note(
+                f"the plugin {was.name} is another than was asked for: {now.text} instead of "
+                f"{was.text}"
+            )
 
 
 def _with_targets(
@@ -207,7 +224,7 @@ def _with_targets(
     texts = [*request.objectives, *request.layers] or [request.recipe]
     names = outputs.picture_names(texts, getattr(settings, "batch", 1) if recipe.several else 1)
     targets = outputs.targets_of(request, names)
-    inputs = {**request.input_paths(), **read}
+    inputs = {**request.input_paths(), **plugin_files(), **read}
     outputs.check_outputs(
         request, targets, inputs, written=written, kept=kept, may_replace=may_replace
     )
@@ -215,15 +232,18 @@ def _with_targets(
 
 
 def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
-    """The request with its objectives changed by shorthands, in canonical text, by role."""
+    """The request with its objectives in canonical text, by role.
+
+    Shorthands change the main ones, and not those of regions.
+    """
     recipe = request.declaration
-    if not request.objectives or (recipe.subject and not recipe.subject.parsed):
+    parts = [region.objective for region in request.regions]
+    texts = [*request.objectives, *parts]
+    if not texts or (recipe.subject and not recipe.subject.parsed):
         return request
     paths = {role: entry.path for role, entry in request.inputs.items()}
-    own = {entry.role for entry in recipe.inputs}
-    named = dict.fromkeys(
-        role for text in request.objectives for role in picture_paths(parse_tree(text))
-    )
+    own = own_roles(request)
+    named = dict.fromkeys(role for text in texts for role in picture_paths(parse_tree(text)))
     if missing := [role for role in named if role not in paths]:  # no other file is read
         raise RequestError(
             f"the recipe's objective names the picture {missing[0]!r}, its inputs do not"
@@ -234,20 +254,36 @@ def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
     for shorthand in recipe.shorthands:
         if shorthand.name in shorthands:
             goals = imported(shorthand.apply)(goals, shorthands[shorthand.name])
-    return named_by_role(request, [goal.text for goal in goals])
+    parts = [parse(with_pictures(text, paths)).text for text in parts]
+    return named_by_role(request, [goal.text for goal in goals], parts)
 
 
-def named_by_role(request: Request, texts: Sequence[str]) -> Request:
-    """The request with these objectives, whose pictures are named by paths: they become inputs."""
-    own = {entry.role for entry in request.declaration.inputs}
-    found = dict.fromkeys(path for text in texts for path in picture_paths(parse_tree(text)))
+def named_by_role(request: Request, texts: Sequence[str], parts: Sequence[str] = ()) -> Request:
+    """The request with these objectives, whose pictures are named by paths: they become inputs.
+
+    parts: the objectives of its regions.
+    """
+    own = own_roles(request)
+    every = (*texts, *parts)
+    found = dict.fromkeys(path for text in every for path in picture_paths(parse_tree(text)))
     roles = picture_roles(found, own)
     inputs = {role: entry for role, entry in request.inputs.items() if role in own}
     known = {entry.path: entry for entry in request.inputs.values()}
     for path, role in roles.items():
         inputs[role] = known.get(path) or InputFile(path=path)
+    regions = tuple(
+        region.model_copy(update={"objective": with_pictures(text, roles)})
+        for region, text in zip(request.regions, parts, strict=True)
+    )
     objectives = tuple(with_pictures(text, roles) for text in texts)
-    return request.model_copy(update={"objectives": objectives, "inputs": inputs})
+    update = {"objectives": objectives, "inputs": inputs, "regions": regions}
+    return request.model_copy(update=update)
+
+
+def own_roles(request: Request) -> set[str]:
+    """The roles of inputs that are no pictures of objectives: the recipe's, and regions' masks."""
+    declared = {entry.role for entry in request.declaration.inputs}
+    return declared | {region.mask for region in request.regions}
 
 
 def _notes(job: Job) -> list[Note]:
@@ -259,6 +295,8 @@ def _notes(job: Job) -> list[Note]:
     seed = getattr(arguments.settings, "seed", None)
     for text in (*job.request.objectives, *job.request.layers):
         notes.append(Note(f"{recipe.name} {text}, seed {seed}", detail=True))
+    for region in job.request.regions:
+        notes.append(Note(f"{region.mask}: {region.objective}", detail=True))
     transparent = loaded.alpha is not None or getattr(arguments.settings, "transparent", False)
     jpeg = any(target.path.suffix.lower() in (".jpg", ".jpeg") for target in job.targets)
     if transparent and jpeg:

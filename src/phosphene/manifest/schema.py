@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from phosphene import __version__
-from phosphene.errors import RecipeError, SettingsError
+from phosphene.errors import PhospheneError, RecipeError, SettingsError
 from phosphene.image.files import PIXEL_LIMIT
-from phosphene.recipes.base import Recipe, recipe_named
+from phosphene.recipes.base import Recipe, is_recipe, recipe_named
 from phosphene.settings import Settings, checked
+
+if TYPE_CHECKING:
+    from phosphene.plugins import LoadedPlugin
 
 FORMAT = 2
 # Goes up whenever rounding on purpose becomes other: within one number, on one machine, the same
@@ -70,12 +74,71 @@ def _bare(name: str) -> str:
 BareName = Annotated[str, AfterValidator(_bare)]
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("not a text that can be printed")
+    return name
+
+
 class Plugin(Part):
     """Code of a user's own that a result needed: its module's name, version and SHA-256."""
 
-    name: str
-    version: str | None = None
+    name: Annotated[BareName, AfterValidator(_printable)]
+    version: Annotated[str, Field(max_length=100), AfterValidator(_printable)] | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @staticmethod
+    def of(loaded: LoadedPlugin) -> Plugin:
+        """The record of one that is loaded."""
+        return Plugin(name=loaded.name, version=loaded.version, sha256=loaded.sha256)
+
+    @property
+    def text(self) -> str:
+        """Its version and hash, in a few words."""
+        digest = f"SHA-256 {self.sha256[:12]}…" if self.sha256 else "no SHA-256"
+        return f"{self.version} ({digest})" if self.version else digest
+
+    def is_other_than(self, asked: Plugin) -> bool:
+        """Whether it is not the one that was asked for, as far as that was said."""
+        said = ((asked.version, self.version), (asked.sha256, self.sha256))
+        return any(was is not None and was != now for was, now in said)
+
+    @property
+    def flag(self) -> str:
+        """How a command line loads it."""
+        import shlex
+
+        if "." in self.name:
+            return f"--plugin {shlex.quote(self.name)}"
+        return f"--plugin {shlex.quote(self.name + '.py')}"
+
+
+def refuse_missing(plugins: Iterable[Plugin], what: str, error: type[PhospheneError]) -> None:
+    """Raise an error of that type for plugins that are not loaded, nor available without asking.
+
+    what: what needs them, "the request". It loads none itself: it may be a stranger's.
+    """
+    from phosphene.plugins import find_plugin
+
+    missing = [plugin for plugin in plugins if find_plugin(plugin.name) is None]
+    if not missing:
+        return
+    names, flags = ", ".join(p.name for p in missing), " ".join(p.flag for p in missing)
+    one = len(missing) == 1
+    raise error(
+        f"{what} needs the plugin{'' if one else 's'} {names}, which {'is' if one else 'are'} not "
+        f"loaded, and starts no code by itself: if you trust {'it' if one else 'them'}, add {flags}"
+    )
+
+
+def refuse_missing_recipe(given: Any, what: str, error: type[PhospheneError]) -> None:
+    """As `refuse_missing`, for the fields of a request or manifest whose recipe is not there."""
+    if not isinstance(given, dict) or is_recipe(str(given.get("recipe"))):
+        return
+    listed = given.get("plugins")
+    with suppress(ValidationError):  # which the fields' own check tells of
+        plugins = TypeAdapter(tuple[Plugin, ...]).validate_python(listed)
+        refuse_missing(plugins, what, error)
 
 
 class Input(Part):
@@ -89,6 +152,13 @@ class Input(Part):
     width: int = Field(ge=1)
     height: int = Field(ge=1)
     size: int | None = Field(default=None, ge=1)
+
+
+class Region(Part):
+    """A part of the picture with an objective of its own: the role of its mask, and the text."""
+
+    mask: str
+    objective: str
 
 
 class Folder(Part):
@@ -129,14 +199,16 @@ class Ended(Part):
 
 
 class Manifest(Part):
-    """All that is needed to compute a picture again. `settings` are complete, the seed included.
+    """All that is needed to compute a picture again. `settings` are complete, the seed included;
+    those of regions alone are there where regions are.
 
     objectives: texts; of several each has pictures of its own. layers: of a recipe that takes
         layers instead.
     start, size: of a recipe that can begin without a photo: with what, and its longest side in px,
         if one was asked for.
-    inputs: by role: photo, mask, painting, a folder of pictures, and the pictures of the
-        objectives, whose texts name them by their role.
+    inputs: by role: photo, mask, painting, a folder of pictures, the masks of regions, and the
+        pictures of the objectives, whose texts name them by their role.
+    regions: parts of the picture that have objectives of their own.
     result: None as long as there is none. part: the file holds one picture of several, counted from
         1; without it, it holds all.
     plan: for each octave the side of the tiles in which it was evaluated, px, None for whole: it
@@ -155,6 +227,7 @@ class Manifest(Part):
     start: Start | None = None
     size: int | None = Field(default=None, ge=1)
     inputs: dict[str, Input | Folder] = {}
+    regions: tuple[Region, ...] = ()
     settings: dict[str, Any]
     result: Result | None = None
     part: int | None = Field(default=None, ge=1)
@@ -170,11 +243,16 @@ class Manifest(Part):
             raise ValueError(f"over the limit of {PIXEL_LIMIT / 1e6:g} megapixels")
         return result
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_recipe(cls, given: Any) -> Any:
+        refuse_missing_recipe(given, "the recipe", RecipeError)
+        return given
+
     @model_validator(mode="after")
     def _fits(self) -> Manifest:
-        check_fit(
-            self.declaration, self.objectives, self.layers, self.inputs, self.start, self.settings
-        )
+        given = (self.objectives, self.layers, self.inputs, self.start, self.settings)
+        check_fit(self.declaration, *given, regions=self.regions)
         return self
 
     @property
@@ -184,7 +262,7 @@ class Manifest(Part):
 
     def text(self, *, indent: int | None = None) -> str:
         """As JSON, the same for the same manifest; `parse` reads it back."""
-        optional = ("plugins", "objectives", "layers", "inputs", "plan")
+        optional = ("plugins", "objectives", "layers", "inputs", "regions", "plan")
         empty = {name for name in optional if not getattr(self, name)}
         whole = self.model_dump(mode="json", exclude_none=True, exclude=empty)
         whole["settings"] = self.settings  # None is a value there
@@ -275,16 +353,19 @@ def check_fit(
     start: str | None,
     settings: Mapping[str, Any],
     *,
+    regions: tuple[Region, ...] = (),
     complete: bool = True,
 ) -> None:
     """ValueError unless these are what a recipe takes; `complete`: and all that it needs."""
     name, subject = recipe.name, recipe.subject
+    _check_regions(recipe, regions, inputs, settings)
+    complete_subject = complete and not recipe.rest_stays(regions, settings)
     for kind, texts in (("objectives", objectives), ("layers", layers)):
         if texts and (subject is None or subject.field != kind):
             raise ValueError(f"a recipe of {name} that names {kind}")
         if len(texts) > 1 and subject and not subject.several:
             raise ValueError(f"a recipe of {name} with {len(texts)} {kind}")
-        if complete and subject and subject.field == kind and not texts:
+        if complete_subject and subject and subject.field == kind and not texts:
             raise ValueError(f"a recipe of {name} that names no {kind}")
     for entry in recipe.inputs:
         setting = entry.with_setting
@@ -298,10 +379,30 @@ def check_fit(
             raise ValueError(f"a recipe of {name} that starts from {start} and a {entry.role}")
     if start and start != "photo" and start not in recipe.starts:
         raise ValueError(f"a recipe of {name} that starts from {start}")
-    if not objectives or (subject and not subject.parsed):
+    if not (objectives or regions) or (subject and not subject.parsed):
         known = {entry.role for entry in recipe.inputs}
         if unknown := [role for role in inputs if role not in known]:
             raise ValueError(f"a recipe of {name} with inputs {', '.join(unknown)}")
+
+
+def _check_regions(
+    recipe: Recipe,
+    regions: tuple[Region, ...],
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    try:
+        recipe.check_regions(regions, settings)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    for region in regions:
+        if recipe.input(region.mask) is not None:
+            raise ValueError(
+                f"the mask of a region is the {region.mask} of {recipe.name} itself; a role of its "
+                "own was expected, such as region-1"
+            )
+        if region.mask not in inputs:
+            raise ValueError(f"no input is called {region.mask!r}, the mask of a region")
 
 
 def _of_data(text: str | bytes) -> str | bytes:

@@ -6,7 +6,7 @@ import copy
 import functools
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,21 @@ from phosphene.errors import (
 )
 from phosphene.network import precision as precisions
 from phosphene.network.extract import Extractor, HookExtractor, choose_extractor
+from phosphene.network.given import as_taken, by_layer, check_batch
 from phosphene.network.layers import Layer, find_layers
 from phosphene.network.precision import DTYPES, PRECISIONS, pick_device
 from phosphene.network.preprocessing import Preprocessing
 from phosphene.objectives import IMAGE
 from phosphene.runtime.geometry import Geometry, geometry
-from phosphene.runtime.graph import LOCK, Traced, trace
+from phosphene.runtime.graph import LOCK, PICTURE, Traced, trace
 from phosphene.runtime.options import DEFAULT, Options
+from phosphene.runtime.program import needs_gradient
+
+# Layers that are asked for, those that are given, and whether a gradient leads from one to another.
+_Asked = tuple[tuple[str, ...], tuple[str, ...], bool]
+# How many extractors that begin at given layers, or lead from one to another, are kept for the next
+# time: each has weights of its own.
+MOST_EXTRACTORS = 8
 
 COMPARED = 128  # px, the side of a picture's parts on which precisions are compared
 
@@ -73,7 +81,7 @@ class Network:
         self.aliases = dict(aliases or {})
         self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
         self.precision: str = "fp32"
-        self._extractors: dict[tuple[str, ...], Extractor] = {}
+        self._extractors: dict[_Asked, Extractor] = {}
         self._prepared: dict[tuple[str, str], Network] = {}
 
     def __repr__(self) -> str:
@@ -122,12 +130,13 @@ class Network:
 
     def layers_at(self, size: tuple[int, int]) -> dict[str, Layer]:
         """The layers with the shapes that a picture of `size` (H, W) gives them."""
+        blank = self._blank(size)
         try:
-            found = find_layers(self.module, self._blank(size), lambda: self._geometry)
+            found = find_layers(self.module, blank, lambda: self._geometry)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a module's own, of any kind
-            raise NetworkError(_failure(self.name, size, error)) from error
+            raise NetworkError(_failure(self.name, {PICTURE: blank}, error)) from error
         if not found:
             raise NetworkError(f"{self.name} has no layers: no submodule of it was run")
         return found
@@ -152,39 +161,101 @@ class Network:
     # Activations ----------------------------------------------------------------------------------
 
     def activations(
-        self, image: Tensor, layers: Sequence[str], *, options: Options = DEFAULT
+        self,
+        image: Tensor | None,
+        layers: Sequence[str],
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        options: Options = DEFAULT,
     ) -> dict[str, Tensor]:
-        """What some layers answer to an image; differentiable with respect to it.
+        """What some layers answer to an image, or to activations that are given for others.
 
-        Runs no further than the deepest of them.
+        Runs no further than the deepest of them, and nothing that only `given` layers would need.
+        (A module that cannot be traced is run from its beginning, and what it gives for these
+        layers is replaced; no gradient goes into that.) Gradients can be had with respect to the
+        image, to what is given and, where one of these requires one, to any activation that another
+        one comes of:
+
+            image.requires_grad_()
+            found = network.activations(image, ["mixed4c", "logits"])
+            (gradient,) = torch.autograd.grad(found["logits"][:, 9].sum(), found["mixed4c"])
+
+            less = found["mixed4c"].detach().clone()
+            less[:, 3] = 0  # the scores without a channel
+            network.activations(None, ["logits"], given={"mixed4c": less})
 
         Args:
-            image: `(N, 3, H, W)` in [0, 1].
-            layers: Names or aliases.
+            image: `(N, 3, H, W)` in [0, 1]. Where all layers come of what is given alone, it may be
+                None, or of another N.
+            layers: Names or aliases. One that is given as well is returned as it was given.
+            given: Activations by layer, to go on from in place of the network's own: maps
+                `(N, C, H, W)`, tokens `(N, T, C)` or vectors `(N, C)` as these are, with whatever
+                H and W or T the layers after it take. They are left as they are. Of a layer that is
+                used several times they stand for its last answer, the one that is returned for it.
             options: How the network is run; see `phosphene.runtime.options`.
 
         Returns:
-            The activations by layer as it was named, in float32 (or as the image).
+            The activations by layer as it was named, in the type of the image, or without one in
+            that of what is given: float32, as a rule, whatever the network's precision.
 
         Raises:
             InputTooSmallError: The picture is too small; it names the least size.
             UnknownLayerError: There is no such layer; it names the closest ones.
-            NetworkError: The module failed, with its own message.
+            NetworkError: Something is given that the layer could not give, or of another N, or that
+                none of `layers` comes of; an image is needed and there is none; or the module
+                failed, with its own message.
         """
         names = tuple(dict.fromkeys(self.resolve(layer) for layer in layers))
-        found: dict[str, Tensor] = {IMAGE: image} if IMAGE in names else {}
-        wanted = tuple(name for name in names if name != IMAGE)
-        if wanted:
-            values = self.preprocess(image)
-            try:
-                answers = self._extractor(wanted)(values, options)
-            except (PhospheneError, torch.OutOfMemoryError):
-                raise
-            except Exception as error:  # a module's own, of any kind
-                raise self._explained(error, values, wanted) from error
-            for name, answer in answers.items():
-                found[name] = answer.to(image.dtype)
+        known = by_layer(given, self.resolve, self.layers, self.device) if given else {}
+        found = {name: known[name] for name in names if name in known}
+        if IMAGE in names:
+            found[IMAGE] = self._required(image, (IMAGE,), known)
+        wanted = tuple(name for name in names if name not in found)
+        linked = options.linked and len(wanted) > 1 and needs_gradient([image, *known.values()])
+        extractor = self._extractor(wanted, tuple(known), linked=linked) if wanted else None
+        used = {*names, *(extractor.inputs if extractor else ())}
+        if unused := [name for name in known if name not in used]:
+            raise NetworkError(
+                f"what is given for {', '.join(unused)} is in vain: nothing that is asked for "
+                f"({', '.join(names)}) comes of it"
+            )
+        if extractor:
+            found |= self._answers(extractor, image, known, wanted, options)
         return {layer: found[self.resolve(layer)] for layer in layers}
+
+    def _answers(
+        self,
+        extractor: Extractor,
+        image: Tensor | None,
+        given: Mapping[str, Tensor],
+        wanted: tuple[str, ...],
+        options: Options,
+    ) -> dict[str, Tensor]:
+        """The activations of layers that are not given themselves."""
+        values: dict[str, Tensor] = {}
+        for name in extractor.inputs:
+            if name == PICTURE:
+                values[name] = self.preprocess(self._required(image, wanted, given))
+            else:
+                values[name] = as_taken(given[name], DTYPES[self.precision])
+        if given:
+            check_batch(values)
+        types = [value.dtype for value in (given.values() if image is None else [image])]
+        try:
+            return extractor(values, options, functools.reduce(torch.promote_types, types))
+        except (PhospheneError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a module's own, of any kind
+            raise self._explained(error, values, wanted) from error
+
+    def _required(
+        self, image: Tensor | None, layers: Sequence[str], given: Iterable[str]
+    ) -> Tensor:
+        if image is None:
+            named = ", ".join(given)
+            besides = f" ({named} given is not enough)" if named else ""
+            raise NetworkError(f"{self.name} needs an image for {', '.join(layers)}{besides}")
+        return image
 
     def preprocess(self, image: Tensor) -> Tensor:
         """[0, 1] -> the values, precision and memory layout that the module takes.
@@ -204,7 +275,7 @@ class Network:
             def works(side: int) -> bool:
                 try:
                     with torch.no_grad():
-                        answers = extractor(self._blank((side, side)))
+                        answers = extractor({PICTURE: self._blank((side, side))})
                 except Exception:
                     return False
                 return all(a.numel() for a in answers.values())
@@ -329,38 +400,58 @@ class Network:
         shape = (1, len(self.scale), *size)
         return torch.zeros(shape, dtype=DTYPES[self.precision], device=self.device)
 
-    def _extractor(self, layers: tuple[str, ...]) -> Extractor:
-        if layers not in self._extractors:
+    def _extractor(
+        self, layers: tuple[str, ...], given: tuple[str, ...] = (), *, linked: bool = False
+    ) -> Extractor:
+        asked = layers, given, linked
+        found = self._extractors.get(asked)
+        if found is None:
             with LOCK:
-                if layers not in self._extractors:
-                    blank = self._blank((self.input_size, self.input_size))
-                    hooks = self._hooks(layers)
-                    self._extractors[layers] = choose_extractor(hooks, self._traced, blank)
-        return self._extractors[layers]
+                found = self._extractors.get(asked)
+                if found is None:
+                    hooks = self._hooks(layers, given)
+                    found = choose_extractor(hooks, self._traced, linked=linked)
+                    self._extractors[asked] = found
+                    # Who goes through all layers leaves none behind that will be asked for again.
+                    several = [key for key in self._extractors if key[1] or key[2]]
+                    for key in several[:-MOST_EXTRACTORS]:
+                        del self._extractors[key]
+        return found
 
-    def _hooks(self, layers: tuple[str, ...]) -> HookExtractor:
-        return HookExtractor(self.module, layers, self.layers, self.name)
+    def _hooks(self, layers: tuple[str, ...], given: tuple[str, ...] = ()) -> HookExtractor:
+        blank = self._blank((self.input_size, self.input_size))
+        return HookExtractor(self.module, layers, self.layers, self.name, blank, given)
 
-    def _explained(self, error: Exception, values: Tensor, layers: tuple[str, ...]) -> Exception:
+    def _explained(
+        self, error: Exception, values: Mapping[str, Tensor], layers: tuple[str, ...]
+    ) -> Exception:
         """The error of a forward pass in the user's terms."""
-        least, (height, width) = self.least_size(layers), values.shape[-2:]
-        if min(height, width) < least:
-            return InputTooSmallError(
-                f"{self.name} needs pictures of at least {least} px a side for "
-                f"{', '.join(layers)}; this one is {width}×{height}",
-                least,
-            )
+        given = tuple(name for name in values if name != PICTURE)
+        if not given:
+            least, (height, width) = self.least_size(layers), values[PICTURE].shape[-2:]
+            if min(height, width) < least:
+                return InputTooSmallError(
+                    f"{self.name} needs pictures of at least {least} px a side for "
+                    f"{', '.join(layers)}; this one is {width}×{height}",
+                    least,
+                )
         try:
             with torch.no_grad():
-                self._hooks(layers)(values)
+                self._hooks(layers, given)(values)
         except Exception as plain:
             error = plain  # the module's own message; that of a traced one speaks of proxies
-        return NetworkError(_failure(self.name, (height, width), error))
+        return NetworkError(_failure(self.name, values, error))
 
 
-def _failure(name: str, size: tuple[int, int], error: Exception) -> str:
+def _failure(name: str, values: Mapping[str, Tensor], error: Exception) -> str:
     message = " ".join(str(error).split())
-    return f"{name} failed on a picture of {size[1]}×{size[0]}: {message}"
+    shown = " and ".join(
+        f"a picture of {value.shape[3]}×{value.shape[2]}"
+        if called == PICTURE
+        else f"{called} given as {tuple(value.shape)}"
+        for called, value in values.items()
+    )
+    return f"{name} failed on {shown}: {message}"
 
 
 def _copied(module: nn.Module) -> nn.Module:

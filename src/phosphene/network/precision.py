@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.errors import SettingsError
+from phosphene.runtime.options import DEFAULT, Options
 
 # fp64 is slow; it is there to compare with, since ascent through ReLU amplifies rounding.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -85,7 +86,9 @@ class _Answers(Protocol):
 
     device: torch.device
 
-    def activations(self, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]: ...
+    def activations(
+        self, image: Tensor, layers: Sequence[str], *, options: Options
+    ) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ def agreement(
 
 def _gradient(network: _Answers, images: Tensor, layers: Sequence[str]) -> Tensor | None:
     images = images.clone().requires_grad_()
-    energy = sum(a.square().mean() for a in network.activations(images, layers).values())
+    answers = network.activations(images, layers, options=DEFAULT.unlinked())
+    energy = sum(a.square().mean() for a in answers.values())
     assert isinstance(energy, Tensor)
     return torch.autograd.grad(energy, images)[0] if energy.requires_grad else None

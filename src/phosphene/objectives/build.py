@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from phosphene.calls import signature_text
 from phosphene.errors import ObjectiveError, suggest
 from phosphene.objectives import reference as reference  # registers
 from phosphene.objectives.algebra import NetworkLike, Objective, combine
@@ -97,7 +98,7 @@ def _called(call: Call, tree: Tree) -> Objective:
 
 def _bound(call: Call, tree: Tree) -> tuple[Callable[..., Objective], inspect.BoundArguments]:
     """The function that a call names, and its arguments by parameter; a list is a list again."""
-    if call.name not in OBJECTIVES:
+    if not OBJECTIVES.known(call.name):
         message = f"there is no objective {call.name!r}{suggest(call.name, OBJECTIVES)}"
         raise _at(call, tree, message)
     function = OBJECTIVES[call.name]
@@ -214,12 +215,4 @@ def describe() -> list[tuple[str, str, str]]:
 
 
 def _signature_text(name: str) -> str:
-    """As a text calls it: `layer(name, norm="mean_square", margin=0)`."""
-    parts = []
-    for parameter in inspect.signature(OBJECTIVES[name]).parameters.values():
-        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
-        default = (
-            "" if parameter.default is parameter.empty else f"={argument_text(parameter.default)}"
-        )
-        parts.append(f"{star}{parameter.name}{default}")
-    return f"{name}({', '.join(parts)})"
+    return signature_text(name, OBJECTIVES[name], argument_text)

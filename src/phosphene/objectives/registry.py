@@ -26,6 +26,7 @@ from torch import Tensor
 from phosphene.errors import ObjectiveError
 from phosphene.objectives.algebra import Objective
 from phosphene.objectives.text import items_text, name_text, value_text
+from phosphene.plugins import Registry
 
 P = ParamSpec("P")
 
@@ -42,7 +43,7 @@ _PICTURE = _PictureMark()
 PictureRef = Annotated[Tensor | str | os.PathLike[str], _PICTURE]
 """A picture that an objective takes: `(N, 3, H, W)` in [0, 1], or the path of a file."""
 
-OBJECTIVES: dict[str, Callable[..., Objective]] = {}
+OBJECTIVES: Registry[Callable[..., Objective]] = Registry("objective", ObjectiveError)
 """Every objective that a text can name; `phosphene.objectives.OBJECTIVES` has the built-in ones."""
 
 
@@ -69,11 +70,7 @@ def objective(function: Callable[P, Objective]) -> Callable[P, Objective]:
             _check_named(name, path, result)
         return result
 
-    held = OBJECTIVES.get(name)
-    # The same function again is a notebook cell that is run again.
-    if held and (held.__module__, held.__qualname__) != (made.__module__, made.__qualname__):
-        raise ObjectiveError(f"there is an objective {name!r} already, from {held.__module__}")
-    OBJECTIVES[name] = made
+    OBJECTIVES.add(name, made)
     return made
 
 

@@ -13,13 +13,22 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from phosphene import calls
+from phosphene.calls import BARE_NAME as BARE_NAME
+from phosphene.calls import KEYWORDS as KEYWORDS
+from phosphene.calls import Call as Call
+from phosphene.calls import PlacedError as PlacedError
+from phosphene.calls import Value as Value
+from phosphene.calls import call_of, number_of
+from phosphene.calls import items_text as items_text
+from phosphene.calls import name_text as name_text
+from phosphene.calls import quoted as quoted
+from phosphene.calls import unquoted as unquoted
+from phosphene.calls import value_text as value_text
 from phosphene.errors import ObjectiveError
 
 if TYPE_CHECKING:
@@ -41,12 +50,6 @@ IMAGE = "@image"
 LOGITS = "@logits"
 """The layer name that stands for whichever layer gives the network's logits."""
 
-BARE_NAME = r"@?[A-Za-z_]\w*(?:[./]\w+)*"
-"""A name that a text may hold without quotes: `features.30`, `inception_4c/output`."""
-
-KEYWORDS: Mapping[str, bool | None] = {"true": True, "false": False, "none": None}
-"""Words that are values, not names, as arguments in a text."""
-
 GRAMMAR = (
     r"""
 sum: product (("+" product) | minus)*
@@ -59,46 +62,12 @@ product: unary ("*" unary)*
      | name -> whole
      | name ":" NUMBER ("," NUMBER)* -> picked
      | name ":" name -> named
-     | NAME "(" [argument ("," argument)* ","?] ")" -> call
+     | call
      | "(" sum ")"
 name: NAME | STRING
-
-argument: value | NAME "=" value -> keyword
-?value: NUMBER -> number
-      | "-" NUMBER -> negative
-      | "+" NUMBER -> number
-      | NAME -> word
-      | STRING -> string
-      | "[" [value ("," value)* ","?] "]" -> items
-
-STRING: /"(?:[^"]|"")*"|'(?:[^']|'')*'/
-NUMBER: /(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?/
-%ignore /\s+/
-NAME: /"""
-    + BARE_NAME.replace("/", r"\/")
-    + "/\n"
+"""
+    + calls.GRAMMAR
 )
-
-# What the parser's symbols are called in a message, in the order in which they are listed.
-SYMBOLS = {
-    "NAME": "a name",
-    "STRING": "a quoted name",
-    "NUMBER": "a number",
-    "LPAR": '"("',
-    "RPAR": '")"',
-    "LSQB": '"["',
-    "RSQB": '"]"',
-    "PLUS": '"+"',
-    "MINUS": '"-"',
-    "STAR": '"*"',
-    "COLON": '":"',
-    "COMMA": '","',
-    "EQUAL": '"="',
-    "$END": "the end",
-}
-
-Value = str | int | float | bool | None | tuple["Value", ...]
-"""An argument of a call; a list is a tuple here, so that a tree is frozen through and through."""
 
 
 # The tree
@@ -137,23 +106,6 @@ class Class:
     @property
     def text(self) -> str:
         return f"{name_text(self.layer)}:{name_text(self.name)}"
-
-
-@dataclass(frozen=True)
-class Call:
-    """A registered objective with its arguments: `guide(mixed4c, "flowers.jpg", by="dot")`.
-
-    position: where it begins in the source, for messages.
-    """
-
-    name: str
-    arguments: tuple[Value, ...] = ()
-    keywords: tuple[tuple[str, Value], ...] = ()
-    position: int = field(default=0, compare=False)
-
-    @property
-    def text(self) -> str:
-        return call_text(self.name, self.arguments, self.keywords)
 
 
 Unit = Whole | Channels | Class | Call
@@ -200,57 +152,6 @@ def flat_terms(
 # Writing
 
 
-def quoted(string: str) -> str:
-    """`string` as a text holds it: in double quotes, one within doubled.
-
-    Backslashes stand for themselves, for the sake of paths on Windows.
-    """
-    return '"' + string.replace('"', '""') + '"'
-
-
-def unquoted(text: str) -> str:
-    """The string that quotes, double or single, stand around; what has none comes back as it is."""
-    quote = text[:1]
-    if len(text) > 1 and quote in "\"'" and text.endswith(quote):
-        return text[1:-1].replace(quote * 2, quote)
-    return text
-
-
-def name_text(name: str) -> str:
-    """A name as a text holds it: bare where it can be."""
-    bare = re.fullmatch(BARE_NAME, name) and name.lower() not in KEYWORDS
-    return name if bare else quoted(name)
-
-
-def value_text(value: object) -> str:
-    """An argument as a text holds it; what no text can say becomes `<its type>`."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, os.PathLike):
-        return quoted(str(value))
-    if isinstance(value, numbers.Integral):
-        return str(int(value))
-    if isinstance(value, numbers.Real):
-        return repr(float(value))
-    if isinstance(value, (list, tuple)):
-        return items_text(value_text(item) for item in value)
-    return f"<{type(value).__name__}>"
-
-
-def items_text(items: Iterable[str]) -> str:
-    return f"[{', '.join(items)}]"
-
-
-def call_text(name: str, arguments: Sequence[Value], keywords: Iterable[tuple[str, Value]]) -> str:
-    parts = [value_text(value) for value in arguments]
-    if arguments and isinstance(arguments[0], str):
-        parts[0] = name_text(arguments[0])  # nearly always the layer
-    parts += [f"{key}={value_text(value)}" for key, value in keywords]
-    return f"{name}({', '.join(parts)})"
-
-
 def sum_text(terms: Iterable[tuple[float, str]]) -> str:
     """A weighted sum of texts."""
     text = ""
@@ -281,30 +182,14 @@ def parse_tree(text: str) -> Tree:
     Raises:
         ObjectiveError: in one line, with the place and what was expected there.
     """
-    from lark.exceptions import UnexpectedCharacters, UnexpectedToken
-
     if not text.strip():
         raise ObjectiveError(
             "the objective is empty; expected a text such as 2*mixed4b + mixed4d:42"
         )
-    try:
-        result: Any = _parser().parse(text)  # not the tree that lark's signature promises
-        if isinstance(result, _Weight):
-            raise _lonely(result)
-        return Tree(result, text)
-    except PlacedError as fault:
-        raise ObjectiveError(located(text, fault.position, str(fault))) from fault.__cause__
-    except UnexpectedCharacters as error:
-        place = error.pos_in_stream
-        found = text[place]
-        what = "this quote is not closed" if found in "\"'" else f"{found!r} means nothing here"
-        raise ObjectiveError(located(text, place, what)) from None
-    except UnexpectedToken as error:
-        place = len(text) if error.token.type == "$END" else error.token.start_pos or 0
-        expected = [shown for symbol, shown in SYMBOLS.items() if symbol in error.accepts]
-        # Nothing can follow a whole objective only when a parenthesis closes that none opened.
-        what = f"expected {_either(expected)}" if expected else 'there is no "(" to this ")"'
-        raise ObjectiveError(located(text, place, what)) from None
+    result = calls.parsed(_parser(), text, "objective", ObjectiveError)
+    if isinstance(result, _Weight):
+        raise ObjectiveError(located(text, result.position, str(_lonely(result))))
+    return Tree(result, text)
 
 
 def negate(text: str) -> str:
@@ -317,14 +202,6 @@ def negate(text: str) -> str:
         ObjectiveError: as `parse_tree`.
     """
     return Tree(flat_terms([(-1.0, parse_tree(text).terms)])).text
-
-
-class PlacedError(Exception):
-    """Something wrong, at a place in the text if known, on its way to become an ObjectiveError."""
-
-    def __init__(self, position: int | None, message: str) -> None:
-        super().__init__(message)
-        self.position = position
 
 
 @dataclass(frozen=True)
@@ -342,7 +219,7 @@ _Terms = tuple[tuple[float, Unit], ...]
 def _parser() -> Lark:
     import lark
 
-    class Build(lark.Transformer):
+    class Build(calls.Rules, lark.Transformer):
         """What each rule of the grammar makes; the rules are reduced while the text is parsed."""
 
         def sum(self, parts: list[_Terms | _Weight]) -> _Terms | _Weight:
@@ -365,7 +242,7 @@ def _parser() -> Lark:
         minus = negated
 
         def weight(self, tokens: list[Token]) -> _Weight:
-            return _Weight(float(_number(tokens[0])), tokens[0].start_pos or 0)
+            return _Weight(float(number_of(tokens[0])), tokens[0].start_pos or 0)
 
         def name(self, tokens: list[Token]) -> str:
             return unquoted(tokens[0]) if tokens[0].type == "STRING" else str(tokens[0])
@@ -376,7 +253,7 @@ def _parser() -> Lark:
         def picked(self, parts: list[Any]) -> _Terms:
             name, *indices = parts
             for index in indices:
-                if not isinstance(_number(index), int):
+                if not isinstance(number_of(index), int):
                     raise PlacedError(index.start_pos, f"a channel is a whole number, not {index}")
             return ((1.0, Channels(name, tuple(map(int, indices)))),)
 
@@ -384,28 +261,7 @@ def _parser() -> Lark:
             return ((1.0, Class(*parts)),)
 
         def call(self, parts: list[Any]) -> _Terms:
-            return ((1.0, _call(parts[0], parts[1:])),)
-
-        def argument(self, values: list[Any]) -> tuple[None, Value]:
-            return None, values[0]
-
-        def keyword(self, parts: list[Any]) -> tuple[Token, Value]:
-            return parts[0], parts[1]
-
-        def number(self, tokens: list[Token]) -> int | float:
-            return _number(tokens[0])
-
-        def negative(self, tokens: list[Token]) -> int | float:
-            return -_number(tokens[0])
-
-        def word(self, tokens: list[Token]) -> str | bool | None:
-            return KEYWORDS.get(tokens[0].lower(), str(tokens[0]))
-
-        def string(self, tokens: list[Token]) -> str:
-            return unquoted(tokens[0])
-
-        def items(self, values: list[Value]) -> tuple[Value, ...]:
-            return tuple(values)
+            return ((1.0, call_of(parts[0], parts[1:])),)
 
     return lark.Lark(
         GRAMMAR, parser="lalr", start="sum", transformer=Build(), maybe_placeholders=False
@@ -424,31 +280,6 @@ def _times(a: _Terms | _Weight, b: _Terms | _Weight) -> _Terms | _Weight:
     )
 
 
-def _call(name: Token, arguments: list[tuple[Token | None, Value]]) -> Call:
-    position = name.start_pos or 0
-    positional: list[Value] = []
-    keywords: dict[str, Value] = {}
-    for keyword, value in arguments:
-        if keyword is None:
-            if keywords:
-                raise PlacedError(position, f"{name}: arguments without a name come first")
-            positional.append(value)
-        elif keyword in keywords:
-            raise PlacedError(keyword.start_pos or 0, f"{name}: {keyword} is given twice")
-        else:
-            keywords[str(keyword)] = value
-    return Call(str(name), tuple(positional), tuple(keywords.items()), position)
-
-
-def _number(token: Token) -> int | float:
-    if token.isdecimal() and len(token) < 18:
-        return int(token)
-    number = float(token)
-    if not math.isfinite(number):
-        raise PlacedError(token.start_pos, f"{token[:20]} is too large a number")
-    return number
-
-
 def _lonely(weight: _Weight) -> PlacedError:
     return PlacedError(
         weight.position,
@@ -457,19 +288,5 @@ def _lonely(weight: _Weight) -> PlacedError:
 
 
 def located(text: str, position: int | None, what: str) -> str:
-    """The message that `what` is wrong with a text at a position."""
-
-    def line(part: str) -> str:
-        return " ".join(part.split())
-
-    if position is None:
-        return f"cannot read the objective {line(text)!r}: {what}"
-    start, end = max(0, position - 60), position + 60
-    shown = "…" * (start > 0) + text[start:end] + "…" * (end < len(text))
-    near = line(text[position : position + 12])
-    place = f"at character {position + 1}, near {near!r}" if near else "at the end"
-    return f"cannot read the objective {line(shown)!r} {place}: {what}"
-
-
-def _either(choices: list[str]) -> str:
-    return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+    """The message that `what` is wrong with an objective's text at a position."""
+    return calls.located("objective", text, position, what)

@@ -10,15 +10,18 @@ Nothing here needs torch or pydantic: `phosphene --help` lists recipes without i
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from phosphene.errors import RecipeError, SettingsError, suggest
+from phosphene.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,6 +145,16 @@ class Shorthand:
     apply: str | Callable[[Sequence[Objective], Any], Sequence[Objective]]
 
 
+class Region(NamedTuple):
+    """A part of the picture with an objective of its own.
+
+    mask: `(1 or N, 1, H, W)` in [0, 1], 1 where it is.
+    """
+
+    mask: Tensor
+    objective: Objective
+
+
 @dataclass(frozen=True)
 class Arguments:
     """What a recipe's steps are given: everything loaded and checked.
@@ -149,6 +162,7 @@ class Arguments:
     unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit.
     images: by role, `(1 or N, 3, H, W)` in [0, 1], a mask `(1 or N, 1, H, W)`.
     folders: by role, the folder, or the files, of pictures.
+    regions: parts of the picture that have objectives of their own.
     cache: whether finished parts are stored for the next time, and taken from there.
     state: that of a step to go on from, of a recipe that can.
     """
@@ -160,6 +174,7 @@ class Arguments:
     unit: str | tuple[str, int] | None = None
     images: Mapping[str, Tensor] = field(default_factory=dict)
     folders: Mapping[str, Any] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
     cache: bool = True
     state: State | None = None
 
@@ -179,6 +194,9 @@ class Recipe:
     output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out.
     several: each step holds a batch, which is laid out as one picture, or one file each.
     starts: what it may begin with where there is no photo, by name; the first is the default.
+    regions: takes regions, each a mask with an objective of its own; its setting `rest` says
+        whether the rest of the picture follows the subject, "dream", or stays as it is, "stay",
+        and needs no subject.
     octaves: works on octaves, so that the picture at the end of each can be saved.
     caches: stores finished parts.
     resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
@@ -201,6 +219,7 @@ class Recipe:
     output: Output = "image"
     several: bool = False
     starts: tuple[str, ...] = ()
+    regions: bool = False
     octaves: bool = False
     caches: bool = False
     resumes: bool = False
@@ -224,13 +243,25 @@ class Recipe:
         return next((given for given in self.inputs if given.role == role), None)
 
     def run(self, arguments: Arguments) -> Iterator[Any]:
-        """The steps, imported now if they were not before."""
+        """The steps, imported now if they were not before; what settings name is there.
+
+        SettingsError for a setting that names what is not registered.
+        """
+        from phosphene.settings import check_chains
+
+        check_chains(arguments.settings)
         return imported(self.steps)(arguments)
 
     def completed(self, arguments: Arguments) -> Arguments:
-        """The arguments with what the recipe is about by default, if they name nothing."""
+        """The arguments with what the recipe is about by default, if they name nothing.
+
+        SettingsError for settings that go with regions, where there are none.
+        """
+        self.check_regions(arguments.regions, vars(arguments.settings))
         subject = self.subject
         if subject is None or arguments.unit or getattr(arguments, subject.field):
+            return arguments
+        if self.rest_stays(arguments.regions, vars(arguments.settings)):
             return arguments
         if subject.default is None:
             raise SettingsError(
@@ -242,6 +273,36 @@ class Recipe:
         from phosphene.objectives import parse
 
         return replace(arguments, objectives=tuple(parse(text) for text in found))
+
+    def rest_stays(self, regions: Sequence[Any], settings: Mapping[str, Any]) -> bool:
+        """Whether regions are all that changes, so that the subject is not asked for."""
+        return bool(regions) and settings.get("rest") == "stay"
+
+    def check_regions(self, regions: Sequence[Any], settings: Mapping[str, Any]) -> None:
+        """SettingsError for regions that the recipe takes none of, and settings that need some."""
+        if regions and not self.regions:
+            raise SettingsError(f"{self.name} takes no regions")
+        for name, absent in self._of_regions().items():
+            if not regions and settings.get(name, absent) != absent:
+                raise SettingsError(
+                    f"{name} {settings[name]} goes with regions, and there is none: name one, "
+                    "--region MASK=OBJECTIVE or regions=[(mask, objective)]"
+                )
+
+    def stated(self, settings: Settings, regions: Sequence[Any]) -> dict[str, Any]:
+        """All settings as JSON holds them, less those that say something of regions alone where
+        there are none."""
+        left_out = set() if regions else set(self._of_regions())
+        return settings.model_dump(mode="json", exclude=left_out)
+
+    def _of_regions(self) -> dict[str, Any]:
+        """The settings of regions alone, each with its value without any."""
+        found = {}
+        for name, entry in self.settings.model_fields.items():
+            extra = entry.json_schema_extra
+            if isinstance(extra, dict) and extra.get("of_regions_alone"):
+                found[name] = extra["absent"]
+        return found
 
     def schema(self) -> dict[str, Any]:
         """What a form asks for: a JSON schema of the settings, inputs, subject and output."""
@@ -264,6 +325,7 @@ class Recipe:
                 }
                 for given in self.inputs
             },
+            "regions": self.regions,
             "starts": list(self.starts),
             "settings": self.settings.model_json_schema(),
         }
@@ -285,42 +347,58 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 
 # Files of this folder that declare no recipe.
 _HELPERS = {"base", "function", "presets", "stubs"}
-_registered: dict[str, Recipe] = {}
+RECIPES: Registry[Recipe] = Registry(
+    "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
+)
+"""Every recipe that was imported; of the built-in ones only those that were asked for."""
 
 
 def register(recipe: Recipe) -> Recipe:
     """Make a recipe known by its name: to the command line, requests and replay.
 
-    RecipeError if another file has declared one of that name.
+    RecipeError if another file has declared one of that name, or it is no name for a verb.
     """
-    held = _registered.get(recipe.name)
-    # The same file again is a notebook cell that is run again.
-    if held is not None and held.settings.__module__ != recipe.settings.__module__:
-        raise RecipeError(
-            f"there is a recipe {recipe.name!r} already, from {held.settings.__module__}"
-        )
+    name, module = recipe.name, recipe.settings.__module__
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name):
+        raise RecipeError(f"a recipe's name is letters, digits, _ and -, a letter first: {name!r}")
+    home = f"phosphene.recipes.{name}"
+    if name in _built_in() and module != home:  # it may not be imported yet
+        raise RecipeError(RECIPES.taken(name, home))
     if not recipe.summary:
-        module = importlib.import_module(recipe.settings.__module__)
-        object.__setattr__(recipe, "summary", _first_line(module.__doc__))
-    _registered[recipe.name] = recipe
+        doc = importlib.import_module(module).__doc__
+        object.__setattr__(recipe, "summary", _first_line(doc))
+    RECIPES.add(name, recipe)
     return recipe
 
 
 def unregister(name: str) -> None:
     """Forget a recipe of one's own, as a test does that declared it."""
-    _registered.pop(name, None)
+    RECIPES.pop(name, None)
 
 
 def recipe_names() -> list[str]:
     """The names of all recipes, the built-in ones first; none is imported for it."""
-    return list(dict.fromkeys([*_built_in(), *_registered]))
+    return list(dict.fromkeys([*_built_in(), *RECIPES]))
 
 
 def recipe_summary(name: str) -> str:
     """A recipe's summary; a built-in one is not imported for it."""
-    if name in _registered:
-        return _registered[name].summary
-    # The docstring out of the compiled file, since importing it would import pydantic, too.
+    if name in RECIPES:
+        return RECIPES[name].summary
+    return _built_in_summary(name)
+
+
+@functools.cache
+def _built_in_summary(name: str) -> str:
+    # The file's first line, which takes a tenth of what its compiled code takes to read; importing
+    # it would import pydantic, too.
+    try:
+        with open(Path(__file__).with_name(f"{name}.py"), encoding="utf-8") as stream:
+            line = stream.readline().strip()
+    except OSError:  # only compiled, or in an archive
+        line = ""
+    if line.startswith('"""'):
+        return line.removeprefix('"""').removesuffix('"""')
     loader: Any = getattr(importlib.util.find_spec(f"phosphene.recipes.{name}"), "loader", None)
     code = loader.get_code(f"phosphene.recipes.{name}")
     doc = code.co_consts[0] if code and code.co_consts else None
@@ -329,11 +407,16 @@ def recipe_summary(name: str) -> str:
 
 def recipe_named(name: str) -> Recipe:
     """The recipe of that name. RecipeError, with the closest ones, if there is none."""
-    if name not in _registered and name in _built_in():
-        importlib.import_module(f"phosphene.recipes.{name}")
-    if name not in _registered:
+    if not is_recipe(name):
         raise RecipeError(f"no recipe {name!r}{suggest(name, recipe_names(), most=10)}")
-    return _registered[name]
+    if name not in RECIPES:
+        importlib.import_module(f"phosphene.recipes.{name}")
+    return RECIPES[name]
+
+
+def is_recipe(name: str) -> bool:
+    """Whether there is a recipe of that name; a built-in one is not imported for it."""
+    return name in RECIPES or name in _built_in() or RECIPES.known(name)
 
 
 def _built_in() -> list[str]:

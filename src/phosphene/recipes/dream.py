@@ -14,7 +14,7 @@ from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, regis
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.presets import PRESETS, preset
 from phosphene.runtime.memory import parse_memory
-from phosphene.settings import Settings
+from phosphene.settings import GradientTransforms, Settings
 
 # As in gradients.py and pyramid.py, which import torch; a test holds them equal.
 Normalisation = Literal["mean", "std", "norm", "rms", "none"]
@@ -56,6 +56,12 @@ class DreamSettings(Settings):
     laplacian: int = Field(
         0, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
     )
+    gradient_transforms: GradientTransforms = Field(
+        "",
+        description="Further changes of the gradient before it is divided, in order, such as "
+        '"smooth(2), laplacian(3)": see phosphene transforms.',
+        json_schema_extra={"absent": "", "shown": "none"},
+    )
     clip: float | None = Field(None, gt=0, description="Cut the normalised gradient beyond this.")
     stop_above: float | None = Field(
         None, description="End an octave once the score is above this."
@@ -78,6 +84,12 @@ class DreamSettings(Settings):
     resampling: Resampling = Field("antialias", description="How pictures travel between octaves.")
     detail: Literal["before", "after"] = Field(
         "before", description="Put the photograph's own detail back before or after an ascent."
+    )
+    rest: Literal["dream", "stay"] = Field(
+        "dream",
+        description="What becomes of the picture outside the regions: it dreams the objective, or "
+        "stays as it is.",
+        json_schema_extra={"absent": "dream", "of_regions_alone": True, "group": "what"},
     )
     keep_colors: bool = Field(False, description="Keep the photograph's colours.")
     blend: Fraction = Field(1.0, description="Share of the dream in the result; 0 is the photo.")
@@ -148,12 +160,14 @@ DREAM = register(
             Shorthand(
                 "guide",
                 "A picture: each whole layer of the objective, given or the preset's, becomes "
-                "guide(layer, PICTURE), with its weight; channels and penalties stay. For more "
-                'say, write guide(mixed4c, "flowers.jpg", by=dot) in the objective itself.',
+                "guide(layer, PICTURE), with its weight; channels and penalties stay, and so do "
+                "the objectives of regions. For more say, write "
+                'guide(mixed4c, "flowers.jpg", by=dot) in the objective itself.',
                 takes="picture",
                 apply="phosphene.recipes.steps.dream:guided",
             ),
         ),
+        regions=True,
         starts=("sky", "noise"),
         octaves=True,
         advice="phosphene.recipes.steps.dream:advice",
@@ -166,6 +180,7 @@ DREAM = register(
             "dream sky.jpg",
             'dream sky.jpg -o out.webp --objective "2*mixed4b + mixed4d:42"',
             "dream sky.jpg --guide flowers.jpg --mask sky-only.png --keep-colors",
+            "dream lake.jpg --region sky.png=mixed5a:14 --region water.png=mixed4c --rest stay",
             "dream sky.jpg --preset google2015 --network googlenet",
             "dream --start noise --size 512 -o noise.png",
         ),
@@ -183,16 +198,22 @@ dream = RecipeFunction(
         objective: an `Objective`, or its text ("2*mixed4b + mixed4d:42"); by default the preset's
             for this network.
         mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture.
+        regions: pairs of such a mask and an `Objective`, or its text: what is dreamt there. Each
+            objective's gradient is smoothed and normalised within its mask; masks that overlap
+            share. What they leave dreams `objective`, or stays with `rest="stay"`, which needs no
+            objective. `mask` multiplies all of it. An objective that goes by places turns the
+            jitter off for all.
         **settings: those of `DreamSettings`, by name.
 
     Returns:
         The dream; `dream.steps(…)` gives a `DreamStep` for each step on the way to it.
 
     Raises:
-        ImageError: for a photo or a mask that is none.
-        SettingsError: for a wrong setting.
+        ImageError: for a photo or a mask that is none, and a region's mask that is black.
+        SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
     >>> net = phosphene.load_network()
     >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
+    >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
     """,
 )

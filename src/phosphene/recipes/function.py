@@ -7,18 +7,18 @@ import inspect
 import sys
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator
 
 from phosphene.errors import SettingsError, suggest
-from phosphene.recipes.base import Arguments, Recipe, recipe_named
+from phosphene.recipes.base import Arguments, Recipe, Region, recipe_named
 from phosphene.settings import checked
 
-# The public keywords of what is no setting: whether finished parts are stored, and taken from
-# there; and a step's state to go on from.
-CACHE, STATE = "keep", "state"
+# The public keywords of what is no setting: painted regions; whether finished parts are stored, and
+# taken from there; and a step's state to go on from.
+REGIONS, CACHE, STATE = "regions", "keep", "state"
 
 
 class RecipeFunction:
@@ -90,6 +90,8 @@ class RecipeFunction:
                 more["layers"] = (named,) if isinstance(named, str) else tuple(named)
             else:
                 more["objectives"] = _objectives(named)
+        if given.get(REGIONS) is not None:
+            more["regions"] = _regions(given[REGIONS])
         more |= {"cache": bool(given.get(CACHE, True)), "state": given.get(STATE)}
         return recipe.completed(
             Arguments(given["network"], settings, images=images, folders=folders, **more)
@@ -102,6 +104,28 @@ def _objectives(named: Any) -> tuple[Any, ...]:
 
     several = [named] if isinstance(named, (str, Objective)) else list(named)
     return tuple(parse(one) if isinstance(one, str) else one for one in several)
+
+
+def _regions(named: Any) -> tuple[Region, ...]:
+    """Of pairs (mask, objective or its text). SettingsError for what is no pair."""
+    if isinstance(named, (str, bytes)) or not isinstance(named, Iterable):
+        named = [named]
+    from phosphene.objectives import Objective
+
+    found = []
+    for number, pair in enumerate(named, 1):
+        fits = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not fits or not isinstance(pair[1], (str, Objective)):
+            given = type(pair).__name__
+            if isinstance(pair, (tuple, list)):
+                given = f"({', '.join(type(part).__name__ for part in pair)})"
+            raise SettingsError(
+                f"region {number} is {given}; expected a pair of a mask and an objective, such as "
+                '(sky, "mixed4c")'
+            )
+        mask, objective = pair
+        found.append(Region(mask, *_objectives(objective)))
+    return tuple(found)
 
 
 def signature(recipe: Recipe) -> inspect.Signature:
@@ -139,6 +163,8 @@ def signature(recipe: Recipe) -> inspect.Signature:
                 else "Tensor | None"
             )
             add(entry.argument, keyword, annotation, None)
+    if recipe.regions:
+        add(REGIONS, keyword, "Sequence[tuple[Tensor, Objective | str]] | None", None)
     if recipe.caches:
         add(CACHE, keyword, "bool", True)
     if recipe.resumes:

@@ -13,16 +13,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from phosphene.errors import SettingsError
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
 from phosphene.recipes.function import RecipeFunction
-from phosphene.recipes.visualize import AscentSettings, Positive
+from phosphene.recipes.visualize import MOVED, AscentSettings, Positive
+from phosphene.settings import Transforms
 
 # With twice the learning rate as many steps as give strong colours in every layer of the bundled
 # networks; visualize takes 256 to the same end.
 STEPS = 96
 LEARNING_RATE = "Of the optimiser; auto is twice that of visualize for fourier, else the same."
-TRANSFORMS = (
-    "How the picture is moved before the network sees it; auto is gentle for layers that see "
-    "little, else as in visualize."
-)
+TRANSFORMS = f"{MOVED}; auto is gentle for layers that see little, else as in visualize."
 PictureSize = Literal["auto"] | Annotated[int, Field(ge=1, le=4096)]
 PICTURE_SIZE = (
     "Shorter side at which the network is shown a photograph, px; auto is the size that it knows."
@@ -61,9 +59,7 @@ class SheetSettings(AscentSettings):
 
     steps: int = Field(STEPS, ge=1, le=100_000, description="Steps of the optimiser.")
     learning_rate: Literal["auto"] | Positive = Field("auto", description=LEARNING_RATE)
-    transforms: Literal["auto", "robust", "gentle", "crops", "none"] = Field(
-        "auto", description=TRANSFORMS
-    )
+    transforms: Transforms = Field("auto", description=TRANSFORMS)
     batch: int = Field(16, ge=1, le=4096, description="Cells drawn at once, at most.")
     columns: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
         "auto", description="Cells in a row."
@@ -75,13 +71,13 @@ class SheetSettings(AscentSettings):
     channels: Channels | None = Field(
         None,
         description="Numbers and ranges, such as 0-63,70.",
-        json_schema_extra={"absent": None, "group": "what", "shown": "all"},
+        json_schema_extra={"absent": None, "keyed": True, "group": "what", "shown": "all"},
     )
     top: int | None = Field(
         None,
         ge=1,
         description="Three groups of so many channels instead, as a photo excites them.",
-        json_schema_extra={"absent": None},
+        json_schema_extra={"absent": None, "keyed": True},
     )
 
     @model_validator(mode="after")

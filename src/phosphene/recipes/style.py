@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from phosphene.recipes.base import Arguments, ImageInput, Recipe, register
 from phosphene.recipes.function import RecipeFunction
-from phosphene.recipes.visualize import AscentSettings
+from phosphene.recipes.visualize import MOVED, AscentSettings
+from phosphene.settings import Transforms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +33,7 @@ class StyleSettings(AscentSettings):
         (), description="Whose textures are taken; by default one of each size of map."
     )
     content_layer: str = Field("auto", description="Whose things stay in their places.")
-    transforms: Literal["auto", "robust", "gentle", "crops", "none"] = Field(
-        "gentle", description="How the picture is moved before the network sees it."
-    )
+    transforms: Transforms = Field("gentle", description=f"{MOVED}.")
 
 
 def style_steps(arguments: Arguments) -> Iterator[VisualizeStep]:

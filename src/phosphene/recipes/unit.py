@@ -19,6 +19,7 @@ from phosphene.recipes.sheet import (
     PictureSize,
 )
 from phosphene.recipes.visualize import AscentSettings, Positive
+from phosphene.settings import Transforms
 
 
 class UnitSettings(AscentSettings):
@@ -26,9 +27,7 @@ class UnitSettings(AscentSettings):
 
     steps: int = Field(STEPS, ge=1, le=100_000, description="Steps of the optimiser.")
     learning_rate: Literal["auto"] | Positive = Field("auto", description=LEARNING_RATE)
-    transforms: Literal["auto", "robust", "gentle", "crops", "none"] = Field(
-        "auto", description=TRANSFORMS
-    )
+    transforms: Transforms = Field("auto", description=TRANSFORMS)
     batch: int = Field(16, ge=1, le=4096, description="Pictures drawn at once, at most.")
     seeds: int = Field(3, ge=1, le=12, description="Drawings, each from a seed of its own.")
     shown: int = Field(6, ge=1, le=48, description="Photographs of each kind, most and least.")

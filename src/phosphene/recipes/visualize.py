@@ -11,11 +11,15 @@ from pydantic import Field, model_validator
 
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
 from phosphene.recipes.function import RecipeFunction
-from phosphene.settings import Settings
+from phosphene.settings import Settings, Transforms
 
 LEAST_SIZE = 16  # px, a side: below that a spectrum has too few frequencies to draw with
 MOST_SIZE = 4096
 
+MOVED = (
+    "How the picture is moved before the network sees it: robust, gentle, crops, none, or what "
+    'phosphene transforms lists, in order, such as "robust, jitter(8)"'
+)
 Positive = Annotated[float, Field(gt=0, le=100)]
 
 
@@ -39,10 +43,9 @@ class AscentSettings(Settings):
         description="What is turned: the frequencies, the pixels, or the phases under nature's "
         "magnitude (MaCo).",
     )
-    transforms: Literal["auto", "robust", "gentle", "crops", "none"] = Field(
+    transforms: Transforms = Field(
         "auto",
-        description="How the picture is moved before the network sees it; auto is crops for maco, "
-        "robust for the others.",
+        description=f"{MOVED}; auto is crops for maco, robust for the others.",
     )
     decorrelate: bool = Field(True, description="Turn nature's colour axes, not R, G and B.")
     decay: float = Field(
@@ -71,7 +74,7 @@ class VisualizeSettings(AscentSettings):
     transparent: bool = Field(
         False,
         description="Of --parameterization maco: show only where the network cared.",
-        json_schema_extra={"of_files_alone": True, "absent": False},
+        json_schema_extra={"of_files_alone": True, "absent": False, "keyed": True},
     )
 
     @model_validator(mode="after")

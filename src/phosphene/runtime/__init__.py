@@ -6,7 +6,7 @@ line reads amounts of memory before PyTorch is there.
 | module | what it does |
 |---|---|
 | `options` | how a network is run, passed down from an evaluator to every operation |
-| `graph` | a network's graph: traced, cut after the layers asked for, BatchNorm folded |
+| `graph` | a network's graph: traced, cut after the layers asked for, in stages, BatchNorm folded |
 | `geometry` | strides and receptive fields of its layers |
 | `lowering` | a cut graph as a program |
 | `program` | runs a program: its answer, and its gradient written out |

@@ -23,7 +23,7 @@ from phosphene.runtime import pooling
 from phosphene.runtime.operations import Gradient, Window, needs_output
 from phosphene.runtime.options import DEFAULT, Options
 from phosphene.runtime.pooling import LAST
-from phosphene.runtime.program import Gradients, Instruction, Program, Saved, run
+from phosphene.runtime.program import Gradients, Instruction, Program, Saved, options_for, run
 
 Span = tuple[int, int]
 
@@ -63,11 +63,11 @@ class Banded:
     rest: Program
     stride: int
 
-    def __call__(self, values: Tensor, options: Options = DEFAULT) -> dict[str, Tensor]:
-        """As a `Program`."""
+    def __call__(self, values: Tensor, *, options: Options = DEFAULT) -> dict[str, Tensor]:
+        """As a `Program` of a picture."""
         large = values.shape[2] * values.shape[3] >= BAND_PIXELS or options.bands == "always"
         program = self if large and options.memory_efficient else self.whole
-        return run(program, self.whole.outputs, values, options)
+        return run(program, self.whole.outputs, [values], options)
 
     def cut(self, side: int, axis: int) -> list[Band]:
         """The bands along a side of so many px; all see as many, from a multiple of the stride."""
@@ -88,16 +88,20 @@ class Banded:
         return len(self.front.instructions)
 
     def forward(
-        self, values: Tensor, wanted: Sequence[int], options: Options, saved: Saved | None
+        self,
+        taken: Sequence[Tensor],
+        wanted: Sequence[int],
+        options: Options,
+        saved: Saved | None,
     ) -> tuple[Tensor, ...]:
         """As `Program.forward`; 0 of `saved` is the picture's shape and the bands, 1 the rest's."""
+        (values,) = taken
         bands: list[_SavedBand] | None = None
         rest: Saved | None = None
         if saved is not None:
             bands, rest = [], {}
             saved.update({0: (values.shape, bands), 1: rest})
-        pixels = len(values) * values.shape[2] * values.shape[3]
-        options = options.with_numba(pixels >= pooling.NUMBA_PIXELS)
+        options = options_for(taken, options)
         known = {0: self._side_by_side(values, options, bands)}
         return self.rest.advance(known, [n - self._end for n in wanted], options, rest)
 
@@ -111,7 +115,7 @@ class Banded:
         for band in bands:
             crop = _along(values, axis, band.visible).contiguous(memory_format=LAST)
             more: Saved | None = None if saved is None else {}
-            (found,) = self.front.forward(crop, [self._end], options, more)
+            (found,) = self.front.forward([crop], [self._end], options, more)
             if result is None:
                 shape = list(found.shape)
                 shape[axis] = bands[-1].own[1]
@@ -127,27 +131,33 @@ class Banded:
 
     def backward(
         self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
-    ) -> Tensor | None:
+    ) -> list[Tensor | None]:
         """As `Program.backward`."""
-        grad = self.rest.backward(
+        (grad,) = self.rest.backward(
             {number - self._end: grad for number, grad in gradients.items()},
             saved.pop(1),
             {number - self._end: output for number, output in outputs.items()},
         )
         shape, bands = saved.pop(0)
         if grad is None:
-            return None
+            return [None]
         axis = _longer(shape)
         total = torch.empty(shape, dtype=grad.dtype, memory_format=LAST).zero_()
         while bands:
             self._add(total, grad, axis, bands.pop())
-        return total
+        return [total]
+
+    def kept(self, saved: Saved) -> Saved:
+        """As `Program.kept`."""
+        shape, bands = saved[0]
+        own = [band._replace(saved=self.front.kept(band.saved)) for band in bands]
+        return {0: (shape, own), 1: self.rest.kept(saved[1])}
 
     def _add(self, total: Tensor, grad: Tensor, axis: int, saved: _SavedBand) -> None:
         """Add the gradient of what is a band's own; `grad` is that of the whole result."""
         outputs = {} if saved.mask is None else {self._end: saved.mask}
         gradients = {self._end: Gradient(self._grad_of(saved, grad, axis), True)}
-        found = self.front.backward(gradients, saved.saved, outputs)
+        (found,) = self.front.backward(gradients, saved.saved, outputs)
         if found is not None:
             _along(total, axis, saved.band.visible).add_(found)
 
@@ -180,6 +190,7 @@ def banded(program: Program) -> Program | Banded:
 
     A front ends with an operation that makes maps smaller and whose result is all that the later
     ones see: the last such, of which no position sees more than `MAX_FIELD` px along a side.
+    The program takes nothing but pictures.
     """
     uses = {
         number: index

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from phosphene.runtime.graph import outputs_of
 from phosphene.runtime.operations import (
     AutogradOperation,
     AveragePool,
@@ -48,7 +49,7 @@ def available() -> bool:
 
 
 def lower(cut: fx.GraphModule) -> Program:
-    """The program of a folded graph that gives `{layer: activation}`.
+    """The program of a folded graph that gives `{layer: activation}`, of all that the graph takes.
 
     Its weights are on the processor, in float32 or bfloat16.
 
@@ -59,19 +60,17 @@ def lower(cut: fx.GraphModule) -> Program:
         raise UnfitError("PyTorch without oneDNN")
     modules: dict[str, nn.Module] = dict(cut.named_modules())
     nodes = list(cut.graph.nodes)
-    (end,) = (node for node in nodes if node.op == "output")
-    outputs: dict[str, fx.Node] = end.args[0]
+    outputs = outputs_of(cut)
     captured = set(outputs.values())
     constants: dict[fx.Node, Any] = {}
-    values: list[fx.Node] = []  # the picture and all results
+    taken = [node for node in nodes if node.op == "placeholder"]
+    values = [*taken]  # and all results
     lowered: list[Lowered] = []
     done_by_convolution: dict[fx.Node, fx.Node] = {}  # a ReLU -> the convolution that does it
     for node in nodes:
-        if node.op == "output":
+        if node.op in ("output", "placeholder"):
             continue
-        if node.op == "placeholder":
-            values.append(node)
-        elif node.op == "get_attr":
+        if node.op == "get_attr":
             constants[node] = operator.attrgetter(str(node.target))(cut)
         elif node in done_by_convolution:
             continue
@@ -84,7 +83,7 @@ def lower(cut: fx.GraphModule) -> Program:
                 done_by_convolution[after] = node
                 result = after
             if any(i not in values for i in inputs):
-                raise UnfitError(f"{node} works on something besides the picture")
+                raise UnfitError(f"{node} works on something besides what is taken")
             position = len(lowered)
             if lowered and _joins(lowered[-1], operation, inputs, captured):
                 pool: Any
@@ -92,17 +91,19 @@ def lower(cut: fx.GraphModule) -> Program:
                 values.pop()
                 operation = PooledConvolution(pool, operation)
                 # First of what sees that map, so that its gradient can be added to theirs.
-                position = values.index(inputs[0])
+                position = max(0, values.index(inputs[0]) + 1 - len(taken))
             lowered.insert(position, (operation, inputs, result))
-            values.insert(position + 1, result)
+            values.insert(len(taken) + position, result)
     for operation, *_ in lowered:
         last = operation.convolution if isinstance(operation, PooledConvolution) else operation
         if isinstance(last, Convolution) and not last.weight.isfinite().all():
             raise UnfitError("weights that are not finite, of which oneDNN's ReLU would make 0")
     numbers = {node: number for number, node in enumerate(values)}
     if not lowered or any(node not in numbers for node in captured):
-        raise UnfitError("a layer that does not depend on the picture")
-    return _link(lowered, numbers, {layer: numbers[node] for layer, node in outputs.items()})
+        raise UnfitError("a layer that does not depend on what is taken")
+    return _link(
+        lowered, numbers, {layer: numbers[node] for layer, node in outputs.items()}, len(taken)
+    )
 
 
 def _joins(
@@ -131,6 +132,7 @@ def _link(
     lowered: list[Lowered],
     numbers: dict[fx.Node, int],
     outputs: dict[str, int],
+    taken: int,
 ) -> Program:
     uses: dict[int, list[int]] = {}
     for index, (_, inputs, _) in enumerate(lowered):
@@ -138,7 +140,7 @@ def _link(
             uses.setdefault(numbers[node], []).append(index)
     wanted = set(outputs.values())
     instructions = []
-    for index, operation in enumerate(_resolved(lowered, numbers, uses, wanted)):
+    for index, operation in enumerate(_resolved(lowered, numbers, uses, wanted, taken)):
         _, inputs, result = lowered[index]
         takes = tuple(numbers[node] for node in inputs)
         last_uses = tuple(
@@ -162,7 +164,7 @@ def _link(
             channels += len(member.weight)
         group = ParallelGroup(ParallelConvolutions(members), tuple(indices), tuple(starts))
         parallel.update(dict.fromkeys(indices, group))
-    return Program(tuple(instructions), outputs, parallel)
+    return Program(tuple(instructions), outputs, parallel, taken)
 
 
 def _resolved(
@@ -170,12 +172,13 @@ def _resolved(
     numbers: dict[fx.Node, int],
     uses: dict[int, list[int]],
     wanted: set[int],
+    taken: int,
 ) -> list[Any]:
     """The operations, which now know what they are given and who sees to the gradients of ReLUs.
 
     What is nowhere below 0 comes of ReLUs, and where it is 0 none of them lets a gradient pass. So
     a ReLU that only a concatenation or a max-pooling sees leaves its part to that, which does it
-    for all in one go, or for as many values as windows.
+    for all in one go, or for as many values as windows. Of what is taken nothing is known.
     """
     operations: list[Any] = []
     nonnegative: set[int] = set()
@@ -192,10 +195,10 @@ def _resolved(
                 operation = replace(operation, nonnegative=True)
             if isinstance(operation, (MaxPool, Concatenation)):
                 for number in given:
-                    before = operations[number - 1]
+                    before = operations[number - taken]
                     alone = uses[number] == [index] and number not in wanted
                     if alone and getattr(before, "gated", False):
-                        operations[number - 1] = replace(before, gated=False)
+                        operations[number - taken] = replace(before, gated=False)
                         operation = replace(operation, gated=True)
             if isinstance(operation, (MaxPool, AveragePool, Concatenation, Identity, Sum)):
                 nonnegative.add(numbers[result])
@@ -323,8 +326,11 @@ def _by_autograd(
 ) -> tuple[AutogradOperation, tuple[fx.Node, ...]]:
     inputs = tuple(i for i in node.all_input_nodes if i not in constants)
     if not inputs:
-        raise UnfitError(f"{node} does not depend on the picture")
+        raise UnfitError(f"{node} does not depend on what is taken")
     target: Any = node.target
+    called = target if node.op == "call_method" else getattr(target, "__name__", "")
+    if called.endswith("_") and not called.endswith("__"):
+        raise UnfitError(f"{node} works in place on a value that others may want as it was")
     if getattr(module, "inplace", False):
         module = copy.copy(module)
         module.inplace = False  # pyright: ignore

@@ -451,11 +451,16 @@ class AutogradOperation:
             output = self._called(leaves)
         if not output.requires_grad:
             raise UnfitError("an operation without a gradient")
-        return output.detach(), (leaves, output)
+        several = options.backward_passes > 1
+        again = several or (options.linked and not options.memory_efficient)
+        return output.detach(), (leaves, output, again)
 
     def backward(self, grad: Gradient, output: Tensor | None, saved: Any) -> Sequence[Gradient]:
-        leaves, result = saved
-        found = torch.autograd.grad(result, leaves, grad.value, allow_unused=True)
+        leaves, result, again = saved
+        # A graph that is kept goes with `saved`.
+        found = torch.autograd.grad(
+            result, leaves, grad.value, retain_graph=again, allow_unused=True
+        )
         return [
             Gradient(torch.zeros_like(x) if g is None else g, False)
             for x, g in zip(leaves, found, strict=True)

@@ -15,7 +15,9 @@ class Options:
     Args:
         memory_efficient: Save less for the gradient, which takes a little longer: no input of a
             convolution, one byte for each value of a ReLU, two for each index of a max-pooling;
-            and the first layers see a large picture in bands. A gradient can then be taken once.
+            and the first layers see a large picture in bands. What is saved goes with the last of
+            `backward_passes`.
+        backward_passes: How many gradients will be taken of one forward pass.
         plain_modules: Run the operations of the network one by one, as it has them, and nothing
             fused: for whatever looks at single operations, or changes them.
         numba_pooling: Max-pooling by Numba where it is installed, as it is otherwise for large
@@ -23,12 +25,22 @@ class Options:
             pooled alike.
         bands: "always" cuts pictures of any size into bands where memory is to be saved: to
             measure what large ones take.
+        linked: Of several layers' activations, the gradient of one can be had with respect to
+            another that it comes of, as with respect to the picture, and again with
+            `retain_graph`. Whoever asks only for the picture's goes without: it is as quick as for
+            one layer, and rounded alike whatever else is asked for.
     """
 
     memory_efficient: bool = False
+    backward_passes: int = 1
     plain_modules: bool = False
     numba_pooling: bool = False
     bands: Literal["auto", "always"] = "auto"
+    linked: bool = True
+
+    def unlinked(self) -> Options:
+        """These, for a gradient with respect to the picture alone."""
+        return replace(self, linked=False) if self.linked else self
 
     def with_numba(self, wanted: bool = True) -> Options:
         """These, with `numba_pooling` if they have it or it is `wanted`."""

@@ -1,13 +1,14 @@
 """A cut network as a program for the processor: its answer and its gradient, written out.
 
-A `Program` is one `autograd.Function` for all of a network up to the layers asked for: its
+A `Program` is one `autograd.Function` for all of a network up to the layers asked for, or from
+what is given, or from one layer to the next where a gradient between them may be asked for: its
 instructions run forward and backward in a row, each value goes as soon as nobody wants it, and
 between two of them is a chance to give memory back. `lowering` makes programs of graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,28 +62,32 @@ class ParallelGroup:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph of one picture: `program(values) -> {layer: activation}`, differentiable.
+    """A graph as `program(taken) -> {layer: activation}`, differentiable.
 
-    Values are numbered; the picture is 0.
+    Values are numbered: first what is taken, which is mostly the picture alone, then what each
+    instruction gives.
     """
 
     instructions: tuple[Instruction, ...]
     outputs: dict[str, int]
     parallel: dict[int, ParallelGroup]  # by instruction
+    taken: int = 1
 
-    def __call__(self, values: Tensor, options: Options = DEFAULT) -> dict[str, Tensor]:
-        return run(self, self.outputs, values, options)
+    def __call__(self, *taken: Tensor, options: Options = DEFAULT) -> dict[str, Tensor]:
+        return run(self, self.outputs, taken, options)
 
     def forward(
-        self, values: Tensor, wanted: Sequence[int], options: Options, saved: Saved | None
+        self,
+        taken: Sequence[Tensor],
+        wanted: Sequence[int],
+        options: Options,
+        saved: Saved | None,
     ) -> tuple[Tensor, ...]:
         """Run; what the gradient needs goes to `saved`, if there is to be one.
 
         Not the values `wanted`, which `backward` is to be given.
         """
-        pixels = len(values) * values.shape[-2] * values.shape[-1]
-        options = options.with_numba(pixels >= pooling.NUMBA_PIXELS)
-        return self.advance({0: values}, wanted, options, saved)
+        return self.advance(dict(enumerate(taken)), wanted, options_for(taken, options), saved)
 
     def advance(
         self,
@@ -91,7 +96,7 @@ class Program:
         options: Options,
         saved: Saved | None,
     ) -> tuple[Tensor, ...]:
-        """`forward`, from {0: picture}; what is in there goes as soon as nobody wants it."""
+        """`forward`, from {0: picture …}; what is in there goes as soon as nobody wants it."""
         save = saved is not None
         for index, instruction in enumerate(self.instructions):
             trim_to_limit()
@@ -112,14 +117,21 @@ class Program:
 
     def backward(
         self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
-    ) -> Tensor | None:
-        """The gradient with respect to the picture, from those with respect to outputs."""
+    ) -> list[Tensor | None]:
+        """The gradients with respect to what was taken, from those with respect to outputs.
+
+        `saved` is used up.
+        """
         gathered: dict[int, Tensor] = {}  # by the first instruction of a parallel group
         for index in reversed(range(len(self.instructions))):
             trim_to_limit()
             self._backward_one(index, gradients, saved, outputs, gathered)
-        result = gradients.pop(0, None)
-        return None if result is None else result.value
+        found = (gradients.pop(number, None) for number in range(self.taken))
+        return [None if grad is None else grad.value for grad in found]
+
+    def kept(self, saved: Saved) -> Saved:
+        """What `backward` may use up while `saved` stays for another."""
+        return dict(saved)
 
     def _backward_one(
         self,
@@ -157,8 +169,11 @@ class Program:
             found = instruction.operation.backward(grad, output, more)
         del grad, output, more
         for number, part in zip(instruction.inputs, found, strict=True):
-            before = self.instructions[number - 1].operation if number else None
-            if len(found) > 1 and isinstance(before, PooledConvolution):
+            before = number - self.taken
+            pooled = before >= 0 and isinstance(
+                self.instructions[before].operation, PooledConvolution
+            )
+            if len(found) > 1 and pooled:
                 # Its turn comes after what its input has of others: a copy, so the rest can go.
                 part = Gradient(part.value.clone(memory_format=LAST), True)
             _add(gradients, number, part)
@@ -198,36 +213,56 @@ class Runnable(Protocol):
     """What `run` can run: `Program`, or something that is made of them."""
 
     def forward(
-        self, values: Tensor, wanted: Sequence[int], options: Options, saved: Saved | None
+        self,
+        taken: Sequence[Tensor],
+        wanted: Sequence[int],
+        options: Options,
+        saved: Saved | None,
     ) -> tuple[Tensor, ...]: ...
 
     def backward(
         self, gradients: Gradients, saved: Saved, outputs: dict[int, Tensor]
-    ) -> Tensor | None: ...
+    ) -> Sequence[Tensor | None]: ...
+
+    def kept(self, saved: Saved) -> Saved: ...
+
+
+def options_for(taken: Sequence[Tensor], options: Options) -> Options:
+    """The options, with pooling by Numba where maps of what is taken are large."""
+    maps = (x for x in taken if x.ndim == 4)
+    pixels = max((len(x) * x.shape[2] * x.shape[3] for x in maps), default=0)
+    return options.with_numba(pixels >= pooling.NUMBA_PIXELS)
 
 
 def run(
-    program: Runnable, outputs: dict[str, int], values: Tensor, options: Options
+    program: Runnable, outputs: dict[str, int], taken: Sequence[Tensor], options: Options
 ) -> dict[str, Tensor]:
     """The outputs of a program by layer, from their numbers; differentiable."""
     wanted = list(dict.fromkeys(outputs.values()))
-    if torch.is_grad_enabled() and values.requires_grad:
-        found: Any = _ProgramFunction.apply(values, program, wanted, options)
+    if needs_gradient(taken):
+        found: Any = _ProgramFunction.apply(program, wanted, options, *taken)
     else:
-        found = program.forward(values, wanted, options, None)
+        found = program.forward(taken, wanted, options, None)
     numbered = dict(zip(wanted, found, strict=True))
     return {layer: numbered[number] for layer, number in outputs.items()}
+
+
+def needs_gradient(taken: Iterable[object]) -> bool:
+    """Whether what comes of some values is to have a gradient."""
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in taken)
 
 
 class _ProgramFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, program: Runnable, wanted: list[int], options: Options
+        ctx: Any, program: Runnable, wanted: list[int], options: Options, *taken: Tensor
     ) -> Any:
         saved: Saved = {}
-        found = program.forward(values, wanted, options, saved)
+        found = program.forward(taken, wanted, options, saved)
+        ctx.set_materialize_grads(False)  # an output that nobody differentiates costs nothing
         ctx.program, ctx.wanted, ctx.saved = program, wanted, saved
-        ctx.once = options.memory_efficient
+        # Of several gradients the last one gives memory back on its way.
+        ctx.left = options.backward_passes if options.memory_efficient else None
         ctx.save_for_backward(*found)
         return found
 
@@ -240,5 +275,16 @@ class _ProgramFunction(torch.autograd.Function):
             for number, grad in zip(ctx.wanted, grads, strict=True)
             if grad is not None
         }
-        saved = ctx.saved if ctx.once else dict(ctx.saved)
-        return ctx.program.backward(gradients, saved, outputs), None, None, None
+        if ctx.left is not None:
+            if ctx.left == 0:
+                raise RuntimeError(
+                    "the gradient of memory-efficient activations can be taken only as often as "
+                    "backward_passes said; compute them again, or without memory_efficient"
+                )
+            ctx.left -= 1
+        saved = ctx.saved
+        if ctx.left == 0:
+            ctx.saved = None
+        else:
+            saved = ctx.program.kept(saved)
+        return None, None, None, *ctx.program.backward(gradients, saved, outputs)

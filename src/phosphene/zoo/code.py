@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import warnings
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from phosphene.errors import NetworkError, one_line, suggest
 from phosphene.network import Network
+from phosphene.plugins import importable_from_here
 from phosphene.zoo.registry import NETWORKS
 
 
@@ -53,14 +53,14 @@ def load(module_name: str, attribute: str) -> Network:
 
 def _import(name: str, module_name: str) -> Any:
     """The module, which may lie in the current folder."""
-    folder = os.getcwd()
-    if folder not in sys.path and "" not in sys.path:
-        sys.path.append(folder)  # last, so that nothing there hides an installed package
+    importable_from_here()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            message = f"no network {name!r}: no module {error.name!r}, installed or in {folder}"
+            message = (
+                f"no network {name!r}: no module {error.name!r}, installed or in {os.getcwd()}"
+            )
             raise NetworkError(f"{message}{suggest(module_name, NETWORKS)}") from None
         raise NetworkError(f"{name}: importing {module_name} failed: {error}") from error
     except Exception as error:

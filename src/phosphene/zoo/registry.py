@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from phosphene.errors import NetworkError
+from phosphene.plugins import Registry
 
 if TYPE_CHECKING:
     from phosphene.network import Network
@@ -38,8 +39,9 @@ class ModelCard:
     file: str | None
 
 
-# name -> what loads it
-NETWORKS: dict[str, Callable[..., Network]] = {}
+NETWORKS: Registry[Callable[..., Network]] = Registry("network", NetworkError)
+"""name -> what loads it."""
+
 MODEL_CARDS: dict[str, ModelCard] = {}
 
 
@@ -65,7 +67,7 @@ def register_network(
         file: Name of the weights' file in the cache, for networks that fetch theirs.
 
     Raises:
-        NetworkError: For a name that means something else.
+        NetworkError: For a name that means something else, or is taken.
 
     >>> @register_network("mine", about="trained on my own pictures", licence="MIT")
     ... def mine() -> Network:
@@ -76,7 +78,7 @@ def register_network(
         raise NetworkError(f"a network's name has no ':', '@' or blank: {name!r}")
 
     def register(loader: Loader) -> Loader:
-        NETWORKS[name] = loader
+        NETWORKS.add(name, loader)
         MODEL_CARDS[name] = ModelCard(about, licence, source, size_bytes, file)
         return loader
 

@@ -214,7 +214,8 @@ def _load_registered(name: str, weights: str | None, classes: int | None) -> Net
 def _list_registered(_: bool) -> Iterable[NetworkInfo]:
     from phosphene.zoo import bundled, download
 
-    for name, card in MODEL_CARDS.items():
+    for name in NETWORKS:
+        card = MODEL_CARDS[name]
         size, status = card.size_bytes, "bundled"
         if name in _BUNDLED:
             if not bundled.weights_path(name).is_file():
@@ -297,7 +298,7 @@ def _load_code(name: str, weights: str | None, _: int | None) -> Network:
 SCHEMES = (
     Scheme(
         _load_registered,
-        claims=lambda name: name.partition(":")[0] in NETWORKS,
+        claims=lambda name: NETWORKS.known(name.partition(":")[0]),
         choices=lambda: NETWORKS,
         listing=_list_registered,
         takes_random=lambda name: name in NETWORKS and _takes(name, "weights"),

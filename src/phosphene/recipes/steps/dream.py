@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from phosphene import gradients, pyramid, transforms
 from phosphene import image as images
+from phosphene.chain import build_chain
 from phosphene.engine import Ascent, Evaluate, Step, ascend
 from phosphene.errors import (
     ImageError,
@@ -23,11 +25,12 @@ from phosphene.errors import (
 )
 from phosphene.evaluation.adaptive import AdaptiveEvaluation
 from phosphene.evaluation.rolled import RolledEvaluate
+from phosphene.evaluation.several import Objectives, each_of, joint
 from phosphene.network import Network
 from phosphene.objectives import Objective, combine, guide
 from phosphene.parameterization import Pixels
 from phosphene.pyramid import Size
-from phosphene.recipes.base import Arguments
+from phosphene.recipes.base import Arguments, Region
 from phosphene.recipes.dream import DreamSettings
 from phosphene.recipes.presets import preset
 from phosphene.state import State
@@ -43,12 +46,15 @@ class DreamStep(Step):
 
     `network` is the one that it runs on, device and precision settled; `tile` the side of the tiles
     in which the octave was evaluated, px, None for whole; `work`, by px, is done of all.
+    `region_scores` `(R, N)` are those of the regions, in their order, None without any; `score` is
+    the sum of them and, unless the rest stays, of the main objective's.
     """
 
     finish: Callable[[Tensor], Tensor]
     network: Network
     tile: int | None
     work: float
+    region_scores: Tensor | None = None
 
     @property
     def share(self) -> float:
@@ -58,7 +64,11 @@ class DreamStep(Step):
     @property
     def text(self) -> str:
         """The step in a few words."""
-        return f"octave {self.octave + 1}/{self.octaves}  {super().text}"
+        text = f"octave {self.octave + 1}/{self.octaves}  {super().text}"
+        if self.region_scores is None:
+            return text
+        apart = ", ".join(f"{score:.4g}" for score in self.region_scores.mean(1).tolist())
+        return f"{text}  regions {apart}"
 
     def picture(self) -> Tensor:
         """The result, `(N, 3, H, W)` at full size, as if the dream ended here."""
@@ -68,12 +78,18 @@ class DreamStep(Step):
 def dream_steps(arguments: Arguments) -> Iterator[DreamStep]:
     """A dream's steps: see `phosphene.dream`. What is wrong with the pictures is said at once."""
     photo, mask = arguments.images["photo"], arguments.images.get("mask")
-    _check(photo, mask)
-    goal = arguments.objectives[0]
-    return _steps(photo, arguments.network, goal, mask, arguments.settings, arguments.state)
+    _check(photo, mask, arguments.regions)
+    s = arguments.settings
+    goals: Objectives = [region.objective for region in arguments.regions]
+    if not goals:
+        goals = arguments.objectives[0]
+    elif s.rest == "dream":
+        goals.append(arguments.objectives[0])
+    masks = [region.mask for region in arguments.regions]
+    return _steps(photo, arguments.network, goals, mask, masks, s, arguments.state)
 
 
-def _check(photo: Tensor, mask: Tensor | None) -> None:
+def _check(photo: Tensor, mask: Tensor | None, regions: Sequence[Region]) -> None:
     given = _described(photo)
     if not isinstance(photo, Tensor) or photo.ndim != 4 or photo.shape[1] != 3 or 0 in photo.shape:
         raise ImageError(
@@ -85,14 +101,26 @@ def _check(photo: Tensor, mask: Tensor | None) -> None:
             f"a photo is of floating numbers in [0, 1]; this one is {given}: photo.float() / 255 "
             "if it holds bytes"
         )
-    if mask is None:
-        return
+    if mask is not None:
+        _check_mask(mask, "a mask", len(photo), channels=(1, 3))
+    for number, region in enumerate(regions, 1):
+        what = f"the mask of region {number}"
+        _check_mask(region.mask, what, len(photo), channels=(1,))
+        if not region.mask.is_floating_point():
+            raise ImageError(
+                f"{what} is of floating numbers in [0, 1]; this one is {_described(region.mask)}"
+            )
+        if not bool((region.mask > 0).any()):
+            raise ImageError(f"{what} is black everywhere: a region of nothing")
+
+
+def _check_mask(mask: Any, what: str, count: int, *, channels: Sequence[int]) -> None:
     if not isinstance(mask, Tensor) or mask.ndim != 4 or 0 in mask.shape:
-        raise ImageError(f"a mask is a tensor (1, 1, H, W) in [0, 1]; this is {_described(mask)}")
-    if mask.shape[0] not in (1, len(photo)) or mask.shape[1] not in (1, 3):
+        raise ImageError(f"{what} is a tensor (1, 1, H, W) in [0, 1]; this is {_described(mask)}")
+    if mask.shape[0] not in (1, count) or mask.shape[1] not in channels:
         raise ImageError(
-            f"a mask for {len(photo)} picture{'s' if len(photo) > 1 else ''} is (1, 1, H, W) or "
-            f"({len(photo)}, 1, H, W); this one is {_described(mask)}"
+            f"{what} for {count} picture{'s' if count > 1 else ''} is (1, 1, H, W) or "
+            f"({count}, 1, H, W); this one is {_described(mask)}"
         )
 
 
@@ -109,16 +137,18 @@ def _described(thing: Any) -> str:
 def _steps(
     photo: Tensor,
     network: Network,
-    goal: Objective,
+    goals: Objectives,
     mask: Tensor | None,
+    masks: Sequence[Tensor],
     s: DreamSettings,
     state: State | None = None,
 ) -> Iterator[DreamStep]:
-    layers = goal.bound(network).layers
+    layers = joint(_bound(goals, network)).layers
     precision = s.precision if state is None else state.value("precision")
     net = network.prepared(s.device, precision, layers=layers, sample=photo)
     photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
-    goal = goal.bound(net)
+    goals = _bound(goals, net)
+    goal = joint(goals)
     size = images.size_of(photo)
     sizes = _sizes(size, net, goal, s)
     resize = pyramid.RESAMPLERS[s.resampling]
@@ -126,15 +156,17 @@ def _steps(
     how = {"resampling": s.resampling, "chain": chain, "scale": s.octave_scale}
     bases = deque(pyramid.bases(photo, sizes, **how))
     more = (s.detail == "after") + (mask is not None)  # what was lost; the mask at this size
+    if masks:
+        more += _more_pictures(len(each_of(goals)))
     evaluate = AdaptiveEvaluation(
         net,
-        goal,
+        goals,
         sizes,
         batch=len(photo),
         tile=s.tile,
         memory=s.memory,
         buffers=BUFFERS + more,
-        between=BETWEEN + more,
+        between=BETWEEN + more + bool(masks),  # the sum of what is transformed
         cut=None if state is None else state.value("cut"),
     )
     generator = torch.Generator().manual_seed(s.seed)
@@ -178,7 +210,7 @@ def _steps(
             Ascent(pixels.parameters(), s.step_size, limit=s.value_limit),
             steps=s.steps,
             generator=generator,
-            gradient=_gradient(mask, base, s),
+            gradient=_gradient(mask, masks, base, s),
             clamp=s.clamp != "off",
             stop_above=s.stop_above,
             octave=octave,
@@ -193,6 +225,7 @@ def _steps(
                 if again:
                     again = False
                     continue
+                scores = None if step.scores is None else step.scores[: len(masks)]
                 # No name of its own, which would hold on to the picture.
                 yield DreamStep(
                     **{
@@ -204,6 +237,7 @@ def _steps(
                     network=net,
                     tile=evaluate.tile(sizes[octave]),
                     work=_work(step, sizes),
+                    region_scores=scores,
                 )
         except NonFiniteError as error:
             # Before an octave's first step the picture is that of the octave before it.
@@ -219,12 +253,18 @@ def preset_objective(arguments: Arguments) -> list[str]:
 
 
 def advice(arguments: Arguments) -> list[str]:
-    """That a preset was published with another network, where nobody chose one."""
+    """That a preset was published with another network, where nobody chose one.
+
+    And that an objective that is named is not dreamt, where the rest of the picture stays.
+    """
     name = arguments.settings.preset
     meant, network = preset(name).network, arguments.network.name
-    if network != "dreamnet" or meant == network:
-        return []
-    return [f"the preset {name} was published with --network {meant}"]
+    found: list[str] = []
+    if network == "dreamnet" and meant != network:
+        found.append(f"the preset {name} was published with --network {meant}")
+    if arguments.settings.rest == "stay" and arguments.objectives:
+        found.append(f"the rest stays: {arguments.objectives[0].text} is not dreamt")
+    return found
 
 
 def guided(objectives: Sequence[Objective], picture: str) -> list[Objective]:
@@ -254,6 +294,21 @@ def _is_whole_layer(term: Objective) -> bool:
         return False
     name = term.layers[0]
     return term.text in (name, f'"{name}"') or term.text.startswith("layer(")
+
+
+def _bound(goals: Objectives, network: Network) -> Objectives:
+    if isinstance(goals, Objective):
+        return goals.bound(network)
+    return [goal.bound(network) for goal in goals]
+
+
+def _more_pictures(count: int) -> int:
+    """How many pictures of full size more there are where `count` gradients are blended.
+
+    All of them, beside the one that is being found; their weights, and these smoothed, which are a
+    third of a picture each.
+    """
+    return count + math.ceil(2 * count / 3)
 
 
 def _sizes(size: Size, net: Network, goal: Objective, s: DreamSettings) -> list[Size]:
@@ -294,18 +349,34 @@ def _jittered(
     return lambda image: evaluate(image, transforms.draw_shift(most, generator))
 
 
-def _gradient(mask: Tensor | None, base: Tensor, s: DreamSettings) -> gradients.GradientTransform:
+def _gradient(
+    mask: Tensor | None, masks: Sequence[Tensor], base: Tensor, s: DreamSettings
+) -> gradients.GradientTransform:
+    """What happens to the gradient in an octave, where the photograph is `base`."""
+
+    def here(mask: Tensor) -> Tensor:
+        return images.resize(mask.to(base), images.size_of(base)).clamp(0, 1)
+
+    if masks:
+        weights = gradients.shares([here(one) for one in masks], rest=s.rest == "dream")
+        whole = gradients.blend(weights, [_transformed(s, weight) for weight in weights])
+    else:
+        whole = _transformed(s)
+    return whole if mask is None else gradients.compose(whole, gradients.mask(here(mask)))
+
+
+def _transformed(s: DreamSettings, weight: Tensor | None = None) -> gradients.GradientTransform:
+    """What happens to one objective's gradient, within a weight if there is one."""
     chain: list[gradients.GradientTransform] = []
     if s.smooth:
-        chain.append(gradients.smooth(s.smooth))
+        chain.append(gradients.smooth(s.smooth, weight=weight))
     if s.laplacian:
-        chain.append(gradients.laplacian(s.laplacian))
-    chain.append(gradients.normalise(s.gradient, epsilon=s.epsilon))
+        chain.append(gradients.laplacian(s.laplacian, weight=weight))
+    if s.gradient_transforms:
+        chain += build_chain(s.gradient_transforms, gradients.GRADIENTS, weight=weight)
+    chain.append(gradients.normalise(s.gradient, epsilon=s.epsilon, weight=weight))
     if s.clip is not None:
         chain.append(gradients.clip(s.clip))
-    if mask is not None:
-        where = images.resize(mask.to(base), images.size_of(base)).clamp(0, 1)
-        chain.append(gradients.mask(where))
     return gradients.compose(*chain)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from phosphene import image as images
 from phosphene import objectives as obj
 from phosphene import transforms
+from phosphene.chain import build_chain
 from phosphene.engine import Evaluate, Step, ascend
 from phosphene.errors import (
     DeadUnitWarning,
@@ -119,7 +120,7 @@ def ascend_objectives(
     canvas = _parameterization(s, size, len(goals), start, generator).to(net.device)
     if s.precision == "fp64":
         canvas = canvas.double()
-    move = _Repeatable(_transform(net, bound, s, size, fixed))
+    move = _Repeatable(_transform(net, bound, s, fixed))
 
     def transform_reference(photo: Tensor) -> Tensor:
         photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
@@ -360,16 +361,15 @@ def _transform(
     net: Network,
     goals: Sequence[Objective],
     s: AscentSettings,
-    size: tuple[int, int],
     fixed: bool,
 ) -> transforms.Transform:
-    kind = s.transforms
-    if kind == "auto":
-        kind = "crops" if s.parameterization == "maco" else "robust"
+    moves = s.transforms
+    if moves == "auto":
+        moves = "crops" if s.parameterization == "maco" else "robust"
         terms = [term for goal in goals for _, term in goal.terms or ((1.0, goal),)]
         if any(term.positional and term.comparison is None for term in terms):
-            kind = "none"  # a place in the picture is meant
-    chain = TRANSFORMS[kind](net, size)
+            moves = "none"  # a place in the picture is meant
+    chain = build_chain(moves, transforms.TRANSFORMS)
     if fixed:
         side = net.input_size
         warnings.warn(
@@ -387,41 +387,6 @@ def _resized(side: int) -> transforms.Transform:
         return images.resize(image, (side, side))
 
     return apply
-
-
-def _robust(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
-    return [transforms.robust()]
-
-
-def _gentle(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
-    return [
-        transforms.pad(6, "reflect"),
-        transforms.jitter(6, wrap=False),
-        transforms.scale(0.95, 1.05),
-        transforms.rotate(3),
-        transforms.jitter(2, wrap=False),
-    ]
-
-
-def _crops(net: Network, size: tuple[int, int]) -> list[transforms.Transform]:
-    return [transforms.crops(4, 0.6, 0.9), _noise(0.02)]
-
-
-def _noise(std: float) -> transforms.Transform:
-    """As `transforms.noise`, but alike for all pictures, so that no batch changes another's."""
-
-    def apply(image: Tensor, generator: torch.Generator) -> Tensor:
-        return image + std * torch.randn(image.shape[1:], generator=generator).to(image)
-
-    return apply
-
-
-TRANSFORMS: dict[str, Callable[[Network, tuple[int, int]], list[transforms.Transform]]] = {
-    "robust": _robust,
-    "gentle": _gentle,
-    "crops": _crops,
-    "none": lambda net, size: [],
-}
 
 
 class _Repeatable:
