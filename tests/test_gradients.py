@@ -14,6 +14,7 @@ from torch import Tensor
 
 from phosphene import gradients as G
 from phosphene.errors import SettingsError
+from phosphene.natural import natural_statistics
 
 
 def row(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -286,7 +287,7 @@ def test_compose_goes_from_left_to_right() -> None:
 
 
 def test_every_maker_is_registered_under_its_name() -> None:
-    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "clip", "none"}
+    assert set(G.GRADIENTS) == {"normalise", "smooth", "laplacian", "natural", "clip", "none"}
     assert all(G.GRADIENTS[name] is getattr(G, name) for name in G.GRADIENTS)
 
     @G.gradient
@@ -305,6 +306,39 @@ def test_every_maker_is_registered_under_its_name() -> None:
         assert G.GRADIENTS["clip"] is G.clip
     finally:
         del G.GRADIENTS["flip"]
+
+
+# Natural colours
+
+
+def test_natural_colours_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    covariance = torch.tensor([[4.0, 2, 0], [2, 4, 0], [0, 0, 1]]).double()  # mean diagonal 3
+    nature = natural_statistics()._replace(covariance=covariance)
+    monkeypatch.setattr(G, "natural_statistics", lambda: nature)
+    g = torch.tensor([1.0, 0, 3]).view(1, 3, 1, 1)
+    whole, half = (G.natural(share)(g).flatten() for share in (1, 0.5))
+    torch.testing.assert_close(whole, torch.tensor([4 / 3, 2 / 3, 1]))
+    torch.testing.assert_close(half, torch.tensor([7 / 6, 1 / 3, 2]))
+    assert torch.equal(G.natural(0)(g), g)
+
+
+def test_natural_colours_ascend_and_lose_their_fringes() -> None:
+    g = noise(2, 3, 9, 7, dtype=torch.float64)
+    for share in (0.25, 0.5, 1):
+        mixed = G.natural(share)(g)
+        assert float((mixed * g).sum()) > 0  # a metric: never downhill
+    # Grey stays grey or nearly, and what no photograph has shrinks beside it.
+    grey = torch.ones(1, 3, 1, 1)
+    magenta = torch.tensor([1.0, -1, 1]).view(1, 3, 1, 1)
+    loud, faint = (float(G.natural(0.5)(v).norm() / v.norm()) for v in (grey, magenta))
+    assert loud > 1.5
+    assert faint < 0.8
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_natural_colours_is_from_0_to_1(share: float) -> None:
+    with pytest.raises(SettingsError, match="from 0 to 1"):
+        G.natural(share)
 
 
 # Within a weight

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
+from phosphene import natural
 from phosphene import parameterization as P
 from phosphene.errors import ImageError, SettingsError, WeightsError
 from phosphene.parameterization import Fourier, MaCo, Pixels
@@ -195,7 +196,7 @@ def test_the_bundled_statistics_are_those_of_nature():
 
 
 def test_missing_statistics_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setattr(P.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(natural.resources, "files", lambda package: tmp_path)
     P.natural_statistics.cache_clear()
     try:
         with pytest.raises(WeightsError, match=r"natural\.npz"):

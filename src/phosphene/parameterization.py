@@ -5,18 +5,17 @@ The image is `(N, 3, H, W)` in [0, 1], float32, or float64 if it was made from a
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from importlib import resources
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.errors import ImageError, SettingsError, WeightsError
+from phosphene.errors import ImageError, SettingsError
+from phosphene.natural import Statistics as Statistics
+from phosphene.natural import natural_statistics as natural_statistics
 
 Squash = Literal["soft", "sigmoid"]
 
@@ -25,38 +24,6 @@ Squash = Literal["soft", "sigmoid"]
 MARGIN = 1 / 1024
 # Where soft_clip() begins to bend. A power of two, so that 1 - KNEE + KNEE is 1 exactly.
 KNEE = 1 / 16
-
-
-class Statistics(NamedTuple):
-    """What natural pictures have in common, float64, sRGB in [0, 1]; see training/statistics.py.
-
-    `mean`, `(3,)`, and `covariance`, `(3, 3)`, of R, G, B. `colour`, `(3, 3)`: a square root of the
-    covariance, its longest column of length 1, so that `colour @ channels` gives decorrelated
-    channels the colours of nature. `spectrum`, `(3, S, S // 2 + 1)`: the mean of
-    `|rfft2(norm="ortho")|` of each such channel at unit variance, S × S px.
-    """
-
-    mean: Tensor
-    covariance: Tensor
-    colour: Tensor
-    spectrum: Tensor
-
-    @property
-    def axes(self) -> Tensor:
-        """The square root of the covariance at its true length: unit variance → sRGB contrast."""
-        return self.colour * (self.covariance.trace() / self.colour.square().sum()).sqrt()
-
-
-@functools.cache
-def natural_statistics() -> Statistics:
-    """Read the bundled statistics, float64 on the CPU. WeightsError if the file is not there."""
-    file = resources.files("phosphene") / "data" / "natural.npz"
-    try:
-        with file.open("rb") as stream, np.load(stream) as arrays:
-            parts = {name: torch.from_numpy(arrays[name]).double() for name in Statistics._fields}
-    except (OSError, KeyError, ValueError) as error:
-        raise WeightsError(f"the statistics of natural pictures, {file}: {error}") from error
-    return Statistics(**parts)
 
 
 def natural_magnitude(size: tuple[int, int]) -> Tensor:

@@ -62,6 +62,11 @@ class DreamSettings(Settings):
         '"smooth(2), laplacian(3)": see phosphene transforms.',
         json_schema_extra={"absent": "", "shown": "none"},
     )
+    natural: Fraction = Field(
+        0.0,
+        description="How far colours of the gradient go together as in nature; 1 is almost grey.",
+        json_schema_extra={"absent": 0.0},
+    )
     clip: float | None = Field(None, gt=0, description="Cut the normalised gradient beyond this.")
     stop_above: float | None = Field(
         None, description="End an octave once the score is above this."

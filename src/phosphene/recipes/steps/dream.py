@@ -368,6 +368,8 @@ def _gradient(
 def _transformed(s: DreamSettings, weight: Tensor | None = None) -> gradients.GradientTransform:
     """What happens to one objective's gradient, within a weight if there is one."""
     chain: list[gradients.GradientTransform] = []
+    if s.natural:
+        chain.append(gradients.natural(s.natural))
     if s.smooth:
         chain.append(gradients.smooth(s.smooth, weight=weight))
     if s.laplacian:
