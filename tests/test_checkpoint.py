@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import resource
 import signal
 import time
 from pathlib import Path
@@ -363,7 +364,7 @@ def test_wrong_flags_are_said_in_one_line(folder):
         (("--checkpoint", "c", "--checkpoint-every", -1), "0 or more"),
         (("--checkpoint", "."), "is a folder"),
         (("--events", "nowhere/log"), "no folder"),
-        (("--events", "sky.png"), "is the photo itself"),
+        (("--events", "sky.png"), "holds no events"),
     ):
         done = run(*DREAM, *words, cwd=folder)
         assert done.code in (1, 2), words
@@ -382,6 +383,130 @@ def test_a_saved_request_goes_on_too(folder):
     assert run(*words, cwd=folder).code == 0
     assert run(*DREAM, "-o", "whole.png", cwd=folder).code == 0
     assert (folder / "sky-dream.png").read_bytes() == (folder / "whole.png").read_bytes()
+
+
+# With what else there is --------------------------------------------------------------------------
+
+PLUGIN = """
+from phosphene.objectives import Objective, cells, objective
+
+@objective
+def evenly(layer: str) -> Objective:
+    return Objective((layer,), lambda a: {sign} * cells(a, layer).flatten(1).mean(1))
+"""
+
+
+def plugin_words(folder: Path, sign: int) -> tuple[object, ...]:
+    (folder / "plug.py").write_text(PLUGIN.format(sign=sign))
+    mask = torch.zeros(1, 3, 80, 120)
+    mask[..., :60] = 1
+    ph.save_image(mask, folder / "left.png")
+    more = ("--region", "left.png=evenly(mixed4a)", "--rest", "stay", "--plugin", "plug.py")
+    return (*DREAM, *more, "--checkpoint", "c", "--checkpoint-every", 0)
+
+
+def test_a_plugin_of_a_region_is_in_the_recipe_and_in_what_a_checkpoint_is_of(folder):
+    words = plugin_words(folder, 1)
+    running = start(*words, "--events", "log", cwd=folder)
+    running.wait_for(lambda: (folder / "c").exists())
+    running.process.kill()
+    running.process.join()
+    plugin_words(folder, -1)
+    changed = run(*words, cwd=folder)
+    assert changed.code == 1
+    assert "is the checkpoint of something else: its plugins is" in changed.err
+    plugin_words(folder, 1)
+    assert run(*words, cwd=folder).code == 0
+    assert [plugin.name for plugin in Manifest.read(folder / "sky-dream.png").plugins] == ["plug"]
+    assert "needs the plugin plug" in run("replay", "sky-dream.png", cwd=folder).err
+    assert run("replay", "sky-dream.png", "--plugin", "plug.py", cwd=folder).code == 0
+    # And a result of another version of it is not this request's.
+    plugin_words(folder, -1)
+    stale = run(*words, cwd=folder)
+    assert stale.code == 1
+    assert "already there" in stale.err
+
+
+def test_regions_go_on_after_a_kill(folder):
+    mask = torch.zeros(1, 3, 80, 120)
+    mask[..., :60] = 1
+    ph.save_image(mask, folder / "left.png")
+    words = (*DREAM, "--region", "left.png=mixed4a:3", "--tile", 64)
+    assert run(*words, "-o", "whole.png", cwd=folder).code == 0
+    more = ("--checkpoint", "c", "--checkpoint-every", 0)
+    running = start(*words, *more, cwd=folder)
+    running.wait_for(lambda: (folder / "c").exists())
+    running.process.kill()
+    running.process.join()
+    assert run(*words, *more, cwd=folder).code == 0
+    assert (folder / "sky-dream.png").read_bytes() == (folder / "whole.png").read_bytes()
+
+
+def test_octaves_that_are_asked_for_later_are_made(folder):
+    list(jobs.run(request(folder), checkpoint=folder / "c"))
+    outputs = {"picture": str(folder / "dream.png"), "octaves": str(folder / "octaves")}
+    list(jobs.run(request(folder, outputs=outputs), checkpoint=folder / "c"))
+    assert len(list((folder / "octaves").iterdir())) == 3
+    assert steps_of(jobs.run(request(folder, outputs=outputs), checkpoint=folder / "c")) == []
+    next((folder / "octaves").iterdir()).unlink()
+    list(jobs.run(request(folder, outputs=outputs), checkpoint=folder / "c"))
+    assert len(list((folder / "octaves").iterdir())) == 3
+
+
+def test_octaves_that_were_not_saved_are_told(folder):
+    file = folder / "c"
+    stopped_after(jobs.prepare(request(folder), checkpoint=file), 7)
+    outputs = {"picture": str(folder / "dream.png"), "octaves": str(folder / "octaves")}
+    events = list(jobs.run(request(folder, outputs=outputs), checkpoint=file))
+    notes = [e.text for e in events if isinstance(e, jobs.Note) and not e.detail]
+    assert notes == ["note: done before, and not saved: the picture of octave 1, 2"]
+
+
+def test_force_makes_it_again(folder):
+    list(jobs.run(request(folder), checkpoint=folder / "c"))
+    again = list(jobs.run(request(folder), checkpoint=folder / "c", force=True))
+    assert len(steps_of(again)) == 9
+
+
+def test_a_link_to_a_checkpoint_stays_a_link(folder):
+    (folder / "c").symlink_to(folder / "elsewhere")
+    stopped_after(jobs.prepare(request(folder), checkpoint=folder / "c"), 4)
+    assert (folder / "c").is_symlink()
+    assert (folder / "elsewhere").is_file()
+    list(jobs.run(request(folder), checkpoint=folder / "c"))
+    assert not (folder / "elsewhere").exists()
+
+
+def test_events_are_added_to_events_alone(folder):
+    (folder / "notes.txt").write_text("my own\n")
+    (folder / "list.json").write_text("[1]\n")
+    for name in ("notes.txt", "list.json", "sky.png"):
+        before = (folder / name).read_bytes()
+        done = run(*DREAM, "--events", name, "-o", "x.png", cwd=folder)
+        assert done.code in (1, 2)
+        assert done.err.count("\n") == 1
+        assert (folder / name).read_bytes() == before
+    for _ in range(2):
+        assert run(*DREAM, "--events", "log", "-o", "x.png", "--force", cwd=folder).code == 0
+    assert sum(e["event"] == "ended" for e in journal(folder / "log")) == 2
+
+
+def test_a_disk_that_takes_no_more_events_ends_no_dream(folder):
+    limits = ((resource.RLIMIT_FSIZE, 200_000),)
+    line = json.dumps({"event": "note", "text": "x" * 1000}) + "\n"
+    (folder / "log").write_text(line * (200_000 // len(line)))
+    done = run(*DREAM, "--events", "log", cwd=folder, limits=limits)
+    assert done.code == 0, done.err
+    assert done.err.count("no more events in") == 1
+    assert (folder / "sky-dream.png").exists()
+
+
+@pytest.mark.parametrize("name", ["c", "log"])
+def test_a_device_is_no_file_to_keep_anything_in(folder, name):
+    flag = {"c": "--checkpoint", "log": "--events"}[name]
+    done = run(*DREAM, flag, "/dev/null", cwd=folder)
+    assert done.code == 1
+    assert "no regular file" in done.err
 
 
 # Kills --------------------------------------------------------------------------------------------

@@ -151,13 +151,14 @@ class Everything(nn.Module):
         self.tokens = nn.Flatten(2)
         self.attention = nn.MultiheadAttention(14, 2, batch_first=True) if attention else None
         self.head = nn.Linear(14, 5)
+        self.gain = nn.Parameter(torch.tensor(0.9))  # used at both ends
         self.traceable = traceable
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm(self.stem(x)))
+        x = self.relu(self.norm(self.stem(x * self.gain)))
         x = self.down(self.block(x))
         half, mean = self.halves(self.conv(x))
-        x = self.relu(half + x) * mean
+        x = self.relu(half + x) * (mean * self.gain)
         if not self.traceable and float(x.detach().sum()) == 12345.0:
             x = -x
         tokens = self.tokens(x).transpose(1, 2)
@@ -310,6 +311,17 @@ def test_nothing_is_run_that_only_given_layers_need(precision: str) -> None:
     assert targets(extractor) == {"down"}
 
 
+@pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN")
+def test_a_program_of_several_inputs_pools_first_what_others_see_too() -> None:
+    network = everything(attention=False)
+    assert network._traced is not None
+    program = lowering.lower(network._traced.cut(["down"], ["norm", "one"]))
+    assert program.taken == 2
+    kinds = [type(instruction.operation).__name__ for instruction in program.instructions]
+    assert kinds == ["ReLU", "PooledConvolution", "Convolution", "Concatenation", "MaxPool"]
+    assert [instruction.output for instruction in program.instructions] == [2, 3, 4, 5, 6]
+
+
 def test_under_hooks_no_gradient_goes_into_what_is_replaced() -> None:
     network = everything("fp64", traceable=False)
     image = picture(dtype=torch.float64).requires_grad_()
@@ -377,7 +389,7 @@ def test_what_works_in_place_by_a_method_answers_as_the_module_does(traceable: b
 
     module = seeded(InPlace)
     network = Network(module, input_size=8)
-    image, mine = picture(8), noise(2, 3, 8, 8)
+    image, mine = picture(8), noise(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     before = mine.clone()
     expected = plainly(module, image, ["side", "end"], {"conv": mine})
     for _ in range(2):

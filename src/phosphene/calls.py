@@ -11,7 +11,7 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -140,11 +140,16 @@ def call_text(name: str, arguments: Sequence[Value], keywords: Iterable[tuple[st
 
 
 def signature_text(
-    name: str, function: Callable[..., Any], written: Callable[[object], str] = value_text
+    name: str,
+    function: Callable[..., Any],
+    written: Callable[[object], str] = value_text,
+    left_out: Container[str] = (),
 ) -> str:
     """A function as a text calls it: `layer(name, norm="mean_square", margin=0)`."""
     parts = []
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in left_out:
+            continue
         star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
         given = "" if parameter.default is parameter.empty else f"={written(parameter.default)}"
         parts.append(f"{star}{parameter.name}{given}")

@@ -76,9 +76,11 @@ def _built(
     if not registry.known(call.name):
         raise wrong(f"there is no {registry.kind} {call.name!r}{suggest(call.name, registry)}")
     function = registry[call.name]
-    signature = signature_text(call.name, function)
+    signature = signature_text(call.name, function, left_out=registry.offered)
     try:
         named = inspect.signature(function)
+        if taken := [name for name, _ in call.keywords if name in registry.offered]:
+            raise SettingsError(f"{taken[0]} is not for a text to give")
         named.bind(*call.arguments, **dict(call.keywords))
         more = {name: value for name, value in offered.items() if name in named.parameters}
         made = function(*call.arguments, **{**more, **dict(call.keywords)})

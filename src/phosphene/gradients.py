@@ -28,7 +28,7 @@ GradientTransform = Callable[[Tensor], Tensor]
 Normalisation = Literal["mean", "std", "norm", "rms", "none"]
 
 GRADIENTS: Registry[Callable[..., GradientTransform]] = Registry(
-    "gradient transform", SettingsError
+    "gradient transform", SettingsError, offered=("weight",)
 )
 """Every gradient transform that a text can name: "smooth(2), clip(3)"."""
 

@@ -16,7 +16,10 @@ from phosphene.errors import SettingsError
 from phosphene.plugins.available import load_available
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from phosphene.network import Layer
+    from phosphene.plugins import Registry
 
 UNPIPED = 1000  # columns, where no terminal sets a limit
 
@@ -184,9 +187,12 @@ def transforms(*, plugin: Plugins = ()) -> int:
     from phosphene.gradients import GRADIENTS
     from phosphene.transforms import TRANSFORMS
 
+    def listed(name: str, function: Callable[..., Any], registry: Registry[Any]) -> str:
+        return signature_text(name, function, left_out=registry.offered)
+
     load_available()
     rows = [
-        (signature_text(name, function), of, (inspect.getdoc(function) or "").partition("\n")[0])
+        (listed(name, function, registry), of, (inspect.getdoc(function) or "").partition("\n")[0])
         for of, registry in (("picture", TRANSFORMS), ("gradient", GRADIENTS))
         for name, function in registry.items()
     ]

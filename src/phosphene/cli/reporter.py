@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -81,7 +82,7 @@ class Reporter:
         is added to, as a line of JSON.
         """
         found: list[Event] = []
-        with _Display(self) as display, _journal(journal) as written:
+        with _Display(self) as display, _journal(journal, self.note) as written:
 
             def take(event: Event) -> None:
                 written(event)
@@ -114,23 +115,49 @@ def consume(events: Generator[Event, None, None], take: Callable[[Event], None])
 
 
 @contextmanager
-def _journal(path: Path | None) -> Iterator[Callable[[Event], None]]:
+def _journal(path: Path | None, told: Callable[[str], None]) -> Iterator[Callable[[Event], None]]:
     """What adds events to a file, each at once, with the time, s since 1970; of None, nothing."""
     if path is None:
         yield lambda event: None
         return
     try:
-        stream = path.open("a", encoding="utf-8")
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError as error:
         raise ImageError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    with stream:
+    full = False
 
-        def write(event: Event) -> None:
-            line = {"time": round(time.time(), 3), **event.json()}
-            stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-            stream.flush()
+    def write(event: Event) -> None:
+        nonlocal full
+        line = {"time": round(time.time(), 3), **event.json()}
+        text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
+        try:
+            os.write(handle, text.encode("utf-8", "surrogateescape"))  # whole, or not at all
+        except OSError as error:
+            if not full:  # a full disk ends no dream
+                full = True
+                told(f"note: no more events in {str(path)!r}: {error.strerror}")
 
+    try:
         yield write
+    finally:
+        os.close(handle)
+
+
+def check_journal(path: Path) -> None:
+    """ImageError if a file is there that holds no events: nothing else is added to."""
+    try:
+        with path.open("rb") as stream:
+            first = stream.readline(1 << 16)
+    except FileNotFoundError:
+        return
+    except OSError:
+        return  # which is told where outputs are checked
+    try:
+        known = not first or "event" in json.loads(first)
+    except (ValueError, TypeError):
+        known = False
+    if not known and path.is_file():
+        raise ImageError(f"{str(path)!r} is there and holds no events: another name")
 
 
 class _Handler(logging.Handler):

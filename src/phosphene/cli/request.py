@@ -46,7 +46,7 @@ def verb(
         A file for where it is, so that the same command goes on after a kill. It is written at the
         end of each octave and now and then, and removed when the result is whole.
     checkpoint_every
-        Seconds between one and the next.
+        Seconds between two checkpoints.
     events
         A file to which everything that happens is added, as lines of JSON.
     dry_run

@@ -22,7 +22,7 @@ CHECKPOINT = (
     "A file for where it is, so that the same command goes on after a kill. It is written at the "
     "end of each octave and now and then, and removed when the result is whole."
 )
-CHECKPOINT_EVERY = "Seconds between one and the next."
+CHECKPOINT_EVERY = "Seconds between two checkpoints."
 # px, of a picture that memory is no question for.
 MODEST = 2048**2
 
@@ -51,6 +51,10 @@ def make(
     """Prepare a request, be it of the file `source`, and run it; the exit code."""
     if checkpoint is None and checkpoint_every is not None:
         raise SettingsError("--checkpoint-every says how often; --checkpoint FILE says where")
+    if journal is not None:
+        from phosphene.cli.reporter import check_journal
+
+        check_journal(journal)
     with reporter.hearing_warnings():
         from phosphene.jobs import prepare
 

@@ -156,11 +156,17 @@ def check_output(path: str | Path, *, overwrite: bool) -> Path:
             raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
         if not overwrite and os.path.lexists(path):
             raise _in_the_way(path)
-        # Trying is the only sure way: permission bits say nothing of read-only or network disks.
+    check_folder(path)
+    return path
+
+
+def check_folder(path: Path) -> None:
+    """ImageError unless a file can be made beside `path`, which is tried: permission bits say
+    nothing of read-only or network disks."""
+    with _writing(path):
         scratch, handle = _scratch_file(path.parent)
         os.close(handle)
         scratch.unlink()
-    return path
 
 
 def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Checkpoint:
         StateError if that is damaged, or of another request.
         """
         identity = request.identity(fingerprint)
+        path = Path(os.path.realpath(path))  # what a link points at is written, and removed
         if not path.exists():
             return Checkpoint(path, every, identity)
         state, about = State.read(path)
@@ -113,7 +115,8 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
         role: entry.model_copy(update={"sha256": manifest.inputs[role].sha256})
         for role, entry in request.inputs.items()
     }
-    return request.model_copy(update={"inputs": pinned}).identity(manifest.network.fingerprint)
+    request = request.model_copy(update={"inputs": pinned})
+    return request.identity(manifest.network.fingerprint, manifest.plugins)
 
 
 def with_sizes(

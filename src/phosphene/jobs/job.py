@@ -80,8 +80,20 @@ class Job:
     def whole(self) -> bool:
         """Whether all results are there and whole, as a run before has left them."""
         checkpoint = self.checkpoint
+        if checkpoint is None or not self.targets or self.force:
+            return False
         files = [path for t in self.targets for path in (t.path, t.recipe) if path is not None]
-        return bool(files) and checkpoint is not None and all(map(checkpoint.whole, files))
+        return all(map(checkpoint.whole, files)) and self._has_octaves(checkpoint)
+
+    def _has_octaves(self, checkpoint: Checkpoint) -> bool:
+        """Whether the picture of each octave is there, if these are asked for."""
+        if "octaves" not in self.request.outputs:
+            return True
+        folder, output = Path(self.request.outputs["octaves"]), self.targets[0].path
+        manifest = checkpoint.found(output)
+        count = 0 if manifest is None else len(manifest.plan)
+        files = [outputs.octave_file(folder, output, k + 1) for k in range(count)]
+        return bool(files) and all(map(checkpoint.made, files))
 
     # Running --------------------------------------------------------------------------------------
 
@@ -111,6 +123,7 @@ class Job:
         step: Any = None
         if "octaves" in self.request.outputs:
             outputs.make_folder(Path(self.request.outputs["octaves"]))
+            yield from self._octaves_before()
         try:
             for step in self._steps():
                 yield from self._events_of(step)
@@ -164,6 +177,17 @@ class Job:
             problem = self.checkpoint.try_to_save(step.state(), self.plan)
             if problem:
                 yield Note(problem)
+
+    def _octaves_before(self) -> Iterator[Event]:
+        """Tell which octaves' pictures are missing that a run before this one was to save."""
+        if self.checkpoint is None:
+            return
+        folder, output = Path(self.request.outputs["octaves"]), self.targets[0].path
+        done = range(1, len(self.plan))  # the octave that is gone on with is still to be saved
+        missing = [k for k in done if not outputs.octave_file(folder, output, k).exists()]
+        if missing:
+            numbers = ", ".join(map(str, missing))
+            yield Note(f"note: done before, and not saved: the picture of octave {numbers}")
 
     def _already(self) -> Iterator[Event]:
         """Tell that nothing is left to do."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phosphene.errors import ImageError, SettingsError
+from phosphene.image.files import check_folder
 from phosphene.jobs.request import Request, main_kind
 
 EACH = "{}"  # in a file's name: one file for each picture
@@ -145,7 +146,10 @@ def _check_side_file(path: Path, may_replace: Callable[[Path], bool]) -> None:
         raise ImageError(f"{str(path)!r} is a folder; the name of a file was expected")
     if not path.parent.is_dir():
         raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+    if path.exists() and not path.is_file():
+        raise ImageError(f"{str(path)!r} is no regular file; the name of a file was expected")
     _check_free(path, may_replace)
+    check_folder(path)
 
 
 def refuse_inputs(outputs: Iterable[tuple[str, Path]], inputs: Mapping[str, Path]) -> None:

@@ -149,7 +149,10 @@ class Request(Part):
         found = [plugin_of("recipe", self.recipe), plugin_of("network", network.partition(":")[0])]
         found += chain_plugins(self.checked_settings())
         subject = self.declaration.subject
-        for text in self.objectives if subject is not None and subject.parsed else ():
+        texts = [region.objective for region in self.regions]
+        if subject is not None and subject.parsed:
+            texts += self.objectives
+        for text in texts:
             units = (unit for _, unit in parse_tree(text).terms)
             found += [plugin_of("objective", unit.name) for unit in units if isinstance(unit, Call)]
         listed = [plugin for plugin in self.plugins if find_plugin(plugin.name) is None]
@@ -163,12 +166,14 @@ class Request(Part):
         whole = json.dumps(self.identity(fingerprint), sort_keys=True)
         return hashlib.sha256(whole.encode()).hexdigest()
 
-    def identity(self, fingerprint: str) -> dict[str, Any]:
+    def identity(self, fingerprint: str, plugins: Iterable[Plugin] | None = None) -> dict[str, Any]:
         """What the result depends on, as JSON: all but the outputs and the paths.
 
-        fingerprint: that of the network's weights. RequestError if an input has no SHA-256 yet (see
+        fingerprint: that of the network's weights. plugins: with which it was or will be made; by
+        default those that are loaded now. RequestError if an input has no SHA-256 yet (see
         `pinned`).
         """
+        used = self.needed_plugins() if plugins is None else plugins
         unknown = [role for role, entry in self.inputs.items() if entry.sha256 is None]
         if unknown:
             raise RequestError(f"the SHA-256 of {', '.join(unknown)} is not known yet")
@@ -193,7 +198,7 @@ class Request(Part):
             "objectives": [keyed(text) for text in self.objectives],
             "weights": fingerprint,
             "numerics": NUMERICS,
-            "plugins": [[plugin.name, plugin.sha256] for plugin in self.needed_plugins()],
+            "plugins": [[plugin.name, plugin.sha256] for plugin in used],
             "settings": self._keyed_settings(),
             "inputs": sorted(
                 [role if role in own else "", entry.sha256, entry.size or 0]

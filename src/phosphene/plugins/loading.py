@@ -172,10 +172,17 @@ def _load_module(name: str, way: str, version: str | None = None) -> LoadedPlugi
         return held
     _refuse_name(name, name)
     importable_from_here()
-    module = _ran(lambda: importlib.import_module(name), name, name, None)
+    module = _ran(lambda: _imported(name), name, name, None)
     version = _stated_version(module) or version or _distributed_version(name)
     files, digest = _code_of(module)
     return _noted(name, name, version, digest, files, way)
+
+
+def _imported(name: str) -> ModuleType:
+    module = importlib.import_module(name)
+    if module.__file__ is None:  # any folder passes as a package
+        raise ImportError("it is a folder without an __init__.py")
+    return module
 
 
 def _noted(

@@ -33,6 +33,7 @@ class Registry(dict[str, T]):
         error: what is raised for a name that is taken.
         home: where one is defined, as `home_of` says of a function; the same place again, such as
             that of a notebook cell that is run again, may take its own name.
+        offered: parameters that are the program's to give, and not a text's.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Registry(dict[str, T]):
         kind: str,
         error: type[PhospheneError],
         home: Callable[[T], tuple[str, str]] = home_of,
+        offered: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.kind, self.error, self.home = kind, error, home
+        self.kind, self.error, self.home, self.offered = kind, error, home, offered
         self._owners: dict[str, str] = {}
         _registries[kind] = self
 
