@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import re
 import sys
@@ -239,7 +240,8 @@ def _print_table(
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal:
+    terminal = console.is_terminal
+    if not terminal:
         console.width = UNPIPED
         lines = False
     table = Table(box=box.SIMPLE_HEAD, show_lines=lines, pad_edge=False, header_style="bold")
@@ -247,11 +249,12 @@ def _print_table(
         table.add_column(
             name,
             justify="right" if index in right else "left",
-            no_wrap=index == 0 or not console.is_terminal,
+            no_wrap=index == 0 or not terminal,
             overflow="fold",
         )
     for row in rows:
         table.add_row(*map(Text, row))
+    console.file = io.StringIO()  # capturing, too, writes to its file, which may take nothing
     with console.capture() as capture:
         console.print(table)
     to_stdout("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))

@@ -81,7 +81,7 @@ class Reporter:
         is added to, as a line of JSON.
         """
         found: list[Event] = []
-        with _Display(self) as display, _journal(journal) as written:
+        with _Display(self) as display, _journal(journal, self.note) as written:
 
             def take(event: Event) -> None:
                 written(event)
@@ -114,21 +114,31 @@ def consume(events: Generator[Event, None, None], take: Callable[[Event], None])
 
 
 @contextmanager
-def _journal(path: Path | None) -> Iterator[Callable[[Event], None]]:
-    """What adds events to a file, each at once, with the time, s since 1970; of None, nothing."""
+def _journal(path: Path | None, note: Callable[[str], None]) -> Iterator[Callable[[Event], None]]:
+    """What adds events to a file, each at once, with the time, s since 1970; of None, nothing.
+
+    What cannot be added later on is lost, and not the job; that is noted once.
+    """
     if path is None:
         yield lambda event: None
         return
     try:
-        stream = path.open("a", encoding="utf-8")
+        stream = path.open("ab", buffering=0)
     except OSError as error:
         raise ImageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    broken = False
     with stream:
 
         def write(event: Event) -> None:
+            nonlocal broken
             line = {"time": round(time.time(), 3), **event.json()}
-            stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-            stream.flush()
+            text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
+            try:
+                stream.write(text.encode("utf-8", "replace"))
+            except OSError as error:
+                if not broken:
+                    note(f"note: {str(path)!r} misses events: {error.strerror}")
+                broken = True
 
         yield write
 
