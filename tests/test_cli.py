@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import resource
 import shlex
 import shutil
@@ -26,13 +27,14 @@ from safetensors.torch import save_file
 from phosphene import gradients, pyramid
 from phosphene import image as images
 from phosphene.cli import listing, main
+from phosphene.cli.exits import plain
 from phosphene.cli.flags import _bounds  # pyright: ignore[reportPrivateUsage]
 from phosphene.cli.reporter import Estimate
 from phosphene.image import start_picture
 from phosphene.jobs import InputFile, Note, Request, Saved, prepare
 from phosphene.jobs.job import undisturbed
 from phosphene.manifest import Manifest
-from phosphene.objectives import parse
+from phosphene.objectives import parse, quoted
 from phosphene.recipes import dream as declared
 from phosphene.recipes.dream import DreamSettings
 from phosphene.recipes.steps.dream import guided
@@ -839,3 +841,37 @@ def test_listings(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in shown for name in PRESETS)
     assert main(["objectives"]) == 0
     assert 'layer(name, norm="mean_square", margin=0)' in capsys.readouterr().out
+
+
+def test_what_is_printed_is_plain(
+    sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plain("a\x00\x1b[0m\r\x7f\x85\u2028\u202e b\tc\nd é×…") == (
+        r"a\x00\x1b[0m\r\x7f\x85\u2028\u202e b" + "\tc\nd é×…"
+    )
+    assert plain("a\nb", lines=False) == r"a\nb"
+    monkeypatch.chdir(tmp_path)
+    net, name = "tests.toy_network:hostile", "fir\x1b[2J\x1b]0;st\x07"
+    made = ("-o", "out.png", "--steps", "1", "--octaves", "1", "--device", "cpu", "--verbose")
+    for words in [
+        ("layers", net),
+        ("layers", net, "--json"),
+        ("dream", str(sky), "--network", net, "--objective", "no"),
+        ("dream", str(sky), "--network", net, "--objective", "no", "--debug"),
+        ("dream", str(sky), "--network", net, "--objective", quoted(name), *made),
+        ("replay", "out.png", "--network", net),
+        ("dream", "no\x1b[2J.png"),
+        ("dream", str(sky), f"--{name}"),
+        (name,),
+    ]:
+        main(words)
+        told = capsys.readouterr()
+        for text in (told.out, told.err):
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), (words, text)
+        assert "x1b" in told.out + told.err or "u001b" in told.out or words[0] == "replay", words
+
+
+def test_a_path_goes_to_a_program_as_it_is(sky: Path, tmp_path: Path) -> None:
+    done = run(*tiny(sky, "-o", "o\x1but.png"), cwd=tmp_path)
+    assert done.out == "o\x1but.png\n"
+    assert Path(tmp_path, done.out.rstrip("\n")).exists()

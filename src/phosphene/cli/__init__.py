@@ -29,6 +29,7 @@ from phosphene.cli.exits import (
     forget_stdout,
     forgiving_streams,
     interrupted,
+    plain,
 )
 from phosphene.cli.signals import ending_signals
 from phosphene.errors import PluginWarning, SettingsError
@@ -217,7 +218,7 @@ def _main(tokens: list[str]) -> int:
         return MISUSED
     except (Exception, MemoryError) as error:
         if debug:
-            traceback.print_exc()
+            sys.stderr.write(plain(traceback.format_exc()))
         else:
             complain(explained(error))
         return MISUSED if isinstance(error, SettingsError) else FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ def complain(message: str) -> None:
     if sys.stderr is None:  # print would take stdout
         return
     with suppress(OSError):
-        print(f"phosphene: {message}", file=sys.stderr)
+        print(plain(f"phosphene: {message}", lines=False), file=sys.stderr)
 
 
 def interrupted(error: BaseException | None) -> int:
@@ -29,14 +30,30 @@ def interrupted(error: BaseException | None) -> int:
     return 128 + error.number if isinstance(error, Terminated) else INTERRUPTED
 
 
-def to_stdout(text: str) -> None:
+# Controls but for tab and newline, separators of lines, and what turns the direction of writing.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: str, *, lines: bool = True) -> str:
+    r"""Text of which a terminal does nothing but show it, whatever file its names come from.
+
+    >>> print(plain("layer \x1b[2J"))
+    layer \x1b[2J
+
+    lines: whether it may have several.
+    """
+    text = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return text if lines else text.replace("\n", "\\n")
+
+
+def to_stdout(text: str, *, as_is: bool = False) -> None:
     """A result.
 
     PhospheneError, which says what was to be told, if it cannot be written; BrokenPipeError if
-    whoever read it has seen enough.
+    whoever read it has seen enough. as_is: the text is plain already, or for no terminal.
     """
     try:
-        print(text, file=sys.stdout, flush=True)
+        print(text if as_is else plain(text), file=sys.stdout, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from phosphene.cli.exits import DONE, to_stdout
+from phosphene.cli.exits import DONE, plain, to_stdout
 from phosphene.cli.plugins import Plugins
 from phosphene.errors import SettingsError
 from phosphene.plugins.available import load_available
@@ -253,8 +253,9 @@ def _print_table(
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     console.file = io.StringIO()  # capturing, too, writes to its file, which may take nothing
     with console.capture() as capture:
         console.print(table)
-    to_stdout("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))
+    text = "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    to_stdout(text, as_is=True)  # a terminal gets its bold heads

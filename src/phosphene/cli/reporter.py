@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phosphene.cli.exits import plain
 from phosphene.errors import DeadUnitWarning, ImageError
 from phosphene.jobs.events import Ended, Event, Note, Preview, Progress
 
@@ -35,7 +36,9 @@ class Reporter:
     def note(self, text: str) -> None:
         """A line for everyone who did not ask for quiet."""
         if not self.quiet:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(
+                plain(text, lines=False), highlight=False, markup=False, soft_wrap=True
+            )
 
     def detail(self, text: str) -> None:
         """A line for whoever wants to know everything."""
@@ -170,7 +173,7 @@ class _Display:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
+            columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
             self.bar = Bar(*columns, console=self.reporter.console, transient=True)
             self.bar.start()
             self.bar.add_task("looking at the network …", total=None)
@@ -194,7 +197,7 @@ class _Display:
             return
         if now - self.shown >= SHOW_EVERY or event.milestone:
             self.shown = now
-            text = f"{event.text}  {self.estimate.text}"
+            text = plain(f"{event.text}  {self.estimate.text}", lines=False)
             task = self.bar.tasks[0].id
             self.bar.update(task, description=text, total=1.0, completed=event.share)
         if event.cumulative:
