@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -74,26 +74,36 @@ class Running:
 
 
 def start(
-    *arguments: object, cwd: Path, limits: Sequence[tuple[int, int]] = (), terminal: bool = False
+    *arguments: object,
+    cwd: Path,
+    limits: Sequence[tuple[int, int]] = (),
+    terminal: bool = False,
+    lost: Mapping[str, str] | None = None,
 ) -> Running:
     """Start `phosphene ARGUMENTS` in the folder `cwd`.
 
     limits: such as `(resource.RLIMIT_FSIZE, 4096)`. terminal: stderr is a terminal.
+    lost: streams ("out", "err") that take nothing: "full", "closed" or a "pipe" nobody reads.
     """
     folder = Path(tempfile.mkdtemp(prefix="phosphene-"))
     for name in ("out", "err"):
         (folder / name).touch()
     words = [str(argument) for argument in arguments]
-    process = _CONTEXT.Process(target=_child, args=(words, cwd, folder, tuple(limits), terminal))
+    given = (words, cwd, folder, tuple(limits), terminal, dict(lost or {}))
+    process = _CONTEXT.Process(target=_child, args=given)
     process.start()
     return Running(process, folder)
 
 
 def run(
-    *arguments: object, cwd: Path, limits: Sequence[tuple[int, int]] = (), terminal: bool = False
+    *arguments: object,
+    cwd: Path,
+    limits: Sequence[tuple[int, int]] = (),
+    terminal: bool = False,
+    lost: Mapping[str, str] | None = None,
 ) -> Done:
     """Run `phosphene ARGUMENTS` to its end; see `start`."""
-    return start(*arguments, cwd=cwd, limits=limits, terminal=terminal).done()
+    return start(*arguments, cwd=cwd, limits=limits, terminal=terminal, lost=lost).done()
 
 
 def addresses() -> int:
@@ -116,14 +126,24 @@ def _child(
     folder: Path,
     limits: tuple[tuple[int, int], ...],
     terminal: bool,
+    lost: dict[str, str],
 ) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in ((1, "out"), (2, "err")):
         handle = os.open(folder / name, os.O_WRONLY | os.O_APPEND)
+        if lost.get(name) == "full":
+            handle = os.open("/dev/full", os.O_WRONLY)
+        elif lost.get(name) == "pipe":
+            nobody, handle = os.pipe()
+            os.close(nobody)
         os.dup2(handle, number)
     # Those of a forked process are its parent's, with its buffers.
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if lost.get(name.removeprefix("std")) == "closed":  # as Python begins then
+            os.close(number)
+            setattr(sys, name, None)
     if terminal:
         os.environ.update(TERM="xterm", TTY_COMPATIBLE="1", COLUMNS="100")
     for which, most in limits:

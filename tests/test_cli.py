@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import resource
+import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -24,12 +27,14 @@ from safetensors.torch import save_file
 from phosphene import gradients, pyramid
 from phosphene import image as images
 from phosphene.cli import listing, main
+from phosphene.cli.exits import plain
 from phosphene.cli.flags import _bounds  # pyright: ignore[reportPrivateUsage]
 from phosphene.cli.reporter import Estimate
 from phosphene.image import start_picture
+from phosphene.jobs import InputFile, Note, Request, Saved, prepare
 from phosphene.jobs.job import undisturbed
 from phosphene.manifest import Manifest
-from phosphene.objectives import parse
+from phosphene.objectives import parse, quoted
 from phosphene.recipes import dream as declared
 from phosphene.recipes.dream import DreamSettings
 from phosphene.recipes.steps.dream import guided
@@ -475,6 +480,80 @@ def test_a_full_disk_leaves_nothing_behind(sky: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def shell(redirections: str, *words: object, cwd: Path) -> Done:
+    """A command as a shell starts it, its streams redirected as they say."""
+    quoted = shlex.join([sys.executable, "-m", "phosphene", *map(str, words)])
+    done = subprocess.run(
+        ["bash", "-c", f"{quoted} {redirections}"], cwd=cwd, capture_output=True, text=True
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+
+
+@needs_full
+@pytest.mark.parametrize("lost", ["full", "closed", "pipe"])
+def test_a_dream_outlasts_stderr(lost: str, sky: Path, tmp_path: Path) -> None:
+    words = tiny(sky, "-o", "out.png", "--steps", "3", "--save-octaves", "octaves")
+    done = run(*words, cwd=tmp_path, lost={"err": lost})
+    assert done == Done(0, "out.png\n", ""), done
+    Image.open(tmp_path / "out.png").load()
+
+
+@needs_full
+@pytest.mark.parametrize("lost", ["full", "closed"])
+def test_a_dream_outlasts_stdout(lost: str, sky: Path, tmp_path: Path) -> None:
+    done = run(*tiny(sky, "-o", "out.png"), cwd=tmp_path, lost={"out": lost})
+    failed(done, "cannot write to stdout", "out.png")
+    assert done.err.count("phosphene: ") == 1, done
+    Image.open(tmp_path / "out.png").load()
+
+
+@needs_full
+@pytest.mark.parametrize(("lost", "verb"), [(">/dev/full", "presets"), (">&- <&-", "networks")])
+def test_lists_that_cannot_be_written(lost: str, verb: str, tmp_path: Path) -> None:
+    done = shell(lost, verb, cwd=tmp_path)
+    failed(done, "cannot write to stdout")
+    assert len(done.err.splitlines()) == 1, done
+
+
+@needs_full
+@pytest.mark.parametrize("lost", ["2>/dev/full", "2>&- <&-"])
+def test_errors_that_cannot_be_told_are_no_results(lost: str, tmp_path: Path) -> None:
+    assert shell(lost, "drem", cwd=tmp_path) == Done(2, "", "")
+
+
+@needs_full
+def test_a_dream_outlasts_its_events(sky: Path, tmp_path: Path) -> None:
+    done = run(*tiny(sky, "-o", "out.png", "--events", "/dev/full"), cwd=tmp_path)
+    assert done.code == 0, done
+    assert done.err.count("misses events: No space left") == 1
+    assert (tmp_path / "out.png").exists()
+
+
+def test_a_dream_outlasts_its_octaves(sky: Path, tmp_path: Path) -> None:
+    request = Request(
+        recipe="dream",
+        network=TOY[1],
+        objectives=("second",),
+        inputs={"photo": InputFile(path=str(sky))},
+        settings={"octaves": 3, "octave_scale": 1.2, "steps": 1, "device": "cpu"},
+        outputs={"picture": str(tmp_path / "out.png"), "octaves": str(tmp_path / "octaves")},
+    )
+    notes, saved = [], []
+    for event in prepare(request, allow=[TOY[1]]).events():
+        if isinstance(event, Saved):
+            saved.append(event.path.name)
+            if event.path.name == "out-octave1.png":
+                shutil.rmtree(tmp_path / "octaves")
+        elif isinstance(event, Note):
+            notes.append(event.text)
+    assert saved == ["out-octave1.png", "out.png"]
+    assert [text for text in notes if "octave" in text and "no folder" in text] == notes[-2:]
+    assert notes[-2].startswith("note: octave 2 is not saved: cannot write")
+
+
 def test_too_little_memory_is_told(sky: Path, tmp_path: Path) -> None:
     words = tiny(sky, "--size", "9000", "-o", "out.png")
     # As much as torch reserves, and half of the 0.6 GB that the picture alone takes; asked of a new
@@ -762,3 +841,37 @@ def test_listings(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in shown for name in PRESETS)
     assert main(["objectives"]) == 0
     assert 'layer(name, norm="mean_square", margin=0)' in capsys.readouterr().out
+
+
+def test_what_is_printed_is_plain(
+    sky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plain("a\x00\x1b[0m\r\x7f\x85\u2028\u202e b\tc\nd é×…") == (
+        r"a\x00\x1b[0m\r\x7f\x85\u2028\u202e b" + "\tc\nd é×…"
+    )
+    assert plain("a\nb", lines=False) == r"a\nb"
+    monkeypatch.chdir(tmp_path)
+    net, name = "tests.toy_network:hostile", "fir\x1b[2J\x1b]0;st\x07"
+    made = ("-o", "out.png", "--steps", "1", "--octaves", "1", "--device", "cpu", "--verbose")
+    for words in [
+        ("layers", net),
+        ("layers", net, "--json"),
+        ("dream", str(sky), "--network", net, "--objective", "no"),
+        ("dream", str(sky), "--network", net, "--objective", "no", "--debug"),
+        ("dream", str(sky), "--network", net, "--objective", quoted(name), *made),
+        ("replay", "out.png", "--network", net),
+        ("dream", "no\x1b[2J.png"),
+        ("dream", str(sky), f"--{name}"),
+        (name,),
+    ]:
+        main(words)
+        told = capsys.readouterr()
+        for text in (told.out, told.err):
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), (words, text)
+        assert "x1b" in told.out + told.err or "u001b" in told.out or words[0] == "replay", words
+
+
+def test_a_path_goes_to_a_program_as_it_is(sky: Path, tmp_path: Path) -> None:
+    done = run(*tiny(sky, "-o", "o\x1but.png"), cwd=tmp_path)
+    assert done.out == "o\x1but.png\n"
+    assert Path(tmp_path, done.out.rstrip("\n")).exists()

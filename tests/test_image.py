@@ -866,6 +866,66 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="POSIX limits and users")
 
+WRITER = """
+import sys
+from pathlib import Path
+from phosphene.image.files import appearing_whole
+with appearing_whole(Path(sys.argv[1])) as scratch:
+    scratch.write_bytes(b"half")
+    print(scratch, flush=True)
+    sys.stdin.read()
+"""
+
+
+@needs_posix
+@pytest.mark.parametrize("later", [check_output, save_image])
+def test_what_a_killed_process_left_is_removed_and_nothing_of_a_living_one(tmp_path, later):
+    path = tmp_path / "a.png"
+    write = {
+        check_output: lambda: check_output(path, overwrite=True),
+        save_image: lambda: save_image(ramp(4, 4), path),
+    }[later]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], **pipes) as writer:
+        scratch = Path(writer.stdout.readline().strip())
+        os.utime(scratch, (0, 0))  # however old
+        write()
+        assert scratch.read_bytes() == b"half"
+        writer.kill()
+        writer.wait()
+        assert scratch.exists()
+        write()
+        assert not scratch.exists()
+
+
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path):
+    names = [f".phosphene-{part}{'0f' * 8}.tmp" for part in ("", "01234567-4194305-")]
+    kept = tmp_path / ".phosphene-mine.tmp"
+    for name in [*names, kept.name]:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (files.time.time() - files.STRAY_AGE + 60,) * 2)
+    check_output(tmp_path / "a.png", overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == sorted([*names, kept.name])
+    for name in [*names, kept.name]:
+        os.utime(tmp_path / name, (files.time.time() - files.STRAY_AGE - 60,) * 2)
+    check_output(tmp_path / "a.png", overwrite=True)
+    assert os.listdir(tmp_path) == [kept.name]  # not a name that phosphene gives
+
+
+@needs_posix
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_the_folder_is_synced_after_the_rename(tmp_path, monkeypatch, overwrite):
+    synced = []
+
+    def fsync(handle):
+        folder = os.path.samestat(os.fstat(handle), tmp_path.stat())
+        synced.append("folder" if folder else "file")
+        assert (tmp_path / "a").exists() == folder
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "a", b"x", overwrite=overwrite)
+    assert synced == ["file", "folder"]
+
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> dict[str, Any]:

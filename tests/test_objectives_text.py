@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phosphene import objectives as obj
-from phosphene.errors import ObjectiveError
+from phosphene.chain import parse_chain
+from phosphene.errors import ObjectiveError, SettingsError
 from phosphene.objectives import (
     IMAGE,
     LOGITS,
@@ -32,7 +33,7 @@ from phosphene.objectives import (
     with_pictures,
 )
 from phosphene.objectives.build import build
-from phosphene.objectives.text import Call, Channels, Class
+from phosphene.objectives.text import Call, Channels, Class, Whole
 from tests import toy_network
 
 DOCS = Path(__file__).parents[1] / "docs" / "objectives.md"
@@ -302,7 +303,7 @@ def test_errors(text: str, message: str) -> None:
 
 
 def test_deep_parentheses() -> None:
-    assert parse("(" * 1500 + "a" + ")" * 1500).text == "a"
+    assert parse("(" * 50 + "a" + ")" * 50).text == "a"
     assert len(parse(" + ".join(f"{i}*a:{i}" for i in range(1500))).terms) == 1500
 
 
@@ -548,3 +549,39 @@ def test_a_text_of_its_own_names_the_pictures() -> None:
     assert picture_paths(obj.guide("a", torch.zeros(1, 3, 4, 4))) == []
     with pytest.raises(ObjectiveError, match="cannot read the objective"):
         with_pictures('guide(a, "b.png") + the mean of a', {"b.png": "c.png"})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("(a+" * 5_000 + "a" + ")" * 5_000, "at character 151, near '(a+(a+(a+(a+': brackets nest"),
+        ("(" * 100_000, "brackets nest 50 deep at most"),
+        (f"f({'[' * 5_000}{']' * 5_000})", "brackets nest 50 deep at most"),
+        ("-" * 20_000 + "a", "4000 of +, - and * are the most"),
+        ("(a" + "+a" * 2_500 + ")" + "*2" * 2_500, "4000 of +, - and * are the most"),
+        ("a:" + "1," * 200_000 + "1", "it has 400003 characters; 250000 are the most"),
+        (f"tv({'x' * 300_000})", "are the most"),
+    ],
+)
+@pytest.mark.parametrize("read", [parse_tree, lambda text: parse_chain(text, "transform")])
+def test_texts_that_would_take_long_are_refused_in_a_line(
+    read: Callable[[str], object], text: str, told: str
+) -> None:
+    with pytest.raises((ObjectiveError, SettingsError)) as caught:
+        read(text)
+    message = str(caught.value)
+    assert told in message
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_what_is_long_and_makes_sense_is_read() -> None:
+    numbers = [-(0.1 + k / 7) for k in range(8192)]
+    listed = ", ".join(map(repr, numbers))
+    call = parse_tree(f"direction(a, [{listed}])").terms[0][1]
+    assert isinstance(call, Call)
+    assert call.arguments[1] == tuple(numbers)
+    marks = '((+-*[["' * 300  # within quotes they are letters
+    quoted = marks.replace('"', '""')
+    assert parse_tree(f'"{quoted}"').terms == ((1.0, Whole(marks)),)
+    assert len(parse_tree("+".join(["a"] * 4_001)).terms) == 4_001

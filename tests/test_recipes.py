@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import pydoc
 import subprocess
@@ -27,6 +28,7 @@ from phosphene.recipes import base
 from phosphene.recipes.base import Arguments, ImageInput, Recipe, Subject, recipe_named, register
 from phosphene.recipes.function import RecipeFunction, type_text
 from phosphene.recipes.stubs import stub_text
+from phosphene.recipes.style import style
 from phosphene.settings import Settings
 from tests import toy_network
 
@@ -235,3 +237,28 @@ def test_wrong_arguments_of_public_functions() -> None:
         ph.visualize(net, None)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"dream\(photo, network, objective, mask, …\): missing"):
         ph.dream()  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_pictures_and_masks_that_are_not_finite_are_refused_before_anything_is_computed(
+    value: float,
+) -> None:
+    def spoilt(channels: int) -> torch.Tensor:
+        picture = torch.full((1, channels, 8, 8), 0.5)
+        picture[0, -1, 3, 4] = value
+        return picture
+
+    net, bad = toy_network.net(), "holds 1 value that is infinite or"
+    photo = torch.full((1, 3, 8, 8), 0.5)
+    net.module.register_forward_pre_hook(lambda *_: pytest.fail("the network was run"))
+    given = {"objective": "second", "steps": 1}
+    for about, call in {
+        "the photo": lambda: ph.dream.steps(spoilt(3), net, **given),
+        "the mask": lambda: ph.dream.steps(photo, net, mask=spoilt(1), **given),
+        "the mask of region 2": lambda: ph.dream.steps(
+            photo, net, regions=[(photo[:, :1], "first"), (spoilt(1), "second")], **given
+        ),
+        "the painting": lambda: style.steps(photo, spoilt(3), net),
+    }.items():
+        with pytest.raises(ImageError, match=f"^{about} {bad}"):
+            call()

@@ -7,12 +7,14 @@ import http.server
 import json
 import os
 import pickle
+import random
 import re
 import shutil
 import subprocess
 import sys
 import threading
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, dataclass, field
@@ -39,6 +41,7 @@ from phosphene.zoo import (
     torchvision,
 )
 from phosphene.zoo.dreamnet import MEAN, STD, DreamNet
+from tests import toy_network
 
 SQUEEZENET = models.SqueezeNet1_1_Weights.IMAGENET1K_V1
 
@@ -725,6 +728,81 @@ def test_files_that_do_not_fit(tmp_path: Path, squeezenet: nn.Module) -> None:
     assert "not a state dict" in raised(WeightsError, saved([1, 2], tmp_path / "c.pth"))
     assert "no state dict: epoch" in raised(WeightsError, saved({"epoch": 1}, tmp_path / "d.pth"))
     assert "nothing in it" in raised(WeightsError, saved({}, tmp_path / "e.pth"))
+
+
+def odd_states() -> dict[str, tuple[dict[Any, Any], str]]:
+    """State dicts of the toy network with something wrong, and what is to be said of it."""
+    state = toy_network.net().module.state_dict()
+    head, small = "logits.weight", torch.zeros(1)
+    many = {head: small.expand(2_000_000, 8), "logits.bias": small.expand(2_000_000)}
+    return {
+        "claims": (state | many, "logits.weight claims 64000000 bytes and has 4"),
+        "lone head": ({head: torch.zeros(50_000, 8)}, "missing: first.0.weight"),
+        "number as key": ({**state, 0: small}, "no state dict: 0"),
+        "no class": (state | {head: torch.zeros(0, 8), "logits.bias": torch.zeros(0)}, "no class"),
+        "sparse": (state | {head: state[head].to_sparse()}, "logits.weight is sparse"),
+        "meta": (state | {head: state[head].to("meta")}, "logits.weight has a shape and no values"),
+        "bool": (state | {head: state[head] > 0}, "logits.weight is torch.bool, not floating"),
+        "int8": (state | {head: state[head].to(torch.int8)}, "is torch.int8, not floating"),
+        "complex": (state | {head: state[head] + 0j}, "is torch.complex64, not floating numbers"),
+    }
+
+
+@pytest.mark.parametrize("which", odd_states())
+def test_files_that_are_no_plain_weights(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, told = odd_states()[which]
+    torch.save(state, tmp_path / "odd.pth")
+
+    def build(name: str, weights: str | None, classes: int | None) -> Network:
+        assert classes is None, "built at the size that the file claims"
+        return toy_network.net()
+
+    monkeypatch.setattr(schemes, "load", build)
+    with pytest.raises(WeightsError) as caught:
+        files.load(str(tmp_path / "odd.pth"), "tests.toy_network:net", None)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_halves_and_doubles_are_weights(tmp_path: Path) -> None:
+    state = toy_network.net().module.state_dict()
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        torch.save({key: value.to(dtype) for key, value in state.items()}, tmp_path / "x.pth")
+        load_network(f"file:{tmp_path / 'x.pth'}@tests.toy_network:net")
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2_000_000)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    message = raised(WeightsError, f"file:{tmp_path / 'packed.pth'}@tests.toy_network:net")
+    assert re.search(r"claims 80\d{5} bytes of weights and has", message)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_legacy_weights_are_told_in_a_line(tmp_path: Path) -> None:
+    path, draw = tmp_path / "old.pth", random.Random(0)
+    state = toy_network.net().module.state_dict()
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    blob = path.read_bytes()
+    told: list[str] = []
+    for _ in range(150):
+        damaged = bytearray(blob)
+        for _ in range(3):
+            damaged[draw.randrange(min(len(blob), 1500))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            files.read_state(path)
+        except WeightsError as error:
+            told.append(str(error))
+    assert len(told) > 50
+    assert not any("\n" in message for message in told)
 
 
 class Bomb:

@@ -28,6 +28,12 @@ def net() -> Network:
     return Network(module, input_size=32, classes=CLASSES, name="toy", mean=(0.5,) * 3)
 
 
+def hostile() -> Network:
+    """A layer whose name would clear a terminal, and set its title."""
+    module = nn.Sequential(OrderedDict({"fir\x1b[2J\x1b]0;st\x07": nn.Conv2d(3, 4, 3)}))
+    return Network(module, input_size=32, name="bad\x9bname\u202e")
+
+
 def wide() -> Network:
     """Maps that take a hundred times the memory of the picture, and little work."""
     with torch.random.fork_rng(devices=[]):

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 BARE_NAME = r"@?[A-Za-z_]\w*(?:[./]\w+)*"
 """A name that a text may hold without quotes: `features.30`, `inception_4c/output`."""
 
+LONGEST, DEEPEST, OPERATORS = 250_000, 50, 4_000
+"""The most characters of a text, brackets within one another, and +, - and * outside of lists.
+
+A direction of 8192 channels, each number with all of its digits, has 190,000 characters.
+"""
+
+# A quoted string, or what nests and what joins.
+_MARKS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|[()\[\]+*-]""")
+
 KEYWORDS: Mapping[str, bool | None] = {"true": True, "false": False, "none": None}
 """Words that are values, not names, as arguments in a text."""
 
@@ -231,6 +240,7 @@ def parsed(parser: Lark, text: str, kind: str, error: type[PhospheneError]) -> A
     from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
     try:
+        _check_size(text)
         return parser.parse(text)
     except PlacedError as fault:
         raise error(located(kind, text, fault.position, str(fault))) from fault.__cause__
@@ -245,6 +255,25 @@ def parsed(parser: Lark, text: str, kind: str, error: type[PhospheneError]) -> A
         # Nothing can follow a whole text only when a parenthesis closes that none opened.
         what = f"expected {_either(expected)}" if expected else 'there is no "(" to this ")"'
         raise error(located(kind, text, place, what)) from None
+
+
+def _check_size(text: str) -> None:
+    """PlacedError for a text that would take long to read, and what is made of it, in vain."""
+    if len(text) > LONGEST:
+        raise PlacedError(LONGEST, f"it has {len(text)} characters; {LONGEST} are the most")
+    depth = lists = operators = 0
+    for mark in _MARKS.finditer(text):
+        sign = mark[0]
+        if sign in "([":
+            depth, lists = depth + 1, lists + (sign == "[")
+            if depth > DEEPEST:
+                raise PlacedError(mark.start(), f"brackets nest {DEEPEST} deep at most")
+        elif sign in ")]":
+            depth, lists = depth - 1, lists - (sign == "]")
+        elif sign in "+-*" and not lists:  # and not the signs of numbers in a list
+            operators += 1
+            if operators > OPERATORS:
+                raise PlacedError(mark.start(), f"{OPERATORS} of +, - and * are the most")
 
 
 def located(kind: str, text: str, position: int | None, what: str) -> str:

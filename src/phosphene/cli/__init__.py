@@ -9,7 +9,6 @@ mistakes are answered at once.
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 import traceback
@@ -21,7 +20,17 @@ from typing import Any
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from phosphene import __version__
-from phosphene.cli.exits import DONE, FAILED, MISUSED, complain, explained, interrupted
+from phosphene.cli.exits import (
+    DONE,
+    FAILED,
+    MISUSED,
+    complain,
+    explained,
+    forget_stdout,
+    forgiving_streams,
+    interrupted,
+    plain,
+)
 from phosphene.cli.signals import ending_signals
 from phosphene.errors import PluginWarning, SettingsError
 from phosphene.plugins.available import load_available
@@ -181,7 +190,11 @@ def _add_recipes(tokens: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the process's arguments by default. Returns the exit code."""
     large_pages()
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    with forgiving_streams():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(tokens: list[str]) -> int:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     for stream in (sys.stdout, sys.stderr):
@@ -198,14 +211,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("interrupted")
         return interrupted(error)
     except BrokenPipeError:  # whoever read us has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_stdout()
         return FAILED
     except CycloptsError as error:
         complain(_usage(error))
         return MISUSED
     except (Exception, MemoryError) as error:
         if debug:
-            traceback.print_exc()
+            sys.stderr.write(plain(traceback.format_exc()))
         else:
             complain(explained(error))
         return MISUSED if isinstance(error, SettingsError) else FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import re
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from phosphene.cli.exits import DONE, to_stdout
+from phosphene.cli.exits import DONE, plain, to_stdout
 from phosphene.cli.plugins import Plugins
 from phosphene.errors import SettingsError
 from phosphene.plugins.available import load_available
@@ -245,7 +246,8 @@ def _print_table(
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal:
+    terminal = console.is_terminal
+    if not terminal:
         console.width = UNPIPED
         lines = False
     table = Table(box=box.SIMPLE_HEAD, show_lines=lines, pad_edge=False, header_style="bold")
@@ -253,11 +255,13 @@ def _print_table(
         table.add_column(
             name,
             justify="right" if index in right else "left",
-            no_wrap=index == 0 or not console.is_terminal,
+            no_wrap=index == 0 or not terminal,
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    console.file = io.StringIO()  # capturing, too, writes to its file, which may take nothing
     with console.capture() as capture:
         console.print(table)
-    to_stdout("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))
+    text = "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    to_stdout(text, as_is=True)  # a terminal gets its bold heads

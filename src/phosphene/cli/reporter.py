@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phosphene.cli.exits import plain
 from phosphene.errors import DeadUnitWarning, ImageError
 from phosphene.jobs.events import Ended, Event, Note, Preview, Progress
 
@@ -36,7 +36,9 @@ class Reporter:
     def note(self, text: str) -> None:
         """A line for everyone who did not ask for quiet."""
         if not self.quiet:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(
+                plain(text, lines=False), highlight=False, markup=False, soft_wrap=True
+            )
 
     def detail(self, text: str) -> None:
         """A line for whoever wants to know everything."""
@@ -115,32 +117,33 @@ def consume(events: Generator[Event, None, None], take: Callable[[Event], None])
 
 
 @contextmanager
-def _journal(path: Path | None, told: Callable[[str], None]) -> Iterator[Callable[[Event], None]]:
-    """What adds events to a file, each at once, with the time, s since 1970; of None, nothing."""
+def _journal(path: Path | None, note: Callable[[str], None]) -> Iterator[Callable[[Event], None]]:
+    """What adds events to a file, each at once, with the time, s since 1970; of None, nothing.
+
+    What cannot be added later on is lost, and not the job; that is noted once.
+    """
     if path is None:
         yield lambda event: None
         return
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        stream = path.open("ab", buffering=0)
     except OSError as error:
         raise ImageError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    full = False
+    broken = False
+    with stream:
 
-    def write(event: Event) -> None:
-        nonlocal full
-        line = {"time": round(time.time(), 3), **event.json()}
-        text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
-        try:
-            os.write(handle, text.encode("utf-8", "surrogateescape"))  # whole, or not at all
-        except OSError as error:
-            if not full:  # a full disk ends no dream
-                full = True
-                told(f"note: no more events in {str(path)!r}: {error.strerror}")
+        def write(event: Event) -> None:
+            nonlocal broken
+            line = {"time": round(time.time(), 3), **event.json()}
+            text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
+            try:
+                stream.write(text.encode("utf-8", "replace"))
+            except OSError as error:
+                if not broken:
+                    note(f"note: {str(path)!r} misses events: {error.strerror}")
+                broken = True
 
-    try:
         yield write
-    finally:
-        os.close(handle)
 
 
 def check_journal(path: Path) -> None:
@@ -187,7 +190,7 @@ class _Display:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
+            columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
             self.bar = Bar(*columns, console=self.reporter.console, transient=True)
             self.bar.start()
             self.bar.add_task("looking at the network …", total=None)
@@ -211,7 +214,7 @@ class _Display:
             return
         if now - self.shown >= SHOW_EVERY or event.milestone:
             self.shown = now
-            text = f"{event.text}  {self.estimate.text}"
+            text = plain(f"{event.text}  {self.estimate.text}", lines=False)
             task = self.bar.tasks[0].id
             self.bar.update(task, description=text, total=1.0, completed=event.share)
         if event.cumulative:

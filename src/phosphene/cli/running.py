@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,7 +93,8 @@ def run_job(job: Job, reporter: Reporter, journal: Path | None = None) -> int:
     if ended.why == "done":
         for event in saved if not reporter.quiet else ():
             if event.kind in ("picture", "page", "data"):
-                to_stdout(str(event.path))
+                # Exactly, for a program that reads it.
+                to_stdout(str(event.path), as_is=not sys.stdout.isatty())
         return DONE
     complain(_ending(job, ended, [event for event in saved if event.kind == "picture"]))
     return interrupted(ended.error) if ended.why == "interrupted" else FAILED

@@ -6,13 +6,17 @@ Nothing here needs torch or numpy, so that an output can be checked before eithe
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import importlib
 import itertools
 import os
+import platform
 import re
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +40,14 @@ SUFFIXES = {
 
 #: What can be read, by suffix.
 READABLE_SUFFIXES = {*SUFFIXES, ".bmp", ".gif"}
+
+#: Seconds after which a scratch file is left over, if it cannot be asked whether its process lives.
+STRAY_AGE = 24 * 3600
+
+# The name that `_scratch_file` gives, and the one that it gave before.
+_SCRATCH = re.compile(
+    r"\.phosphene-(?:(?P<processes>[0-9a-f]{8})-(?P<process>\d{1,10})-)?[0-9a-f]{16}\.tmp"
+)
 
 # By their first bytes and not by the suffix, which lies. Opened by class: Image.open would run
 # any of Pillow's forty decoders, and hold to a pixel limit that is global to the process.
@@ -201,6 +213,7 @@ def appearing_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
                 os.replace(scratch, target)
             else:
                 _place_new(scratch, target)
+            _sync_folder(target.parent)
         finally:
             scratch.unlink(missing_ok=True)
 
@@ -222,11 +235,66 @@ def _in_the_way(path: Path) -> ImageError:
     return ImageError(f"{str(path)!r} is already there; choose another name or allow to overwrite")
 
 
+def _sync_folder(folder: Path) -> None:
+    """Have the new name outlast a power cut; the bytes of the file do already."""
+    with suppress(OSError):  # Windows opens no folder, some network disks sync none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def _scratch_file(folder: Path) -> tuple[Path, int]:
-    """A new file, open for writing. Not `mkstemp`: its files stay closed to other users."""
-    path = folder / f".phosphene-{secrets.token_hex(8)}.tmp"
+    """A new file, open for writing. Not `mkstemp`: its files stay closed to other users.
+
+    Those that killed processes have left in the folder go.
+    """
+    remove_strays(folder)
+    path = folder / f".phosphene-{_processes()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return path, os.open(path, flags, 0o666)
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove the scratch files of processes that are dead, and never one of a living process.
+
+    Whether a process lives can be asked on its own machine alone: what others have left goes after
+    `STRAY_AGE`.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for name in [entry.name for entry in entries]:
+            if found := _SCRATCH.fullmatch(name):
+                with suppress(OSError):  # another process may remove the same
+                    path = folder / name
+                    if _is_stray(path, found["processes"], found["process"]):
+                        path.unlink()
+
+
+def _is_stray(path: Path, processes: str | None, process: str | None) -> bool:
+    if process and processes == _processes() and os.name == "posix":
+        return not _lives(int(process))
+    return time.time() - path.stat().st_mtime > STRAY_AGE
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks; on Windows it would kill
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
+@functools.cache
+def _processes() -> str:
+    """Which machine numbers this process: its name, its start and, in a container, the space."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:8]
 
 
 @contextmanager

@@ -169,7 +169,7 @@ class Job:
         if self.recipe.output == "image":
             yield Preview(step.picture)
             if step.last and "octaves" in self.request.outputs:
-                yield self._save_octave(step)
+                yield self._try_to_save_octave(step)
 
     def _kept(self, step: Any) -> Iterator[Event]:
         """Save where the job is, if it is time."""
@@ -261,6 +261,13 @@ class Job:
         over = self.may_replace(target.recipe)
         images.write_atomically(target.recipe, text.encode(), overwrite=over)
         return [Saved("recipe", target.recipe)]
+
+    def _try_to_save_octave(self, step: Any) -> Saved | Note:
+        """The octave's file, or what kept it from being written: that ends no dream."""
+        try:
+            return self._save_octave(step)
+        except ImageError as error:
+            return Note(f"note: octave {step.octave + 1} is not saved: {error}")
 
     def _save_octave(self, step: Any) -> Saved:
         folder, output = Path(self.request.outputs["octaves"]), self.targets[0].path

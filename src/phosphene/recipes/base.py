@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import math
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from phosphene.errors import RecipeError, SettingsError, suggest
+from phosphene.errors import ImageError, RecipeError, SettingsError, suggest
 from phosphene.plugins.registry import Registry
 
 if TYPE_CHECKING:
@@ -245,11 +246,16 @@ class Recipe:
     def run(self, arguments: Arguments) -> Iterator[Any]:
         """The steps, imported now if they were not before; what settings name is there.
 
-        SettingsError for a setting that names what is not registered.
+        SettingsError for a setting that names what is not registered; ImageError for a picture or a
+        mask with values that are not finite.
         """
         from phosphene.settings import check_chains
 
         check_chains(arguments.settings)
+        for role, picture in arguments.images.items():
+            _check_finite(picture, f"the {role}")
+        for number, region in enumerate(arguments.regions, 1):
+            _check_finite(region.mask, f"the mask of region {number}")
         return imported(self.steps)(arguments)
 
     def completed(self, arguments: Arguments) -> Arguments:
@@ -329,6 +335,20 @@ class Recipe:
             "starts": list(self.starts),
             "settings": self.settings.model_json_schema(),
         }
+
+
+def _check_finite(picture: Any, what: str) -> None:
+    """ImageError if values of a floating tensor are not finite; other things are the recipe's."""
+    import torch
+
+    if not isinstance(picture, torch.Tensor) or not picture.is_floating_point():
+        return
+    if picture.numel() and not all(math.isfinite(end) for end in map(float, picture.aminmax())):
+        bad = int((~picture.isfinite()).sum())
+        raise ImageError(
+            f"{what} holds {bad} value{'s' if bad > 1 else ''} that {'are' if bad > 1 else 'is'} "
+            "infinite or not a number; numbers in [0, 1] were expected"
+        )
 
 
 def _article(word: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def load(path_text: str, architecture: str, weights: str | None) -> Network:
         raise WeightsError(f"no file {path}; the network is what stands behind the last '@'")
     state = _unwrapped(read_state(path), path)
     network = _architecture(architecture, None)
+    state = _without_auxiliary(network.module, state)
     count = _head_size(network.module, state)
+    # Before it is built anew: a file may claim any number of classes.
+    _check_fit(network.module, state, path, architecture, count)
     if count is not None:
         network = _architecture(architecture, count)
     # A copy, since code of one's own may have given a network that is still in use there.
@@ -49,7 +53,8 @@ def load(path_text: str, architecture: str, weights: str | None) -> Network:
         aliases=network.aliases,
         name=path.stem,
     )
-    _load_state(loaded.module, state, path, architecture)
+    _check_fit(loaded.module, state, path, architecture)
+    loaded.module.load_state_dict(state, strict=False)
     return loaded
 
 
@@ -80,14 +85,16 @@ def read_state(path: Path) -> dict[str, Any]:
                 return load_file(path)
             except SafetensorError as error:
                 raise WeightsError(f"{path} is damaged: {one_line(error)}") from None
+        _check_archive(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is refused: it holds more than tensors and could run code when read; save the "
             f"state dict alone, torch.save(model.state_dict(), …) ({_reason(error)})"
         ) from None
-    # A damaged archive shows itself in many ways.
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged archive shows itself in nearly any way
         raise WeightsError(f"{path} is no file of weights: {one_line(error)}") from None
     if not isinstance(found, dict):
         raise WeightsError(f"{path} holds a {type(found).__name__}, not a state dict")
@@ -100,38 +107,97 @@ def _unwrapped(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
         if isinstance(state.get(key), dict):
             state = state[key]
             break
-    weights = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    weights = {k: v for k, v in state.items() if isinstance(v, Tensor) and isinstance(k, str)}
     if not weights or len(weights) < len(state):
         rest = [str(key) for key in state if key not in weights]
         raise WeightsError(f"{path} is no state dict: {_few(rest) or 'nothing in it'}")
+    if odd := [f"{key} {what}" for key, value in weights.items() if (what := _oddity(value))]:
+        raise WeightsError(f"{path} holds no plain weights: {_few(odd)}")
     for prefix in ("module.", "_orig_mod."):  # DataParallel's, torch.compile's
         if all(key.startswith(prefix) for key in weights):
             weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
-def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path, architecture: str) -> None:
-    """Load weights that are all there and of the right shapes; else WeightsError."""
+def _oddity(tensor: Tensor) -> str | None:
+    """What is wrong with a tensor that is no plain array in memory, all of it in the file."""
+    if tensor.is_meta:
+        return "has a shape and no values"
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return f"is {'quantised' if tensor.is_quantized else 'sparse'}"
+    claimed, held = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    return f"claims {claimed} bytes and has {held}" if held < claimed else None
+
+
+def _check_archive(path: Path) -> None:
+    """WeightsError for an archive that is much smaller than what it says is in it."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+    held = path.stat().st_size
+    if claimed > 4 * held + 2**20:  # torch packs nothing
+        raise WeightsError(f"{path} claims {claimed} bytes of weights and has {held}")
+
+
+def _without_auxiliary(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without those of heads that only training uses."""
+    own, auxiliary = module.state_dict(), re.compile(r"(aux1|aux2|AuxLogits)\.")
+    return {key: v for key, v in state.items() if key in own or not auxiliary.match(key)}
+
+
+def _check_fit(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    path: Path,
+    architecture: str,
+    classes: int | None = None,
+) -> None:
+    """WeightsError unless the weights are all there, of the right shapes and kinds of numbers.
+
+    classes: how many the module is to have; what has a row for each class may be that long.
+    """
     own = module.state_dict()
-    # Heads that only training uses.
-    auxiliary = re.compile(r"(aux1|aux2|AuxLogits)\.")
-    state = {key: v for key, v in state.items() if key in own or not auxiliary.match(key)}
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
+    head = next((key for key in reversed(own) if key.endswith(".weight")), "")
+
+    def fits(key: str) -> bool:
+        ours, theirs = own[key].shape, state[key].shape
+        if theirs == ours or classes is None:
+            return theirs == ours
+        return ours[:1] == own[head].shape[:1] and theirs == (classes, *ours[1:])
+
+    both = [key for key in own if key in state]
+    kinds = {key: (_kind(state[key]), _kind(own[key])) for key in both}
     problems = {
-        "of other shapes": shapes,
+        "of other shapes": [
+            f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+            for key in both
+            if not fits(key)
+        ],
+        "of other numbers": [
+            f"{key} is {state[key].dtype}, not {wanted}"
+            for key, (given, wanted) in kinds.items()
+            if given != wanted
+        ],
         "missing": [
             key for key in own if key not in state and not key.endswith("num_batches_tracked")
         ],
         "unknown": [key for key in state if key not in own],
     }
     misfits = [f"{len(keys)} {what}: {_few(keys)}" for what, keys in problems.items() if keys]
+    if classes == 0:
+        misfits.append(f"{head} is of no class at all")
     if misfits:
         raise WeightsError(f"{path} does not fit {architecture}: {'; '.join(misfits)}")
-    module.load_state_dict(state, strict=False)
+
+
+def _kind(tensor: Tensor) -> str:
+    """Which numbers a tensor holds: those of one kind differ in their precision alone."""
+    if tensor.dtype == torch.bool:
+        return "true and false"
+    if tensor.is_floating_point():
+        return "floating numbers"
+    return "complex numbers" if tensor.is_complex() else "whole numbers"
 
 
 def _few(names: list[str], most: int = 4) -> str:
