@@ -354,8 +354,30 @@ def test_the_same_command_says_that_all_is_done(folder):
         "already whole: sky-dream.png\n",
     )
     other = run(*words, "--seed", 3, cwd=folder)
-    assert other.code == 1
-    assert "already there" in other.err
+    assert (other.code, other.out) == (0, "sky-dream-2.png\n")
+    # Each finds its own, also where the other one is gone.
+    assert run(*words, cwd=folder).err == "already whole: sky-dream.png\n"
+    (folder / "sky-dream.png").unlink()
+    again = run(*words, "--seed", 3, cwd=folder)
+    assert again.err == "already whole: sky-dream-2.png\n"
+    named = run(*words, "--seed", 4, "-o", "sky-dream-2.png", cwd=folder)
+    assert named.code == 1
+    assert "already there" in named.err
+
+
+def test_the_same_command_goes_on_to_the_name_that_it_had(folder):
+    words = (*BRIEF, "--steps", 4000, "--seed", 6, "--checkpoint", "c", "--checkpoint-every", 0)
+    assert run(*DREAM, "--seed", 5, cwd=folder).out == "sky-dream.png\n"
+    first = start(*words, cwd=folder)
+    first.wait_for(lambda: (folder / "c").exists())
+    first.interrupt()
+    assert "'sky-dream-2.png'" in first.done().err
+    saved = (folder / "c").read_bytes()
+    second = start(*words, cwd=folder)
+    second.wait_for(lambda: (folder / "c").read_bytes() != saved)
+    second.interrupt()
+    assert "'sky-dream-2.png'" in second.done().err
+    assert not (folder / "sky-dream-3.png").exists()
 
 
 def test_wrong_flags_are_said_in_one_line(folder):

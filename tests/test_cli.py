@@ -167,7 +167,20 @@ def test_a_dream_says_where_it_lies_and_is_the_same_twice(sky: Path, tmp_path: P
         np.asarray(Image.open(photo)), np.asarray(Image.open(photo.with_name("again.png")))
     )
     # What is there is not replaced, unless that is said; an input never is.
-    failed(run(*tiny(photo), cwd=tmp_path), "already there", "--force")
+    failed(run(*tiny(photo, "-o", "again.png"), cwd=tmp_path), "already there", "--force")
+    # Where nobody named it, the next one has a number.
+    assert run(*tiny(photo, "--seed", "2"), cwd=tmp_path).out.endswith("/sky-dream-2.png\n")
+    assert (tmp_path / "sky-dream.png").read_bytes() == data
+    done = run(*tiny(photo, "--save-request", "job.json", "--dry-run"), cwd=tmp_path)
+    assert f"checked, and not made: {tmp_path}/sky-dream-3.png" in done.err
+    assert json.loads((tmp_path / "job.json").read_text())["outputs"] == {
+        "picture": "sky-dream-3.png"
+    }
+    assert run("run", "job.json", *TOY, cwd=tmp_path).out == "sky-dream-3.png\n"
+    failed(run("run", "job.json", *TOY, cwd=tmp_path), "sky-dream-3.png", "already there")
+    (tmp_path / "sky-dream-2.png").unlink()
+    assert run(*tiny(photo, "--quiet"), cwd=tmp_path).code == 0
+    assert Manifest.read(tmp_path / "sky-dream-2.png").settings["seed"] == 0
     assert run(*tiny(photo, "--force", "--seed", "1"), cwd=tmp_path).code == 0
     assert data != (tmp_path / "sky-dream.png").read_bytes()
     os.link(photo, tmp_path / "link.png")

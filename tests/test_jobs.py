@@ -134,6 +134,10 @@ def test_a_dry_run_saves_and_checks_and_makes_nothing(say: Say) -> None:
     assert "checked, and not made: photo-dream.png" in done.err
     assert not Path("photo-dream.png").exists()
     refused(say(*words_of("dream"), "--save-request", "job.json", "--dry-run"), "already there")
+    Image.new("RGB", (2, 2)).save("photo-dream.png")
+    done = say(*words_of("dream"), "--dry-run")
+    assert "checked, and not made: photo-dream-2.png" in done.err
+    Path("photo-dream.png").unlink()
     assert say("run", "job.json", "--network", NET, "--dry-run").code == 0
     refused(say(*words_of("dream"), "--mask", "none.png", "--dry-run"), "there is no file")
     for words in (("--save-request", "photo.png"), ("-o", "x.json", "--save-request", "x.json")):

@@ -19,7 +19,7 @@ from pydantic import Field
 import phosphene as ph
 from phosphene.cli import main
 from phosphene.engine import Ascent, Step, ascend
-from phosphene.errors import ImageError, RecipeError, SettingsError
+from phosphene.errors import ImageError, NetworkError, RecipeError, SettingsError
 from phosphene.evaluation.whole import whole
 from phosphene.jobs import InputFile, Request
 from phosphene.manifest import Manifest
@@ -107,6 +107,60 @@ def test_a_declared_recipe_is_a_verb_with_help_progress_recipe_and_replay(
     assert Path("c.png").read_bytes() == Path("photo-glow.png").read_bytes()
     assert main(["run", "job.json", *NET, "-o", "d.png"]) == 0
     assert Path("d.png").read_bytes() == Path("c.png").read_bytes()
+
+
+def test_a_name_is_loaded_and_a_bare_module_refused_by_every_function() -> None:
+    photo, quick = torch.rand(1, 3, 24, 32), {"steps": 1, "device": "cpu", "precision": "fp32"}
+    named = ph.dream(photo, "dreamnet", "conv2", octaves=1, **quick)
+    assert torch.equal(named, ph.dream(photo, ph.load_network(), "conv2", octaves=1, **quick))
+    assert ph.caricature(photo, "dreamnet", size=32, **quick).shape[1] == 3  # its own layer
+    bare = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    calls = [
+        lambda net: ph.dream(photo, net),
+        lambda net: ph.visualize(net, "first"),
+        lambda net: ph.style(photo, photo, net),
+        lambda net: ph.invert(photo, net),
+        lambda net: ph.sheet(net, "first"),
+        lambda net: ph.unit_card(net, "first:0"),
+    ]
+    for call in calls:
+        with pytest.raises(NetworkError, match=r"Sequential is a bare .*Network\(module, mean=…"):
+            call(bare)
+        with pytest.raises(NetworkError, match=r"the network is int; .*'dreamnet'"):
+            call(3)
+        with pytest.raises(NetworkError, match=r"dreamnt.*dreamnet"):
+            call("dreamnt")
+
+
+def test_a_picture_is_a_tensor_a_path_or_pillows(here: Path) -> None:
+    net, quick = toy_network.net(), {"steps": 1, "device": "cpu", "precision": "fp32"}
+    photo = ph.load_image("photo.png")
+    dreamt = ph.dream(photo, net, "second", octaves=1, **quick)
+    for given in ("photo.png", here / "photo.png", Image.open("photo.png")):
+        assert torch.equal(ph.dream(given, net, "second", octaves=1, **quick), dreamt)  # pyright: ignore[reportArgumentType]
+    # A mask of half the size: white on the left.
+    half = Image.new("L", (16, 12))
+    half.paste(255, (0, 0, 8, 12))
+    half.save("half.png")
+    for mask in ("half.png", half, Path("half.png")):
+        masked = ph.dream("photo.png", net, "second", mask=mask, octaves=1, **quick)
+        assert torch.equal(masked[..., 24:], photo[..., 24:])
+        torch.testing.assert_close(masked[..., :8], dreamt[..., :8])
+        part = ph.dream(
+            photo, net, regions=[(mask, "second")], rest="stay", octaves=1, jitter=0, **quick
+        )
+        assert torch.equal(part[..., 24:], photo[..., 24:])
+        assert not torch.equal(part[..., :8], photo[..., :8])
+    s = {"size": 16, "device": "cpu", "precision": "fp32", "steps": 1, "transforms": "none"}
+    layers = {"style_layers": ("first",), "content_layer": "second"}
+    styled = ph.style("photo.png", Image.open("photo.png"), net, **layers, **s)
+    assert torch.equal(styled, ph.style(photo, photo, net, **layers, **s))
+    begun = ph.accentuate("photo.png", net, "second:1", **s)
+    assert torch.equal(begun, ph.accentuate(photo, net, "second:1", **s))
+    with pytest.raises(ImageError, match=r"there is no file 'phto.png'.*photo\.png"):
+        ph.dream("phto.png", net, "second")
+    with pytest.raises(ImageError, match="photo is a tensor"):
+        ph.dream(3, net, "second")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_declared_recipe_is_a_function() -> None:

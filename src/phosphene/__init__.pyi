@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from PIL.Image import Image
 from torch import Tensor
 
 from phosphene import jobs as jobs
@@ -37,8 +38,8 @@ __version__: str
 class _accentuate:
     def __call__(
         self,
-        photo: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
         objective: Objective | str,
         *,
         state: State | None = None,
@@ -74,8 +75,8 @@ class _accentuate:
         """
     def steps(
         self,
-        photo: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
         objective: Objective | str,
         *,
         state: State | None = None,
@@ -104,8 +105,8 @@ accentuate: _accentuate
 class _caricature:
     def __call__(
         self,
-        photo: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
         layer: str | Sequence[str] | None = None,
         *,
         state: State | None = None,
@@ -136,8 +137,8 @@ class _caricature:
         """
     def steps(
         self,
-        photo: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
         layer: str | Sequence[str] | None = None,
         *,
         state: State | None = None,
@@ -165,12 +166,12 @@ caricature: _caricature
 class _dream:
     def __call__(
         self,
-        photo: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
         objective: Objective | str | None = None,
         *,
-        mask: Tensor | None = None,
-        regions: Sequence[tuple[Tensor, Objective | str]] | None = None,
+        mask: Tensor | str | Path | Image | None = None,
+        regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
@@ -204,11 +205,13 @@ class _dream:
         """Dream a picture: `(N, 3, H, W)` in [0, 1] -> the same shape, on the CPU.
 
         Args:
-            photo: `(N, 3, H, W)` in [0, 1].
-            network: through which it is looked at.
+            photo: `(N, 3, H, W)` in [0, 1]; or the path of a picture, or one that Pillow has opened,
+                as wherever a picture goes in.
+            network: through which it is looked at, or its name.
             objective: an `Objective`, or its text ("2*mixed4b + mixed4d:42"); by default the preset's
                 for this network.
-            mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture.
+            mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture. That
+                of a file is resized to the photo's size.
             regions: pairs of such a mask and an `Objective`, or its text: what is dreamt there. Each
                 objective's gradient is smoothed and normalised within its mask; masks that overlap
                 share. What they leave dreams `objective`, or stays with `rest="stay"`, which needs no
@@ -229,12 +232,12 @@ class _dream:
         """
     def steps(
         self,
-        photo: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
         objective: Objective | str | None = None,
         *,
-        mask: Tensor | None = None,
-        regions: Sequence[tuple[Tensor, Objective | str]] | None = None,
+        mask: Tensor | str | Path | Image | None = None,
+        regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
@@ -272,8 +275,8 @@ dream: _dream
 class _invert:
     def __call__(
         self,
-        photo: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
         layer: str | Sequence[str] | None = None,
         *,
         state: State | None = None,
@@ -307,8 +310,8 @@ class _invert:
         """
     def steps(
         self,
-        photo: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
         layer: str | Sequence[str] | None = None,
         *,
         state: State | None = None,
@@ -335,11 +338,11 @@ invert: _invert
 class _sheet:
     def __call__(
         self,
-        network: Network,
+        network: Network | str,
         layer: str,
         channels: Sequence[int] | str | None = None,
         *,
-        photo: Tensor | None = None,
+        photo: Tensor | str | Path | Image | None = None,
         keep: bool = True,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
@@ -386,11 +389,11 @@ class _sheet:
         """
     def steps(
         self,
-        network: Network,
+        network: Network | str,
         layer: str,
         channels: Sequence[int] | str | None = None,
         *,
-        photo: Tensor | None = None,
+        photo: Tensor | str | Path | Image | None = None,
         keep: bool = True,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
@@ -419,9 +422,9 @@ sheet: _sheet
 class _style:
     def __call__(
         self,
-        photo: Tensor,
-        painting: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        painting: Tensor | str | Path | Image,
+        network: Network | str,
         *,
         state: State | None = None,
         size: Literal['auto'] | int = 'auto',
@@ -457,9 +460,9 @@ class _style:
         """
     def steps(
         self,
-        photo: Tensor,
-        painting: Tensor,
-        network: Network,
+        photo: Tensor | str | Path | Image,
+        painting: Tensor | str | Path | Image,
+        network: Network | str,
         *,
         state: State | None = None,
         size: Literal['auto'] | int = 'auto',
@@ -488,7 +491,7 @@ style: _style
 class _unit_card:
     def __call__(
         self,
-        network: Network,
+        network: Network | str,
         unit: str | tuple[str, int],
         *,
         pictures: str | Path | Sequence[str | Path] | None = None,
@@ -537,7 +540,7 @@ class _unit_card:
         """
     def steps(
         self,
-        network: Network,
+        network: Network | str,
         unit: str | tuple[str, int],
         *,
         pictures: str | Path | Sequence[str | Path] | None = None,
@@ -569,10 +572,10 @@ unit_card: _unit_card
 class _visualize:
     def __call__(
         self,
-        network: Network,
+        network: Network | str,
         objective: Objective | str | Sequence[Objective | str],
         *,
-        start: Tensor | None = None,
+        start: Tensor | str | Path | Image | None = None,
         state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,
@@ -618,10 +621,10 @@ class _visualize:
         """
     def steps(
         self,
-        network: Network,
+        network: Network | str,
         objective: Objective | str | Sequence[Objective | str],
         *,
-        start: Tensor | None = None,
+        start: Tensor | str | Path | Image | None = None,
         state: State | None = None,
         size: Literal['auto'] | int = 'auto',
         aspect: float = 1.0,

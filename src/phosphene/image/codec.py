@@ -30,6 +30,7 @@ from phosphene.image.files import (
     check_pixels,
     format_of,
     open_image,
+    reading,
     write_atomically,
 )
 from phosphene.image.tensor import REC_709, fit, luma, quantize, resize, size_of, to_uint8
@@ -58,8 +59,8 @@ class DecodedImage(NamedTuple):
 # --- reading ---------------------------------------------------------------------------------
 
 
-def read_image(source: str | Path, *, size: int | None = None) -> DecodedImage:
-    """Read a JPEG, PNG, WebP, TIFF, BMP or GIF of any mode.
+def read_image(source: str | Path | Image.Image, *, size: int | None = None) -> DecodedImage:
+    """Read a JPEG, PNG, WebP, TIFF, BMP or GIF of any mode, or what Pillow has opened.
 
     `size` is the longest side in px to shrink or enlarge to; the shape is kept. Orientation (EXIF)
     is applied, colours are brought to sRGB (ICC), greyscale becomes three equal channels and keeps
@@ -72,24 +73,21 @@ def read_image(source: str | Path, *, size: int | None = None) -> DecodedImage:
     """
     if size is not None and size < 1:
         raise SettingsError(f"size is {size}; the longest side must be 1 px or more")
-    path = Path(source)
     notes: list[str] = []
-    with open_image(path) as file:
-        check_pixels(path, *file.size)
-        frames = _frame_count(file)
-        if frames > 1:
-            unit = "pages" if file.format == "TIFF" else "frames"
-            notes.append(f"first of {frames} {unit}")
-        file.load()
-        if file.mode.startswith("I") or file.mode == "F":
-            colour, alpha = _read_deep(file, notes)
-        else:
-            colour, alpha = _read_eight_bit(file, notes)
-        orientation = _orientation(file, notes)
-        pixels = _to_tensor(_upright(colour, orientation))
-        opacity = None if alpha is None else _to_tensor(_upright(alpha, orientation)[..., None])
-    if pixels.shape[1] == 1:
-        pixels = pixels.expand(-1, 3, -1, -1).contiguous()
+    if isinstance(source, Image.Image):
+        path = Path(getattr(source, "filename", "") or f"a {type(source).__name__}")
+        with reading(path):
+            check_pixels(path, *source.size)
+            pixels, opacity = _decoded(source, notes)
+    else:
+        path = Path(source)
+        with open_image(path) as file:
+            check_pixels(path, *file.size)
+            frames = _frame_count(file)
+            if frames > 1:
+                unit = "pages" if file.format == "TIFF" else "frames"
+                notes.append(f"first of {frames} {unit}")
+            pixels, opacity = _decoded(file, notes)
 
     H, W = size_of(pixels)
     if size is not None and size != max(H, W):
@@ -104,12 +102,29 @@ def read_image(source: str | Path, *, size: int | None = None) -> DecodedImage:
     return DecodedImage(pixels, opacity, tuple(notes))
 
 
-def load_image(source: str | Path, size: int | None = None) -> Tensor:
+def _decoded(file: Image.Image, notes: list[str]) -> tuple[Tensor, Tensor | None]:
+    """Pixels `(1, 3, H, W)` and alpha `(1, 1, H, W)` of the frame that the file is at."""
+    file.load()
+    if file.mode.startswith("I") or file.mode == "F":
+        colour, alpha = _read_deep(file, notes)
+    else:
+        colour, alpha = _read_eight_bit(file, notes)
+    orientation = _orientation(file, notes)
+    pixels = _to_tensor(_upright(colour, orientation))
+    opacity = None if alpha is None else _to_tensor(_upright(alpha, orientation)[..., None])
+    if pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1).contiguous()
+    return pixels, opacity
+
+
+def load_image(source: str | Path | Image.Image, size: int | None = None) -> Tensor:
     """The pixels of a file, `(1, 3, H, W)` float32 sRGB in [0, 1]: `read_image(...).pixels`."""
     return read_image(source, size=size).pixels
 
 
-def load_mask(source: str | Path, size: tuple[int, int]) -> tuple[Tensor, tuple[str, ...]]:
+def load_mask(
+    source: str | Path | Image.Image, size: tuple[int, int]
+) -> tuple[Tensor, tuple[str, ...]]:
     """The luminance of a picture as a mask `(1, 1, H, W)` in [0, 1], resized to `size` `(H, W)`.
 
     White is 1. What is transparent counts as black. Luminance is Rec. 709 luma of the sRGB values,
@@ -265,7 +280,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     return int(np.abs(got.astype(int) - expected).max()) <= 2
 
 
-def _read_deep(file: ImageFile, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_deep(file: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """Greyscale `(H, W, 1)` and alpha `(H, W)`, float32, of 16-bit, 32-bit and float files."""
     values = np.asarray(file)
     alpha = None

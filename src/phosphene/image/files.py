@@ -68,7 +68,7 @@ def open_image(path: Path) -> Iterator[ImageFile]:
     Raises:
         ImageError: no such file, or none that is a picture of a known format.
     """
-    try:
+    with reading(path):
         if path.is_dir():
             raise ImageError(f"{str(path)!r} is a folder; a picture file was expected")
         if not path.exists():
@@ -88,6 +88,13 @@ def open_image(path: Path) -> Iterator[ImageFile]:
                 )
             with decoder(stream) as file:
                 yield file
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside, where a picture is read, becomes one ImageError."""
+    try:
+        yield
     except ImageError:
         raise
     except Exception as error:  # decoders raise nearly anything on damaged files

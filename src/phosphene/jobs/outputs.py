@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -243,3 +244,23 @@ def default_output(request: Request) -> Path:
         )
         + ".png"
     )
+
+
+def free_output(default: Path, own: Callable[[Path], bool] | None = None) -> Path:
+    """A default name, numbered where that is taken: `sky-dream.png`, `sky-dream-2.png`, ….
+
+    own: whether a file is of the very request that is to be named, which finds it again.
+    """
+    taken = {default: 1} if os.path.lexists(default) else {}
+    pattern = re.compile(rf"{re.escape(default.stem)}-([1-9]\d*){re.escape(default.suffix)}")
+    if default.parent.is_dir() and os.access(default.parent, os.R_OK):
+        for name in os.listdir(default.parent):
+            if found := pattern.fullmatch(name):
+                taken[default.with_name(name)] = int(found[1])
+    for path in sorted(taken, key=taken.__getitem__) if own else ():
+        if own and own(path):
+            return path
+    if default not in taken:
+        return default
+    number = next(n for n in itertools.count(2) if n not in taken.values())
+    return default.with_name(f"{default.stem}-{number}{default.suffix}")

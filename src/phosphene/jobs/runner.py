@@ -68,7 +68,8 @@ def prepare(
             stranger's, does not start any by itself.
         network: to use instead of loading the one that the request names.
         cache: whether finished parts are stored in the cache folder, and taken from there.
-        name_output: name the output by the recipe's template, where the request names none.
+        name_output: name the output by the recipe's template, where the request names none; the
+            name is numbered if a file has it, other than the checkpoint's own, and not `force`.
         read, written: files that are read or written besides, by what they are called: none of the
             former is written, and none of the latter twice.
         kept: what is written besides and may be there, such as a log that is added to.
@@ -112,13 +113,15 @@ def prepare(
         # Whether it is of this very request, and not only of the recipe, is seen below.
         return force or (checkpoint is not None and recipe_of(path) == recipe.name)
 
+    default = None
+    if name_output and request.main_output is None:
+        default = outputs.default_output(request)
     if named or outputs.EACH not in str(request.main_output):
         more = {s.name: Path(shorthands[s.name]) for s in recipe.shorthands
                 if s.takes == "picture" and s.name in shorthands}  # fmt: skip
         with _paths_told():
-            request, _ = _with_targets(
-                request, settings, may_replace, name_output, read | more, written, kept
-            )
+            first = default if default is None or force else outputs.free_output(default)
+            _with_targets(request, settings, may_replace, first, read | more, written, kept)
     net = network or load_network(request.network)
     loaded = load_inputs(request, settings)
     arguments = arguments_of(request, net, settings, loaded, cache=cache)
@@ -142,8 +145,11 @@ def prepare(
     # Again with all that is known now: defaults, names, and the code of a network.
     code = _code_of(request.network)
     with _paths_told():
+        if default is not None and not force:
+            own = None if job.checkpoint is None else job.checkpoint.made
+            default = outputs.free_output(default, own)
         job.request, job.targets = _with_targets(
-            request, settings, job.may_replace, name_output, read | code, written, kept
+            request, settings, job.may_replace, default, read | code, written, kept
         )
     job.notes = [*_other_plugins(asked), *_notes(job)]
     return job
@@ -206,15 +212,15 @@ def _with_targets(
     request: Request,
     settings: Any,
     may_replace: Callable[[Path], bool],
-    name_output: bool,
+    default: Path | None,
     read: Mapping[str, Path],
     written: Mapping[str, Path],
     kept: Mapping[str, Path],
 ) -> tuple[Request, list[Target]]:
-    """The request with its output named, and the files, seen to be writable."""
+    """The request, its output `default` if that is given, and the files, seen to be writable."""
     recipe = request.declaration
-    if name_output and request.main_output is None:
-        named = {main_kind(recipe): str(outputs.default_output(request)), **request.outputs}
+    if default is not None:
+        named = {main_kind(recipe): str(default), **request.outputs}
         request = request.model_copy(update={"outputs": named})
     if request.outputs and request.main_output is None:
         raise RequestError(

@@ -366,7 +366,7 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 # The registry -------------------------------------------------------------------------------------
 
 # Files of this folder that declare no recipe.
-_HELPERS = {"base", "function", "presets", "stubs"}
+_HELPERS = {"arguments", "base", "function", "presets", "stubs"}
 RECIPES: Registry[Recipe] = Registry(
     "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
 )

@@ -198,11 +198,13 @@ dream = RecipeFunction(
     Dream a picture: `(N, 3, H, W)` in [0, 1] -> the same shape, on the CPU.
 
     Args:
-        photo: `(N, 3, H, W)` in [0, 1].
-        network: through which it is looked at.
+        photo: `(N, 3, H, W)` in [0, 1]; or the path of a picture, or one that Pillow has opened,
+            as wherever a picture goes in.
+        network: through which it is looked at, or its name.
         objective: an `Objective`, or its text ("2*mixed4b + mixed4d:42"); by default the preset's
             for this network.
-        mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture.
+        mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or `(N, 1, H, W)`, one a picture. That
+            of a file is resized to the photo's size.
         regions: pairs of such a mask and an `Objective`, or its text: what is dreamt there. Each
             objective's gradient is smoothed and normalised within its mask; masks that overlap
             share. What they leave dreams `objective`, or stays with `rest="stay"`, which needs no

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BeforeValidator
 
 from phosphene.errors import SettingsError, suggest
+from phosphene.recipes.arguments import PICTURE, mask_of, network_of, picture_of
 from phosphene.recipes.base import Arguments, Recipe, Region, recipe_named
 from phosphene.settings import checked
 
@@ -70,11 +71,8 @@ class RecipeFunction:
         recipe, subject = self.recipe, self.recipe.subject
         fields = recipe.settings.model_fields
         settings = checked(recipe.settings, {k: v for k, v in given.items() if k in fields})
-        images, folders = {}, {}
-        for entry in recipe.inputs:
-            value = given.get(entry.argument)
-            if value is not None or entry.required:  # the recipe says what is wrong with None
-                (folders if entry.kind == "folder" else images)[entry.role] = value
+        network = network_of(given["network"])
+        images, folders = _pictures(recipe, given)
         more: dict[str, Any] = {}
         named = None if subject is None else given.get(subject.name)
         if subject is not None and named is None and subject.default is None:
@@ -91,11 +89,28 @@ class RecipeFunction:
             else:
                 more["objectives"] = _objectives(named)
         if given.get(REGIONS) is not None:
-            more["regions"] = _regions(given[REGIONS])
+            more["regions"] = _regions(given[REGIONS], next(iter(images.values()), None))
         more |= {"cache": bool(given.get(CACHE, True)), "state": given.get(STATE)}
         return recipe.completed(
-            Arguments(given["network"], settings, images=images, folders=folders, **more)
+            Arguments(network, settings, images=images, folders=folders, **more)
         )
+
+
+def _pictures(recipe: Recipe, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The images and the folders that go in, by role; a mask comes after what it is a mask of."""
+    images: dict[str, Any] = {}
+    folders: dict[str, Any] = {}
+    for entry in recipe.inputs:
+        value = given.get(entry.argument)
+        if value is None and not entry.required:  # the recipe says what is wrong with None
+            continue
+        if entry.kind == "folder":
+            folders[entry.role] = value
+        elif entry.kind == "mask":
+            images[entry.role] = mask_of(value, next(iter(images.values()), None))
+        else:
+            images[entry.role] = picture_of(value)
+    return images, folders
 
 
 def _objectives(named: Any) -> tuple[Any, ...]:
@@ -106,8 +121,11 @@ def _objectives(named: Any) -> tuple[Any, ...]:
     return tuple(parse(one) if isinstance(one, str) else one for one in several)
 
 
-def _regions(named: Any) -> tuple[Region, ...]:
-    """Of pairs (mask, objective or its text). SettingsError for what is no pair."""
+def _regions(named: Any, photo: Any) -> tuple[Region, ...]:
+    """Of pairs (mask, objective or its text). SettingsError for what is no pair.
+
+    photo: what a mask that is a file is brought to the size of.
+    """
     if isinstance(named, (str, bytes)) or not isinstance(named, Iterable):
         named = [named]
     from phosphene.objectives import Objective
@@ -124,7 +142,7 @@ def _regions(named: Any) -> tuple[Region, ...]:
                 '(sky, "mixed4c")'
             )
         mask, objective = pair
-        found.append(Region(mask, *_objectives(objective)))
+        found.append(Region(mask_of(mask, photo), *_objectives(objective)))
     return tuple(found)
 
 
@@ -139,8 +157,8 @@ def signature(recipe: Recipe) -> inspect.Signature:
 
     for entry in recipe.inputs:
         if entry.required:
-            add(entry.argument, positional, "Tensor")
-    add("network", positional, "Network")
+            add(entry.argument, positional, PICTURE)
+    add("network", positional, "Network | str")
     if recipe.subject is not None:
         kinds = {
             "objective": "Objective | str",
@@ -160,11 +178,11 @@ def signature(recipe: Recipe) -> inspect.Signature:
             annotation = (
                 "str | Path | Sequence[str | Path] | None"
                 if entry.kind == "folder"
-                else "Tensor | None"
+                else f"{PICTURE} | None"
             )
             add(entry.argument, keyword, annotation, None)
     if recipe.regions:
-        add(REGIONS, keyword, "Sequence[tuple[Tensor, Objective | str]] | None", None)
+        add(REGIONS, keyword, f"Sequence[tuple[{PICTURE}, Objective | str]] | None", None)
     if recipe.caches:
         add(CACHE, keyword, "bool", True)
     if recipe.resumes:

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from PIL.Image import Image
 from torch import Tensor
 
 '''
