@@ -887,6 +887,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_of_a_living_one(tmp_p
     }[later]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], **pipes) as writer:
+        assert writer.stdout is not None
         scratch = Path(writer.stdout.readline().strip())
         os.utime(scratch, (0, 0))  # however old
         write()
@@ -903,11 +904,13 @@ def test_what_another_machine_left_is_removed_after_a_day(tmp_path):
     kept = tmp_path / ".phosphene-mine.tmp"
     for name in [*names, kept.name]:
         (tmp_path / name).touch()
-        os.utime(tmp_path / name, (files.time.time() - files.STRAY_AGE + 60,) * 2)
+        when = files.time.time() - files.STRAY_AGE + 60
+        os.utime(tmp_path / name, (when, when))
     check_output(tmp_path / "a.png", overwrite=True)
     assert sorted(os.listdir(tmp_path)) == sorted([*names, kept.name])
     for name in [*names, kept.name]:
-        os.utime(tmp_path / name, (files.time.time() - files.STRAY_AGE - 60,) * 2)
+        when = files.time.time() - files.STRAY_AGE - 60
+        os.utime(tmp_path / name, (when, when))
     check_output(tmp_path / "a.png", overwrite=True)
     assert os.listdir(tmp_path) == [kept.name]  # not a name that phosphene gives
 
