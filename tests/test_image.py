@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from contextlib import suppress
@@ -887,6 +888,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_of_a_living_one(tmp_p
     }[later]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], **pipes) as writer:
+        assert writer.stdout
         scratch = Path(writer.stdout.readline().strip())
         os.utime(scratch, (0, 0))  # however old
         write()
@@ -900,14 +902,14 @@ def test_what_a_killed_process_left_is_removed_and_nothing_of_a_living_one(tmp_p
 
 def test_what_another_machine_left_is_removed_after_a_day(tmp_path):
     names = [f".phosphene-{part}{'0f' * 8}.tmp" for part in ("", "01234567-4194305-")]
-    kept = tmp_path / ".phosphene-mine.tmp"
+    kept, now = tmp_path / ".phosphene-mine.tmp", time.time()
     for name in [*names, kept.name]:
         (tmp_path / name).touch()
-        os.utime(tmp_path / name, (files.time.time() - files.STRAY_AGE + 60,) * 2)
+        os.utime(tmp_path / name, (now, now - files.STRAY_AGE + 60))
     check_output(tmp_path / "a.png", overwrite=True)
     assert sorted(os.listdir(tmp_path)) == sorted([*names, kept.name])
     for name in [*names, kept.name]:
-        os.utime(tmp_path / name, (files.time.time() - files.STRAY_AGE - 60,) * 2)
+        os.utime(tmp_path / name, (now, now - files.STRAY_AGE - 60))
     check_output(tmp_path / "a.png", overwrite=True)
     assert os.listdir(tmp_path) == [kept.name]  # not a name that phosphene gives
 
