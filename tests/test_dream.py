@@ -307,9 +307,8 @@ def test_a_dream_that_leaves_the_numbers_brings_the_last_good_picture(
 
 def test_a_photograph_that_is_no_number_is_told(toy: Network, photo: Tensor) -> None:
     photo[0, 1, 4, 4] = math.nan
-    with pytest.raises(NonFiniteError, match="octave 1, step 1") as caught:
+    with pytest.raises(ImageError, match="the photo holds 1 value that is infinite or not a"):
         dreamt(photo, toy)
-    assert caught.value.image is None
 
 
 def test_gradients_may_be_turned_off(toy: Network, photo: Tensor) -> None:
@@ -413,7 +412,7 @@ def test_a_wrong_setting_is_told_before_anything_runs(
     ("given", "message"),
     [
         ((np.zeros((8, 8, 3), np.uint8),), r"this is numpy\.ndarray uint8 \(8, 8, 3\)"),
-        (("sky.jpg",), "as load_image gives it; this is str"),
+        (("sky.jpg",), "there is no file 'sky.jpg'"),
         ((torch.zeros(3, 8, 8),), r"this is torch\.float32 \(3, 8, 8\)"),
         ((torch.zeros(1, 1, 8, 8),), r"this is torch\.float32 \(1, 1, 8, 8\)"),
         ((torch.zeros(0, 3, 8, 8),), r"this is torch\.float32 \(0, 3, 8, 8\)"),

@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from contextlib import suppress
@@ -887,7 +888,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_of_a_living_one(tmp_p
     }[later]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], **pipes) as writer:
-        assert writer.stdout is not None
+        assert writer.stdout
         scratch = Path(writer.stdout.readline().strip())
         os.utime(scratch, (0, 0))  # however old
         write()
@@ -901,16 +902,14 @@ def test_what_a_killed_process_left_is_removed_and_nothing_of_a_living_one(tmp_p
 
 def test_what_another_machine_left_is_removed_after_a_day(tmp_path):
     names = [f".phosphene-{part}{'0f' * 8}.tmp" for part in ("", "01234567-4194305-")]
-    kept = tmp_path / ".phosphene-mine.tmp"
+    kept, now = tmp_path / ".phosphene-mine.tmp", time.time()
     for name in [*names, kept.name]:
         (tmp_path / name).touch()
-        when = files.time.time() - files.STRAY_AGE + 60
-        os.utime(tmp_path / name, (when, when))
+        os.utime(tmp_path / name, (now, now - files.STRAY_AGE + 60))
     check_output(tmp_path / "a.png", overwrite=True)
     assert sorted(os.listdir(tmp_path)) == sorted([*names, kept.name])
     for name in [*names, kept.name]:
-        when = files.time.time() - files.STRAY_AGE - 60
-        os.utime(tmp_path / name, (when, when))
+        os.utime(tmp_path / name, (now, now - files.STRAY_AGE - 60))
     check_output(tmp_path / "a.png", overwrite=True)
     assert os.listdir(tmp_path) == [kept.name]  # not a name that phosphene gives
 
@@ -1289,3 +1288,79 @@ def test_every_name_of_the_package_is_there():
         assert set(package.__all__) <= set(dir(package))
         with pytest.raises(AttributeError, match="has no attribute 'fir'"):
             package.fir  # noqa: B018
+
+
+# --- what takes long, or much memory -----------------------------------------------------------
+
+
+def jpeg(**how) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(to_uint8(ramp(40, 60))).save(out, "JPEG", **how)
+    return out.getvalue()
+
+
+def exif_blocks(count: int) -> bytes:
+    block = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"
+    segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+    plain = jpeg()
+    return plain[:2] + segment * count + plain[2:]
+
+
+@pytest.mark.parametrize("reader", [read_image, read_recipe])
+def test_jpegs_that_take_long_are_refused(tmp_path, reader):
+    progressive = jpeg(progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    scan, own = progressive[last:-2], progressive.count(b"\xff\xda")
+    assert own < 20
+    path = tmp_path / "a.jpg"
+    for data, told in {
+        progressive[:-2] + scan * (files.SCANS + 1 - own) + b"\xff\xd9": "more than 100 scans",
+        exif_blocks(files.EXIF_BLOCKS + 1): "65 blocks of EXIF; 64 are the most",
+    }.items():
+        path.write_bytes(data)
+        message = complaint(reader, path)
+        assert told in message
+        assert str(path) in message
+    for data in (progressive[:-2] + scan * (files.SCANS - own) + b"\xff\xd9", exif_blocks(3)):
+        path.write_bytes(data)
+        reader(path)
+
+
+def test_a_thumbnail_is_no_scan(tmp_path):
+    inner = b"Exif\0\0" + b"\xff\xda" * 500
+    data = jpeg()
+    segment = b"\xff\xff\xe1" + struct.pack(">H", len(inner) + 2) + inner
+    (tmp_path / "a.jpg").write_bytes(data[:2] + segment + data[2:])
+    assert size_of(read_image(tmp_path / "a.jpg").pixels) == (40, 60)
+
+
+def test_pages_are_counted_up_to_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(codec, "PAGES", 4)
+    pages = [Image.new("L", (3, 2), shade) for shade in range(10, 130, 20)]
+    for count in range(1, 7):
+        pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:count])
+        read = read_image(tmp_path / "a.tif")
+        told = {1: (), 5: ("first of more than 4 pages",), 6: ("first of more than 4 pages",)}
+        assert read.notes == told.get(count, (f"first of {count} pages",))
+        assert (read.pixels * 255).round().unique().tolist() == [10]
+
+
+def test_what_memory_does_not_hold_is_refused_by_its_header(tmp_path, monkeypatch):
+    save_image(ramp(40, 50), tmp_path / "a.png")
+    monkeypatch.setattr(files, "available_memory", lambda: 40 * 50 * files.BYTES_PER_PIXEL)
+    read_image(tmp_path / "a.png")
+    monkeypatch.setattr(files, "available_memory", lambda: 40 * 50 * files.BYTES_PER_PIXEL - 1)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    assert "50x40 px, which take 1 MiB of memory" in complaint(read_image, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_what_is_written_is_read_whatever_pillows_own_limit(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    path = save_image(ramp(20, 30), tmp_path / f"a{suffix}", recipe="{}")
+    assert size_of(read_image(path).pixels) == (20, 30)
+    assert read_recipe(path) == "{}"
+    assert Image.MAX_IMAGE_PIXELS == 50
+    path.write_bytes(path.read_bytes()[:40])
+    complaint(read_image, path)
+    assert Image.MAX_IMAGE_PIXELS == 50

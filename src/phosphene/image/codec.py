@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from torch import Tensor
 from phosphene.errors import ImageError, SettingsError
 from phosphene.image import metadata
 from phosphene.image.files import (
+    PAGES,
     PIXEL_LIMIT,
     check_output,
     check_pixels,
@@ -86,7 +87,8 @@ def read_image(source: str | Path | Image.Image, *, size: int | None = None) -> 
             frames = _frame_count(file)
             if frames > 1:
                 unit = "pages" if file.format == "TIFF" else "frames"
-                notes.append(f"first of {frames} {unit}")
+                many = "more than " if frames > PAGES else ""
+                notes.append(f"first of {many}{min(frames, PAGES)} {unit}")
             pixels, opacity = _decoded(file, notes)
 
     H, W = size_of(pixels)
@@ -151,8 +153,17 @@ def load_mask(
 
 
 def _frame_count(file: ImageFile) -> int:
+    """How many frames there are; of a TIFF, whose pages take long to count, `PAGES` + 1 at most."""
     try:
-        return getattr(file, "n_frames", 1)
+        if not isinstance(file, TiffImageFile):
+            return getattr(file, "n_frames", 1)
+        count = 0
+        with suppress(EOFError):
+            for count in range(1, PAGES + 1):
+                file.seek(count)
+            count += 1
+        file.seek(0)
+        return count
     except Exception:  # a broken chain of frames does not spoil the first
         file.seek(0)
         return 1

@@ -10,17 +10,20 @@ import functools
 import hashlib
 import importlib
 import itertools
+import mmap
 import os
 import platform
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from phosphene.errors import ImageError, suggest
+from phosphene.runtime.memory import available_memory, format_bytes
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -48,6 +51,18 @@ STRAY_AGE = 24 * 3600
 _SCRATCH = re.compile(
     r"\.phosphene-(?:(?P<processes>[0-9a-f]{8})-(?P<process>\d{1,10})-)?[0-9a-f]{16}\.tmp"
 )
+
+#: The most scans and blocks of EXIF of a JPEG. Ten scans are common, and one block.
+SCANS, EXIF_BLOCKS = 100, 64
+
+#: The most pages of a file that are counted.
+PAGES = 500
+
+#: Bytes that reading takes for each pixel: Pillow's own, 8-bit RGB, and float32.
+BYTES_PER_PIXEL = 4 + 3 + 12
+
+_limit_lock = threading.Lock()
+_readers, _pillow_limit = 0, None  # how many files are being read; what they are to restore
 
 # By their first bytes and not by the suffix, which lies. Opened by class: Image.open would run
 # any of Pillow's forty decoders, and hold to a pixel limit that is global to the process.
@@ -86,7 +101,9 @@ def open_image(path: Path) -> Iterator[ImageFile]:
                     f"{str(path)!r} is not a picture that can be read (it begins with {head!r}); "
                     "JPEG, PNG, WebP, TIFF, BMP and GIF can"
                 )
-            with decoder(stream) as file:
+            if decoder.__name__ == "JpegImageFile":
+                _check_jpeg(stream)
+            with _own_pixel_limit(), decoder(stream) as file:
                 yield file
 
 
@@ -101,6 +118,51 @@ def reading(path: Path) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) else None
         reason = " ".join((reason or str(error) or type(error).__name__).split())
         raise ImageError(f"cannot read {str(path)!r}: {reason}") from error
+
+
+@contextmanager
+def _own_pixel_limit() -> Iterator[None]:
+    """Pillow's limit for TIFF and WebP, which is global, at `PIXEL_LIMIT` while a file is read.
+
+    What we write must be read; `check_pixels` refuses what is over our own.
+    """
+    global _readers, _pillow_limit
+    from PIL import Image
+
+    with _limit_lock:
+        if not _readers:
+            _pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, PIXEL_LIMIT
+        _readers += 1
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _readers -= 1
+            if not _readers:
+                Image.MAX_IMAGE_PIXELS = _pillow_limit
+
+
+def _check_jpeg(stream: BinaryIO) -> None:
+    """ValueError for a JPEG that takes long to decode in vain; the stream is left as it was.
+
+    Pillow joins blocks of EXIF one by one, libjpeg decodes a picture anew for each scan.
+    """
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at, blocks = 2, 0
+        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+            if data[at + 1] in (0x01, 0xFF, *range(0xD0, 0xD8)):  # without a length, or padding
+                at += 1 if data[at + 1] == 0xFF else 2
+                continue
+            blocks += data[at + 1] == 0xE1 and data[at + 4 : at + 8] == b"Exif"
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if blocks > EXIF_BLOCKS:
+            raise ValueError(f"it has {blocks} blocks of EXIF; {EXIF_BLOCKS} are the most")
+        # Within what a scan holds, no byte of 0xFF is followed by that of a marker.
+        for _ in range(SCANS + 1):
+            at = data.find(b"\xff\xda", at) + 2
+            if at < 2:
+                return
+    raise ValueError(f"it has more than {SCANS} scans, which are the most")
 
 
 def _decoder(head: bytes) -> type[ImageFile] | None:
@@ -151,11 +213,20 @@ def find_pictures(folder: str | Path) -> list[Path]:
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:
-    """Refuse a file whose header says more than `PIXEL_LIMIT` px, with ImageError."""
+    """Refuse a file whose header says more px than `PIXEL_LIMIT`, or than memory holds.
+
+    With ImageError.
+    """
     if width * height > PIXEL_LIMIT:
         raise ImageError(
             f"{str(path)!r} says it is {width}x{height} px; "
             f"the limit is {PIXEL_LIMIT / 1e6:g} megapixels"
+        )
+    needed, free = width * height * BYTES_PER_PIXEL, available_memory()
+    if needed > free:
+        raise ImageError(
+            f"{str(path)!r} says it is {width}x{height} px, which take {format_bytes(needed)} of "
+            f"memory; {format_bytes(free)} are there"
         )
 
 
