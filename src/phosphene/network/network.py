@@ -412,7 +412,7 @@ class Network:
                     hooks = self._hooks(layers, given)
                     found = choose_extractor(hooks, self._traced, linked=linked)
                     self._extractors[asked] = found
-                    # Who goes through all layers leaves none behind that will be asked for again.
+                    # Or a sweep over all layers would keep the weights once for each.
                     several = [key for key in self._extractors if key[1] or key[2]]
                     for key in several[:-MOST_EXTRACTORS]:
                         del self._extractors[key]
