@@ -730,7 +730,7 @@ def test_a_chain_that_cannot_be_read(given: str, told: str) -> None:
 def test_names_are_checked_before_anything_is_computed(given: str, told: str) -> None:
     settings = checked(VisualizeSettings, {"transforms": given})
     with pytest.raises(SettingsError) as raised:
-        ph.visualize(None, "second:1", transforms=given)  # pyright: ignore[reportArgumentType]
+        ph.visualize(toy_network.net(), "second:1", transforms=given)
     assert told in str(raised.value)
     request = Request(recipe="visualize", objectives=("second:1",), network="no such network",
                       settings=settings.model_dump(mode="json"))  # fmt: skip

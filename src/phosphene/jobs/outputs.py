@@ -92,6 +92,8 @@ def check_outputs(
         _check_side_file(path, may_replace)
     for what, path in (kept or {}).items():
         outputs.append((what, path))
+        if what == "checkpoint" and path.exists() and not (path.is_file() or path.is_dir()):
+            raise ImageError(f"{str(path)!r} is no regular file; the name of a file was expected")
         _check_side_file(path, lambda _: True)
     if (octaves := request.outputs.get("octaves")) and targets:
         if os.path.lexists(octaves) and not os.path.isdir(octaves):
@@ -147,8 +149,6 @@ def _check_side_file(path: Path, may_replace: Callable[[Path], bool]) -> None:
         raise ImageError(f"{str(path)!r} is a folder; the name of a file was expected")
     if not path.parent.is_dir():
         raise ImageError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
-    if path.exists() and not path.is_file():
-        raise ImageError(f"{str(path)!r} is no regular file; the name of a file was expected")
     _check_free(path, may_replace)
     check_folder(path)
 
