@@ -113,7 +113,7 @@ def test_a_saved_request_gives_what_the_verb_gave(verb: str, say: Say, here: Pat
     text = Path("job.json").read_text()
     assert str(here) not in text
     # Complete: it does not hang on any default. Of regions nothing is said where there are none.
-    assert request.settings == request.declaration.stated(request.checked_settings(), ())
+    assert request.settings == request.declaration.dump_settings(request.checked_settings(), ())
     assert request.objectives or request.layers or verb == "style"
     # From elsewhere, with all that it names moved along.
     shutil.copytree(here, here / "moved", ignore=shutil.ignore_patterns("a.png", "cache"))

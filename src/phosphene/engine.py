@@ -6,7 +6,7 @@ a live picture, or stops. It knows nothing of networks; `evaluate` tells it scor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -126,7 +126,7 @@ def ascend(
     parameters = [p for p in parameterization.parameters() if p.requires_grad]
     copies = not isinstance(optimiser, Ascent)
     good: Tensor | None = None
-    standing: int | None = None  # the step that is done, while no other is being done
+    current: int | None = None  # the step that is done, while no other is being done
 
     def stepped(index: int, score: Tensor, scores: Tensor | None, last: bool) -> Step:
         with torch.no_grad():
@@ -137,59 +137,36 @@ def ascend(
         held = None if copies else parameterization.state_dict()
 
         def state() -> State:
-            if held is None and standing != index:
+            if held is None and current != index:
                 raise StateError("this step is past: its state can be had until the next one")
-            tensors = {"score": score, "generator": drawn}
-            for name, tensor in (held or parameterization.state_dict()).items():
-                tensors[f"image.{name}"] = tensor.clone() if copies else tensor
-            if isinstance(optimiser, torch.optim.Optimizer):
-                for name, tensor in optimiser_tensors(optimiser).items():
-                    tensors[f"optimiser.{name}"] = tensor.clone()
-            if scores is not None:
-                tensors["scores"] = scores
-            if good is not None:
-                tensors["good"] = good
-            return State(tensors, {"index": index, "last": last})
+            named = {"score": score, "scores": scores, "good": good, "generator": drawn}
+            tensors = held or _cloned(parameterization.state_dict())
+            return _state(tensors, optimiser, named).with_(index=index, last=last)
 
         place = octave, octaves, index, steps
         return Step(*place, score, image, last, state, scores=scores)
 
     first = 0
     if state is not None:
-        restore_module(parameterization, state.part("image"))
-        if isinstance(optimiser, torch.optim.Optimizer):
-            restore_optimiser(optimiser, state.part("optimiser"))
-        generator.set_state(state.tensor("generator"))
-        first, device = state.value("index") + 1, parameters[0].device
-        good, score, scores = (
-            state.tensors[name].to(device) if name in state.tensors else None
-            for name in ("good", "score", "scores")
-        )
+        first = state.value("index") + 1
+        good, score, scores = _restored(state, parameterization, optimiser, generator)
         if state.value("last"):
-            standing = first - 1
+            current = first - 1
             assert score is not None
             yield stepped(first - 1, score, scores, True)
             return
         state = None  # its pictures are the parameterization's by now
     for index in range(first, steps):
-        standing = None
+        current = None
         with torch.enable_grad():  # whoever consumes the steps may have turned it off
             image = parameterization()
             transformed = image if transform is None else transform(image, generator)
             # Fast networks make 0 of what is not a number, so nobody else would tell.
             if index == 0 and not _finite(transformed.detach(), ()):
                 raise _lost("picture", octave, index, good)
-            found, grad = evaluate(transformed.detach())
-            score, scores = (found, None) if found.ndim == 1 else (found.sum(0), found)
-            if len(parameters) == 1 and transformed is parameters[0]:
-                grads = [grad]
-            else:
-                several = scores is not None
-                grads = list(
-                    torch.autograd.grad(transformed, parameters, grad, is_grads_batched=several)
-                )
+            score, scores, grads = _evaluated(evaluate, transformed, parameters)
         # A large picture's memory is for the next step, not for what this one leaves behind.
-        del transformed, grad
+        del transformed
         if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
             if not _finite(score, grads):
                 what = "score" if not _finite(score, ()) else "gradient"
@@ -198,20 +175,80 @@ def ascend(
         del image
         stop = stop_above is not None and float(score.mean()) > stop_above
         if not stop:
-            for parameter in reversed(parameters):
-                grad = grads.pop()
-                parameter.grad = grad if gradient is None else gradient(grad)
-                del grad
-            optimiser.step()
-            for parameter in parameters:
-                parameter.grad = None
+            _move(optimiser, parameters, grads, gradient)
             if clamp:
                 parameterization.clamp_()  # pyright: ignore[reportCallIssue]
-        last, standing = stop or index == steps - 1, index
+        last, current = stop or index == steps - 1, index
         yield stepped(index, score, scores, last)
         if last:
             good = None  # a step that is kept keeps no picture but its own
             return
+
+
+def _evaluated(
+    evaluate: Evaluate, transformed: Tensor, parameters: list[nn.Parameter]
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """The score, those of several objectives apart, and the gradient of each parameter."""
+    found, grad = evaluate(transformed.detach())
+    score, scores = (found, None) if found.ndim == 1 else (found.sum(0), found)
+    if len(parameters) == 1 and transformed is parameters[0]:
+        return score, scores, [grad]
+    several = scores is not None
+    grads = torch.autograd.grad(transformed, parameters, grad, is_grads_batched=several)
+    return score, scores, list(grads)
+
+
+def _move(
+    optimiser: Ascent | torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    grads: list[Tensor],
+    gradient: Callable[[Tensor], Tensor] | None,
+) -> None:
+    """Take a step; `grads` is used up."""
+    for parameter in reversed(parameters):
+        grad = grads.pop()
+        parameter.grad = grad if gradient is None else gradient(grad)
+        del grad
+    optimiser.step()
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def _cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _state(
+    image: Mapping[str, Tensor],
+    optimiser: Ascent | torch.optim.Optimizer,
+    named: Mapping[str, Tensor | None],
+) -> State:
+    """The state of an ascent whose parameterization has the tensors `image`."""
+    tensors = {name: tensor for name, tensor in named.items() if tensor is not None}
+    tensors |= {f"image.{name}": tensor for name, tensor in image.items()}
+    if isinstance(optimiser, torch.optim.Optimizer):
+        gathered = _cloned(optimiser_tensors(optimiser))
+        tensors |= {f"optimiser.{name}": tensor for name, tensor in gathered.items()}
+    return State(tensors)
+
+
+def _restored(
+    state: State,
+    parameterization: nn.Module,
+    optimiser: Ascent | torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Put everything back as `_state` found it; the last good image, the score and the scores."""
+    restore_module(parameterization, state.part("image"))
+    if isinstance(optimiser, torch.optim.Optimizer):
+        restore_optimiser(optimiser, state.part("optimiser"))
+    generator.set_state(state.tensor("generator"))
+    device = next(parameterization.parameters()).device
+    good, score, scores = (
+        state.tensors[name].to(device) if name in state.tensors else None
+        for name in ("good", "score", "scores")
+    )
+    return good, score, scores
 
 
 def _lost(what: str, octave: int, index: int, good: Tensor | None) -> NonFiniteError:

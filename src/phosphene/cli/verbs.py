@@ -255,7 +255,7 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         size=given.get("size") if recipe.starts else None,
         inputs=inputs,
         regions=tuple(regions),
-        settings=recipe.stated(model, regions),
+        settings=recipe.dump_settings(model, regions),
         outputs={kind: str(path) for kind, path in paths.items() if path},
     )
     if subject and subject.parsed and (texts or regions):

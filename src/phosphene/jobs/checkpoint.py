@@ -79,16 +79,16 @@ class Checkpoint:
         """Remove the file: all that it is for is done."""
         self.path.unlink(missing_ok=True)
 
-    def made(self, path: Path) -> bool:
+    def is_own(self, path: Path) -> bool:
         """Whether a file is a result of this very request, be it whole or a part of the way."""
-        return self.found(path) is not None
+        return self.own_manifest(path) is not None
 
-    def whole(self, path: Path) -> bool:
+    def is_whole(self, path: Path) -> bool:
         """Whether a file is a result of this very request, and whole."""
-        manifest = self.found(path)
+        manifest = self.own_manifest(path)
         return manifest is not None and manifest.ended is None and manifest.result is not None
 
-    def found(self, path: Path) -> Manifest | None:
+    def own_manifest(self, path: Path) -> Manifest | None:
         """The manifest of a file, if it is one of this request."""
         try:
             manifest = Manifest.read(path)

@@ -74,7 +74,7 @@ class Job:
 
     def may_replace(self, path: Path) -> bool:
         """Whether a file that is there may be replaced: by leave, or as its own of a run before."""
-        return self.force or (self.checkpoint is not None and self.checkpoint.made(path))
+        return self.force or (self.checkpoint is not None and self.checkpoint.is_own(path))
 
     @property
     def whole(self) -> bool:
@@ -83,17 +83,17 @@ class Job:
         if checkpoint is None or not self.targets or self.force:
             return False
         files = [path for t in self.targets for path in (t.path, t.recipe) if path is not None]
-        return all(map(checkpoint.whole, files)) and self._has_octaves(checkpoint)
+        return all(map(checkpoint.is_whole, files)) and self._has_octaves(checkpoint)
 
     def _has_octaves(self, checkpoint: Checkpoint) -> bool:
         """Whether the picture of each octave is there, if these are asked for."""
         if "octaves" not in self.request.outputs:
             return True
         folder, output = Path(self.request.outputs["octaves"]), self.targets[0].path
-        manifest = checkpoint.found(output)
+        manifest = checkpoint.own_manifest(output)
         count = 0 if manifest is None else len(manifest.plan)
         files = [outputs.octave_file(folder, output, k + 1) for k in range(count)]
-        return bool(files) and all(map(checkpoint.made, files))
+        return bool(files) and all(map(checkpoint.is_own, files))
 
     # Running --------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Job:
         is; so do an ascent that leaves the numbers and a lack of memory after the first step.
         """
         if self.whole:
-            yield from self._already()
+            yield from self._report_whole()
             return
         outcome = yield from self.computed()
         if outcome.picture is None and outcome.page is None:
@@ -127,7 +127,7 @@ class Job:
         try:
             for step in self._steps():
                 yield from self._events_of(step)
-                yield from self._kept(step)
+                yield from self._save_checkpoint(step)
         except KeyboardInterrupt as error:
             with undisturbed():
                 return self._partial(step, "interrupted", error)
@@ -171,7 +171,7 @@ class Job:
             if step.last and "octaves" in self.request.outputs:
                 yield self._try_to_save_octave(step)
 
-    def _kept(self, step: Any) -> Iterator[Event]:
+    def _save_checkpoint(self, step: Any) -> Iterator[Event]:
         """Save where the job is, if it is time."""
         if self.checkpoint is not None and self.checkpoint.due(step.last):
             problem = self.checkpoint.try_to_save(step.state(), self.plan)
@@ -189,7 +189,7 @@ class Job:
             numbers = ", ".join(map(str, missing))
             yield Note(f"note: done before, and not saved: the picture of octave {numbers}")
 
-    def _already(self) -> Iterator[Event]:
+    def _report_whole(self) -> Iterator[Event]:
         """Tell that nothing is left to do."""
         assert self.checkpoint is not None
         self.checkpoint.remove()
@@ -325,7 +325,7 @@ class Job:
             size=request.size,
             inputs=self.loaded.records,
             regions=request.regions,
-            settings=self.recipe.stated(settings, request.regions),
+            settings=self.recipe.dump_settings(settings, request.regions),
             result=capture.result_of(picture),
             part=part,
             plan=tuple(self.plan),

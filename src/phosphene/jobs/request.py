@@ -341,7 +341,7 @@ def request_of(
         size=size,
         inputs=inputs,
         regions=manifest.regions,
-        settings=recipe.stated(settings, manifest.regions),
+        settings=recipe.dump_settings(settings, manifest.regions),
         outputs={main_kind(recipe): str(output)} if output else {},
     )
 

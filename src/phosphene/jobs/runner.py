@@ -18,7 +18,7 @@ from phosphene.errors import ImageError, RequestError, SettingsError
 from phosphene.jobs import outputs
 from phosphene.jobs.checkpoint import EVERY, Checkpoint, recipe_of, with_sizes
 from phosphene.jobs.events import Event, Note
-from phosphene.jobs.inputs import arguments_of, check_readable, load_inputs
+from phosphene.jobs.inputs import Loaded, arguments_of, check_readable, load_inputs
 from phosphene.jobs.job import Job
 from phosphene.jobs.outputs import Target
 from phosphene.jobs.request import (
@@ -91,23 +91,17 @@ def prepare(
     with _paths_told():
         check_readable(request)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
-    stays = recipe.rest_stays(request.regions, vars(settings))
-    if stays and shorthands:
-        raise SettingsError(
-            f"--{next(iter(shorthands))} changes the objective of the rest, and the rest stays: "
-            "write what you mean in a region's own objective"
-        )
-    named = bool(request.objectives or request.layers) or recipe.subject is None or stays
+    named = _names_all(request, settings, shorthands)
     # What can be refused is refused before a network is loaded.
     if named:
         request = _shortened(request, shorthands)
         with _paths_told():
             check_readable(request)
     every = EVERY if checkpoint_every is None else checkpoint_every
+    read, written, kept = dict(read or {}), dict(written or {}), dict(kept or {})
     if checkpoint is not None:
         _check_resumes(recipe, every)
-    read, written, kept = dict(read or {}), dict(written or {}), dict(kept or {})
-    kept |= {} if checkpoint is None else {"checkpoint": checkpoint}
+        kept["checkpoint"] = checkpoint
 
     def may_replace(path: Path) -> bool:
         # Whether it is of this very request, and not only of the recipe, is seen below.
@@ -130,14 +124,7 @@ def prepare(
         update = {"objectives": texts, "layers": arguments.layers}
         request = _shortened(request.model_copy(update=update), shorthands)
         arguments = arguments_of(request, net, settings, loaded, cache=cache)
-    start = request.start
-    if recipe.starts and start is None:
-        start = "photo" if _has_photo(request) else recipe.starts[0]
-    # Pinned to what was loaded, whose files were hashed with it.
-    inputs = with_sizes(request, request.inputs, loaded.records)
-    stated = recipe.stated(settings, request.regions)
-    complete = {"settings": stated, "start": start, "inputs": inputs}
-    request = request.model_copy(update={**complete, "plugins": request.needed_plugins()})
+    request = _completed(request, settings, loaded)
     job = Job(request, arguments, loaded, force=force)
     if checkpoint is not None:
         found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
@@ -146,13 +133,42 @@ def prepare(
     code = _code_of(request.network)
     with _paths_told():
         if default is not None and not force:
-            own = None if job.checkpoint is None else job.checkpoint.made
+            own = None if job.checkpoint is None else job.checkpoint.is_own
             default = outputs.free_output(default, own)
         job.request, job.targets = _with_targets(
             request, settings, job.may_replace, default, read | code, written, kept
         )
     job.notes = [*_other_plugins(asked), *_notes(job)]
     return job
+
+
+def _names_all(request: Request, settings: Any, shorthands: Mapping[str, Any]) -> bool:
+    """Whether it says what it is about, so that nothing is left for the recipe to choose.
+
+    SettingsError for a shorthand of what is not dreamt.
+    """
+    recipe = request.declaration
+    stays = recipe.rest_stays(request.regions, vars(settings))
+    if stays and shorthands:
+        raise SettingsError(
+            f"--{next(iter(shorthands))} changes the objective of the rest, and the rest stays: "
+            "write what you mean in a region's own objective"
+        )
+    return bool(request.objectives or request.layers) or recipe.subject is None or stays
+
+
+def _completed(request: Request, settings: Any, loaded: Loaded) -> Request:
+    """The request with all that was the recipe's to choose, pinned to what was loaded."""
+    recipe, start = request.declaration, request.start
+    if recipe.starts and start is None:
+        start = "photo" if _has_photo(request) else recipe.starts[0]
+    update = {
+        "settings": recipe.dump_settings(settings, request.regions),
+        "start": start,
+        "inputs": with_sizes(request, request.inputs, loaded.records),
+        "plugins": request.needed_plugins(),
+    }
+    return request.model_copy(update=update)
 
 
 def _check_resumes(recipe: Recipe, every: float) -> None:

@@ -295,7 +295,7 @@ class Recipe:
                     "--region MASK=OBJECTIVE or regions=[(mask, objective)]"
                 )
 
-    def stated(self, settings: Settings, regions: Sequence[Any]) -> dict[str, Any]:
+    def dump_settings(self, settings: Settings, regions: Sequence[Any]) -> dict[str, Any]:
         """All settings as JSON holds them, less those that say something of regions alone where
         there are none."""
         left_out = set() if regions else set(self._of_regions())

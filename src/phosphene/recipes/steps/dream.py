@@ -169,16 +169,11 @@ def _steps(
         between=BETWEEN + more + bool(masks),  # the sum of what is transformed
         cut=None if state is None else state.value("cut"),
     )
+    first, finished = _octave_of(state, sizes)
     generator = torch.Generator().manual_seed(s.seed)
     image = before = bases[0]
-    first, again = 0, False
-    if state is not None:
-        first = state.value("octave")
-        if first >= len(sizes):
-            raise StateError(f"the state is of octave {first + 1}, and there are {len(sizes)}")
-        again = state.value("last") and first + 1 < len(sizes)  # that step is done with
 
-    def stated(inner: Callable[[], State], octave: int) -> State:
+    def state_of(inner: Callable[[], State], octave: int) -> State:
         return inner().with_(octave=octave, precision=net.precision, cut=evaluate.cut())
 
     # A picture of full size may be a good part of memory: none is held for longer than it is used.
@@ -190,12 +185,7 @@ def _steps(
         if state is not None and octave == first:
             image = base  # the ascent has the state's own
         elif octave:
-            if s.detail == "before":
-                image = resize(image - before, sizes[octave]).add_(base)
-            else:
-                image = resize(image, sizes[octave])
-            if s.clamp == "always":
-                image = image.clamp(0, 1)
+            image = _enlarged(image, before, base, s)
         lost = base - resize(before, sizes[octave]) if s.detail == "after" else None
         before = base
 
@@ -222,8 +212,8 @@ def _steps(
         try:
             for step in ascent:
                 image = step.image if lost is None or not step.last else step.image + lost
-                if again:
-                    again = False
+                if finished:  # this step was given before
+                    finished = False
                     continue
                 scores = None if step.scores is None else step.scores[: len(masks)]
                 # No name of its own, which would hold on to the picture.
@@ -231,7 +221,7 @@ def _steps(
                     **{
                         **vars(step),
                         "image": image,
-                        "state": functools.partial(stated, step.state, octave),
+                        "state": functools.partial(state_of, step.state, octave),
                     },
                     finish=finish,
                     network=net,
@@ -245,6 +235,25 @@ def _steps(
             error.image = None if good is None else finish(good)
             raise
         del pixels, ascent
+
+
+def _octave_of(state: State | None, sizes: Sequence[Size]) -> tuple[int, bool]:
+    """The octave to begin in, and whether it is finished and others come. StateError if it is not
+    there."""
+    if state is None:
+        return 0, False
+    octave = state.value("octave")
+    if octave >= len(sizes):
+        raise StateError(f"the state is of octave {octave + 1}, and there are {len(sizes)}")
+    return octave, state.value("last") and octave + 1 < len(sizes)
+
+
+def _enlarged(image: Tensor, before: Tensor, base: Tensor, s: DreamSettings) -> Tensor:
+    """An octave's dream at the size of the next; the photograph is `before` there, `base` here."""
+    resize, size = pyramid.RESAMPLERS[s.resampling], images.size_of(base)
+    again = s.detail == "before"
+    image = resize(image - before, size).add_(base) if again else resize(image, size)
+    return image.clamp(0, 1) if s.clamp == "always" else image
 
 
 def preset_objective(arguments: Arguments) -> list[str]:

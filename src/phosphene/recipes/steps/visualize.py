@@ -139,7 +139,7 @@ def ascend_objectives(
     if state is not None:
         watch.restore(state)
 
-    def stated(inner: Callable[[], State]) -> State:
+    def state_of(inner: Callable[[], State]) -> State:
         return inner().with_(watch.tensors(), precision=net.precision, helps=watch.helps)
 
     ascent = ascend(
@@ -164,7 +164,7 @@ def ascend_objectives(
                 "dead": ~watch.moved,
                 "saliency": saliency,
                 "network": net,
-                "state": functools.partial(stated, step.state),
+                "state": functools.partial(state_of, step.state),
             }
             yield VisualizeStep(**{**vars(step), **more})
     except NonFiniteError as error:
