@@ -129,6 +129,8 @@ def _child(
     lost: dict[str, str],
 ) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # which nohup and some runners ignore
+        signal.signal(number, signal.SIG_DFL)
     for number, name in ((1, "out"), (2, "err")):
         handle = os.open(folder / name, os.O_WRONLY | os.O_APPEND)
         if lost.get(name) == "full":

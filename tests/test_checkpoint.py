@@ -14,6 +14,7 @@ import torch
 
 import phosphene as ph
 from phosphene import jobs
+from phosphene.cli.signals import Terminated, ending_signals
 from phosphene.errors import ImageError, SettingsError, StateError
 from phosphene.jobs.checkpoint import Checkpoint
 from phosphene.manifest.schema import Manifest
@@ -342,6 +343,24 @@ def test_a_signal_keeps_the_dream_so_far_and_the_checkpoint(folder, number, code
     state, _ = State.read(folder / "c")
     assert (state.value("octave") + 1, state.value("index") + 1) == (ended.octave, ended.step)
     assert journal(log)[-1]["why"] == "interrupted"
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As nohup has it: a dream outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with pytest.raises(Terminated) as raised, ending_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(1)
+        assert raised.value.number == signal.SIGHUP
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_same_command_says_that_all_is_done(folder):
