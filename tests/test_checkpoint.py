@@ -355,8 +355,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         with pytest.raises(Terminated) as raised, ending_signals():
-            os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGHUP)
         assert raised.value.number == signal.SIGHUP
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     finally:
