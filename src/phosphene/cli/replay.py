@@ -123,7 +123,7 @@ def format_comparison(file: Path, found: Comparison, old: Manifest, new: Manifes
         apart = " (there is no picture beside the recipe to say by how much)"
     why = "; ".join(found.differing)
     because = f"; other than then: {why}" if why else "; versions and machine are as they were"
-    if not why and old.declaration.output == "page":
+    if not why and old.declaration.caches:
         because += (
             ", but cells that another page had kept may have been drawn in other batches, and so "
             "rounded otherwise"

@@ -15,7 +15,7 @@ from phosphene.cli.flags import setting_flag
 from phosphene.cli.plugins import Plugins
 from phosphene.cli.running import CHECKPOINT, CHECKPOINT_EVERY, OUT, Events, Force, make
 from phosphene.errors import SettingsError
-from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind
+from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind, output_kinds
 from phosphene.manifest.schema import Region
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
 from phosphene.settings import checked
@@ -157,7 +157,7 @@ class _Signature:
         recipe = self.recipe
         self._add("output", Path | None, None, group=OUT, name=["--output", "-o"],
                   help=recipe.output_help, shown=recipe.output_shown)  # fmt: skip
-        if recipe.output == "page":
+        if "data" in output_kinds(recipe):
             text = "A JSON file for what is on the page but the pictures, with the recipe."
             self._add("data", Path | None, None, group=OUT, help=text)
         if recipe.octaves:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from phosphene.errors import ImageError, SettingsError
 from phosphene.image.files import check_folder
-from phosphene.jobs.request import Request, main_kind
+from phosphene.jobs.request import RESULTS, Request
+from phosphene.recipes.base import imported
 
 EACH = "{}"  # in a file's name: one file for each picture
 LONGEST_NAME = 60  # characters of a file's name that an objective's text gives
@@ -67,11 +68,7 @@ def check_outputs(
     written: what is written besides, such as the request itself. kept: what is written and may be
     there, such as a checkpoint.
     """
-    from phosphene import image as images
-    from phosphene.explain.layout import check_page
-
-    pages = main_kind(request.declaration) == "page"
-    check = check_page if pages else images.check_output
+    check = imported(RESULTS[request.declaration.output].check)
     outputs: list[tuple[str, Path]] = []
     for target in targets:
         outputs.append(("output", target.path))
@@ -82,7 +79,7 @@ def check_outputs(
             raise SettingsError(f"--data {data!r}: a file that ends in .json was expected")
         outputs.append(("data", Path(data)))
         _check_free(Path(data), may_replace)
-        check_page(Path(data), overwrite=may_replace(Path(data)))
+        check(Path(data), overwrite=may_replace(Path(data)))
     for target in targets:
         if target.recipe:
             outputs.append(("recipe", target.recipe))
@@ -242,7 +239,7 @@ def default_output(request: Request) -> Path:
             network=plain_name(request.network),
             name=recipe.name,
         )
-        + ".png"
+        + RESULTS[recipe.output].suffix
     )
 
 

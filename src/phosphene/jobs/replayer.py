@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from phosphene import image as images
 from phosphene.errors import NonFiniteError, RecipeError, SettingsError, suggest
 from phosphene.jobs import outputs
-from phosphene.jobs.compare import compare, compare_page, picture_at
-from phosphene.jobs.events import Compared, Ended, Event, Note, Saved
-from phosphene.jobs.job import Job, Outcome, undisturbed, uninterrupted
+from phosphene.jobs.events import Ended, Event, Note
+from phosphene.jobs.job import Job, Outcome, uninterrupted
 from phosphene.jobs.request import request_of, weights_file
 from phosphene.jobs.runner import prepare
 from phosphene.manifest.capture import folder_of
@@ -112,28 +110,8 @@ class Replay:
         if outcome.error and not (isinstance(outcome.error, NonFiniteError) and as_then):
             raise outcome.error
         outcome = replace(outcome, ended=outcome.ended or self.old.ended)
-        found = self._page(outcome) if outcome.page is not None else self._picture(outcome)
+        found, self.new = self.job.compared(outcome, self.old, self.file, self.output)
         yield from uninterrupted([*found, Ended("done")])
-
-    def _picture(self, outcome: Outcome) -> Iterator[Event]:
-        picture, alpha, self.new = self.job.recorded(outcome)
-        if self.output:
-            text, force = self.new.text(), self.job.force
-            with undisturbed():
-                images.save_image(picture, self.output, alpha=alpha, recipe=text, overwrite=force)
-            yield Saved("picture", self.output)
-        yield Compared(compare(self.old, self.new, picture, alpha, picture_at(self.file)))
-
-    def _page(self, outcome: Outcome) -> Iterator[Event]:
-        from phosphene.explain.layout import save_page
-
-        picture, self.new = self.job.page_recorded(outcome)
-        if self.output:
-            text, force = self.new.text(), self.job.force
-            with undisturbed():
-                save_page(outcome.page, self.output, recipe=text, overwrite=force)
-            yield Saved("page", self.output)
-        yield Compared(compare_page(self.old, self.new, outcome.page, picture, self.file))
 
 
 def replay_settings(manifest: Manifest) -> Settings:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,13 +34,46 @@ from phosphene.manifest.schema import (
     refuse_missing_recipe,
 )
 from phosphene.objectives.text import Call, parse_tree, quoted
-from phosphene.recipes.base import Recipe, recipe_named
+from phosphene.recipes.base import Output, Recipe, recipe_named
 from phosphene.settings import Settings, chain_plugins
 
 FORMAT = 1
 LONGEST = 16 * 2**20  # bytes; one is some 2 kB
 
-OutputKind = Literal["picture", "page", "data", "recipe", "octaves"]
+OutputKind = Literal["picture", "page", "film", "data", "recipe", "octaves"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a kind of result is: see `Recipe.output`.
+
+    kind: that of its own output. suffix: of its file, where nobody names one. more: the outputs
+    that only it has. check: "module:function", `check(path, overwrite=…)` of its file's name. job:
+    "module:class" of what makes and saves it.
+    """
+
+    kind: OutputKind
+    suffix: str
+    check: str
+    job: str
+    more: tuple[OutputKind, ...] = ()
+
+
+RESULTS: dict[Output, Result] = {
+    "image": Result(
+        "picture", ".png", "phosphene.image:check_output", "phosphene.jobs.pictures:PictureJob"
+    ),
+    "page": Result(
+        "page",
+        ".png",
+        "phosphene.explain.layout:check_page",
+        "phosphene.jobs.pages:PageJob",
+        more=("data",),
+    ),
+    "film": Result(
+        "film", ".mp4", "phosphene.film.write:check_output", "phosphene.jobs.films:FilmJob"
+    ),
+}
 
 
 def _no_nul(path: str) -> str:
@@ -355,14 +389,12 @@ def weights_file(network: str) -> tuple[str | None, str]:
 
 def main_kind(recipe: Recipe) -> OutputKind:
     """The kind of a recipe's own output."""
-    return "page" if recipe.output == "page" else "picture"
+    return RESULTS[recipe.output].kind
 
 
 def output_kinds(recipe: Recipe) -> tuple[OutputKind, ...]:
     """The kinds of output that a recipe can have."""
-    kinds: list[OutputKind] = [main_kind(recipe), "recipe"]
-    if recipe.output == "page":
-        kinds.append("data")
+    kinds: list[OutputKind] = [main_kind(recipe), "recipe", *RESULTS[recipe.output].more]
     if recipe.octaves:
         kinds.append("octaves")
     return tuple(kinds)

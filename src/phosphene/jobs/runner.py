@@ -22,6 +22,7 @@ from phosphene.jobs.inputs import Loaded, arguments_of, check_readable, load_inp
 from phosphene.jobs.job import Job
 from phosphene.jobs.outputs import Target
 from phosphene.jobs.request import (
+    RESULTS,
     InputFile,
     Request,
     main_kind,
@@ -125,7 +126,8 @@ def prepare(
         request = _shortened(request.model_copy(update=update), shorthands)
         arguments = arguments_of(request, net, settings, loaded, cache=cache)
     request = _completed(request, settings, loaded)
-    job = Job(request, arguments, loaded, force=force)
+    make = imported(RESULTS[recipe.output].job)
+    job: Job = make(request, arguments, loaded, force=force)
     if checkpoint is not None:
         found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
         job.checkpoint, job.plan = found, list(found.plan)

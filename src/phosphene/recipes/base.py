@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from phosphene.settings import Settings
     from phosphene.state import State
 
-Output = Literal["image", "page"]
+Output = Literal["image", "page", "film"]
 
 
 class RecipeStep(Protocol):
@@ -192,7 +192,8 @@ class Recipe:
     steps: `steps(arguments)` gives the steps; as "module:function" it is imported when run.
     result: what the public function returns, of the last step.
     result_type, step_type: "module:class" of both, for editors and the reference.
-    output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out.
+    output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out;
+        film: frames, each of which a step ends (see `recipes/steps/frames.py`).
     several: each step holds a batch, which is laid out as one picture, or one file each.
     starts: what it may begin with where there is no photo, by name; the first is the default.
     regions: takes regions, each a mask with an objective of its own; its setting `rest` says
