@@ -28,12 +28,14 @@ def setting_flag(
     described = (field.description or "").rstrip(".")
     shown = {"True": "yes", "False": "no", "None": "none"}.get(str(field.default))
     shown = str(extra.get("shown") or shown or field.default)
+    several = plain == tuple[str, ...]  # texts, one each time that it is given
+    plain = list[str] if several else plain
     flag = Parameter(
-        name="--" + name.replace("_", "-"),
+        name="--" + str(extra.get("flag") or name).replace("_", "-"),
         help=f"{described}; {bounds}." if bounds else f"{described}.",
         show_default=lambda _: shown,
         negative_none=(),
-        negative=() if extra.get("of_files_alone") else None,
+        negative=() if several or extra.get("of_files_alone") else None,
         allow_leading_hyphen=True,  # so that a negative number is told its bounds
         group=group,
         converter=_converted if int in (plain, *get_args(plain)) else None,

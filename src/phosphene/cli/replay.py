@@ -25,6 +25,7 @@ def verb(
     input: Annotated[list[str] | None, Parameter(negative=())] = None,
     network: str | None = None,
     anyway: Annotated[bool, Parameter(negative=())] = False,
+    frames: str | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     verbose: Annotated[bool, Parameter(negative=())] = False,
@@ -47,6 +48,8 @@ def verb(
         To take instead of the recipe's: for a recipe whose network is code, or a file elsewhere.
     anyway
         Take inputs though they are not the recipe's by their SHA-256.
+    frames
+        Of a film: only these, such as 31-60, counted from 1. It begins where their shot does.
     force
         Replace a file that is there. Never the one replayed.
     quiet
@@ -67,6 +70,7 @@ def verb(
                 anyway=anyway,
                 output=output,
                 force=force,
+                frames=frame_range(frames),
             )
         except KeyboardInterrupt as error:
             complain("interrupted, nothing was written")
@@ -84,6 +88,20 @@ def verb(
     return DONE if found.same and found.unchanged is not False else DIFFERENT
 
 
+def frame_range(text: str | None) -> tuple[int, int] | None:
+    """The first and the last of "31-60", counted from 0. SettingsError for another text."""
+    if text is None:
+        return None
+    first, dash, last = text.partition("-")
+    try:
+        found = int(first) - 1, int(last if dash else first) - 1
+    except ValueError:
+        found = -1, -1
+    if not 0 <= found[0] <= found[1]:
+        raise SettingsError(f"--frames {text!r}: expected numbers from 1 on, such as 31-60")
+    return found
+
+
 def named_inputs(inputs: list[str]) -> dict[str, Path]:
     """role -> path, of texts such as photo=sky.jpg."""
     named = {}
@@ -97,6 +115,8 @@ def named_inputs(inputs: list[str]) -> dict[str, Path]:
 
 def format_comparison(file: Path, found: Comparison, old: Manifest, new: Manifest) -> str:
     """What a comparison found, in a line."""
+    if found.count is not None:
+        return _format_frames(file, found)
     apart = ""
     if found.most is not None:
         apart = f" by at most {found.most} of 255 levels, {found.mean:.3g} on average"
@@ -129,3 +149,16 @@ def format_comparison(file: Path, found: Comparison, old: Manifest, new: Manifes
             "rounded otherwise"
         )
     return f"{file}: different{apart}{because}"
+
+
+def _format_frames(file: Path, found: Comparison) -> str:
+    """What a comparison of films found, in a line."""
+    frames = f"{found.count} frame{'s' if found.count != 1 else ''}"
+    if found.same:
+        return f"{file}: the same, {frames}, pixel for pixel before encoding"
+    why = "; ".join(found.differing)
+    because = f"; other than then: {why}" if why else "; versions and machine are as they were"
+    if not found.frames:
+        return f"{file}: different: {frames} instead of as many as the film has{because}"
+    first = found.frames[0] + 1
+    return f"{file}: different in {len(found.frames)} of {frames}, the first is {first}{because}"

@@ -36,12 +36,14 @@ ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 class Outcome:
     """What came of the steps: the result, and if it is not whole, why and when.
 
-    picture: `(N, 3, H, W)` of a recipe for images. page: of one for pages. step: the last one.
+    picture: `(N, 3, H, W)` of a recipe for images. page: of one for pages. frames: the records of a
+    film's. step: the last one.
     """
 
     step: Any = None
     picture: Tensor | None = None
     page: Any = None
+    frames: tuple[Any, ...] = ()
     ended: m.Ended | None = None
     error: BaseException | None = None
 
@@ -120,6 +122,10 @@ class Job(ABC):
     def rescued(self, step: Any, error: Exception) -> Outcome | None:
         """What came of steps that ended in an error, if anything did; None raises it."""
         return None
+
+    def limit(self, first: int, last: int) -> None:
+        """Make these frames alone, counted from 0; of a film."""
+        raise NotImplementedError(f"{self.recipe.name} has no frames")
 
     def nothing_text(self) -> str:
         """What is said where an interruption leaves nothing to save."""

@@ -38,6 +38,7 @@ def replay(
     anyway: bool = False,
     output: Path | None = None,
     force: bool = False,
+    frames: tuple[int, int] | None = None,
 ) -> Generator[Event, None, None]:
     """Make again what a file's manifest says: events, of which `Compared` tells whether it is it.
 
@@ -48,13 +49,21 @@ def replay(
         anyway: take inputs though they are not the manifest's by their SHA-256.
         output: where what is made is written; without it, it is only compared.
         force: a file that is there may be replaced; never the one that is replayed.
+        frames: of a film, the first and the last that are wanted, counted from 0; it is made from
+            the beginning of the shot of the first.
 
     Raises:
         RecipeError: for a manifest that is missing, damaged or of a newer version, and for inputs
             that are not there, or plugins that are not loaded.
     """
     yield from Replay.prepared(
-        file, inputs=inputs, network=network, anyway=anyway, output=output, force=force
+        file,
+        inputs=inputs,
+        network=network,
+        anyway=anyway,
+        output=output,
+        force=force,
+        frames=frames,
     ).events()
 
 
@@ -77,6 +86,7 @@ class Replay:
         anyway: bool = False,
         output: Path | None = None,
         force: bool = False,
+        frames: tuple[int, int] | None = None,
     ) -> Replay:
         """See `replay`."""
         file = Path(file)
@@ -97,6 +107,8 @@ class Replay:
         request = request_of(manifest, name, files, settings, output)
         job = prepare(request, force=force, allow=(name,), cache=False)
         job.until, job.part = manifest.ended, manifest.part
+        if frames is not None:
+            job.limit(*_shot_of(manifest, frames))
         job.notes = [*_differences(manifest, job, files), *job.notes]
         return Replay(file, manifest, job, output)
 
@@ -112,6 +124,20 @@ class Replay:
         outcome = replace(outcome, ended=outcome.ended or self.old.ended)
         found, self.new = self.job.compared(outcome, self.old, self.file, self.output)
         yield from uninterrupted([*found, Ended("done")])
+
+
+def _shot_of(manifest: Manifest, frames: tuple[int, int]) -> tuple[int, int]:
+    """The frames that have to be made for these: from the first one's shot on.
+
+    RecipeError if the recipe is of no film, or of one without them.
+    """
+    film = manifest.film
+    if film is None:
+        raise RecipeError("the recipe is of no film, and has no frames")
+    first, last = frames
+    if last >= len(film.frames):
+        raise RecipeError(f"the film has {len(film.frames)} frames, and no frame {last + 1}")
+    return max((shot for shot in film.shots if shot <= first), default=0), last
 
 
 def replay_settings(manifest: Manifest) -> Settings:

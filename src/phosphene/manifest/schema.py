@@ -180,6 +180,17 @@ class Result(Part):
     sha256: str = Sha256
 
 
+FrameHash = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
+class FilmMade(Part):
+    """The frames of a film: half the SHA-256 of the 8-bit RGB of each, before encoding, and the
+    first frame of each shot, counted from 0."""
+
+    frames: tuple[FrameHash, ...]
+    shots: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+
+
 class Machine(Part):
     """What computed it, in the terms that rounding depends on."""
 
@@ -213,6 +224,7 @@ class Manifest(Part):
         1; without it, it holds all.
     plan: for each octave the side of the tiles in which it was evaluated, px, None for whole: it
         decides rounding. Empty where it is not known.
+    film: of a film, its frames; `result` is then their size and one hash of all.
     ended: there if the result is not whole.
     """
 
@@ -232,6 +244,7 @@ class Manifest(Part):
     result: Result | None = None
     part: int | None = Field(default=None, ge=1)
     plan: tuple[Annotated[int, Field(ge=1)] | None, ...] = ()
+    film: FilmMade | None = None
     versions: dict[str, str]
     machine: Machine
     ended: Ended | None = None

@@ -18,6 +18,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ from phosphene.plugins.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from phosphene.films.source import FilmSource
     from phosphene.network import Network
     from phosphene.objectives import Objective
     from phosphene.settings import Settings
@@ -61,7 +63,7 @@ class RecipeStep(Protocol):
 
 @dataclass(frozen=True)
 class ImageInput:
-    """A picture that goes in, or a folder of pictures.
+    """A picture that goes in, a folder of pictures, or a film.
 
     role: its name in requests and manifests, and that of its argument or flag.
     keyword: its name in the public function, where that is another one.
@@ -76,7 +78,7 @@ class ImageInput:
 
     role: str
     help: str
-    kind: Literal["image", "mask", "folder"] = "image"
+    kind: Literal["image", "mask", "folder", "film"] = "image"
     required: bool = False
     positional: bool = False
     keyword: str | None = None
@@ -110,6 +112,7 @@ class Subject:
     default: str | Callable[[Arguments], Sequence[str]] | None = None
     shown_default: str | None = None
     missing: str | None = None  # what is said where none is named, and one must be
+    list_flag: str | None = None  # of several: a flag that takes names apart by commas
 
     @property
     def name(self) -> str:
@@ -162,10 +165,12 @@ class Arguments:
 
     unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit.
     images: by role, `(1 or N, 3, H, W)` in [0, 1], a mask `(1 or N, 1, H, W)`.
+    films: by role, what frames come from.
     folders: by role, the folder, or the files, of pictures.
     regions: parts of the picture that have objectives of their own.
     cache: whether finished parts are stored for the next time, and taken from there.
     state: that of a step to go on from, of a recipe that can.
+    first_frame: of a film, where to begin, counted from 0: it begins a shot.
     """
 
     network: Network
@@ -174,10 +179,12 @@ class Arguments:
     layers: tuple[str, ...] = ()
     unit: str | tuple[str, int] | None = None
     images: Mapping[str, Tensor] = field(default_factory=dict)
+    films: Mapping[str, FilmSource] = field(default_factory=dict)
     folders: Mapping[str, Any] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()
     cache: bool = True
     state: State | None = None
+    first_frame: int = 0
 
 
 Steps = Callable[[Arguments], Iterator[Any]]
@@ -209,6 +216,8 @@ class Recipe:
     output_shown, output_help: what the help says of the default name, and of the output.
     noun, heading: what a result is called, and the heading of the flags that say what to make.
     about: more of its help, after the summary. examples: command lines after `phosphene `.
+    timing: of a film: `timing(arguments)` gives frames a second and the length in s, as fractions,
+        None for what is not known; keyframes are checked by them.
     advice: what a user should be told before it begins, `advice(arguments) -> texts`.
     """
 
@@ -238,6 +247,7 @@ class Recipe:
     heading: str = "What to draw"
     examples: tuple[str, ...] = ()
     about: str = ""
+    timing: str | Callable[[Arguments], tuple[Fraction | None, Fraction | None]] = ""
     advice: str | Callable[[Arguments], Sequence[str]] | None = None
 
     def input(self, role: str) -> ImageInput | None:
@@ -367,7 +377,7 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 # The registry -------------------------------------------------------------------------------------
 
 # Files of this folder that declare no recipe.
-_HELPERS = {"arguments", "base", "function", "presets", "stubs"}
+_HELPERS = {"arguments", "base", "function", "moving", "presets", "stubs"}
 RECIPES: Registry[Recipe] = Registry(
     "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
 )

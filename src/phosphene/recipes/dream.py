@@ -26,8 +26,8 @@ MOST_OCTAVES = 40
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class DreamSettings(Settings):
-    """Every setting of a dream. A preset fills in what is not given."""
+class OctaveSettings(Settings):
+    """The settings of an ascent on octaves. A preset fills in what is not given."""
 
     preset: str = Field("phosphene", description=f"One of {', '.join(PRESETS)}.")
     octaves: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_OCTAVES)] = Field(
@@ -90,12 +90,6 @@ class DreamSettings(Settings):
     detail: Literal["before", "after"] = Field(
         "before", description="Put the photograph's own detail back before or after an ascent."
     )
-    rest: Literal["dream", "stay"] = Field(
-        "dream",
-        description="What becomes of the picture outside the regions: it dreams the objective, or "
-        "stays as it is.",
-        json_schema_extra={"absent": "dream", "of_regions_alone": True, "group": "what"},
-    )
     keep_colors: bool = Field(False, description="Keep the photograph's colours.")
     blend: Fraction = Field(1.0, description="Share of the dream in the result; 0 is the photo.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of every random choice.")
@@ -128,10 +122,26 @@ class DreamSettings(Settings):
         if not isinstance(given, dict):
             return given
         try:
-            chosen = preset(given.get("preset", "phosphene"))
+            chosen = cls.of_preset(given.get("preset", "phosphene"))
         except SettingsError as error:
             raise ValueError(str(error)) from None
-        return {**chosen.settings, **given}
+        return {**chosen, **given}
+
+    @classmethod
+    def of_preset(cls, name: str) -> dict[str, Any]:
+        """What a preset fills in. SettingsError if there is none of that name."""
+        return preset(name).settings
+
+
+class DreamSettings(OctaveSettings):
+    """Every setting of a dream."""
+
+    rest: Literal["dream", "stay"] = Field(
+        "dream",
+        description="What becomes of the picture outside the regions: it dreams the objective, or "
+        "stays as it is.",
+        json_schema_extra={"absent": "dream", "of_regions_alone": True, "group": "what"},
+    )
 
 
 DREAM = register(

@@ -8,14 +8,17 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator
 
 from phosphene.errors import SettingsError, suggest
-from phosphene.recipes.arguments import PICTURE, mask_of, network_of, picture_of
+from phosphene.recipes.arguments import FILM, PICTURE, film_of, mask_of, network_of, picture_of
 from phosphene.recipes.base import Arguments, Recipe, Region, recipe_named
 from phosphene.settings import checked
+
+if TYPE_CHECKING:
+    from phosphene.films.frames import Frame
 
 # The public keywords of what is no setting: painted regions; whether finished parts are stored, and
 # taken from there; and a step's state to go on from.
@@ -46,7 +49,10 @@ class RecipeFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result, after all steps."""
-        return self.recipe.result(deque(self.steps(*args, **kwargs), maxlen=1).pop())
+        steps = self.steps(*args, **kwargs)
+        if self.recipe.output == "film":
+            return _frames(steps)
+        return self.recipe.result(deque(steps, maxlen=1).pop())
 
     def steps(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """The same as a generator of steps; stop whenever you like."""
@@ -72,7 +78,7 @@ class RecipeFunction:
         fields = recipe.settings.model_fields
         settings = checked(recipe.settings, {k: v for k, v in given.items() if k in fields})
         network = network_of(given["network"])
-        images, folders = _pictures(recipe, given)
+        images, films, folders = _pictures(recipe, given, settings)
         more: dict[str, Any] = {}
         named = None if subject is None else given.get(subject.name)
         if subject is not None and named is None and subject.default is None:
@@ -92,13 +98,17 @@ class RecipeFunction:
             more["regions"] = _regions(given[REGIONS], next(iter(images.values()), None))
         more |= {"cache": bool(given.get(CACHE, True)), "state": given.get(STATE)}
         return recipe.completed(
-            Arguments(network, settings, images=images, folders=folders, **more)
+            Arguments(network, settings, images=images, films=films, folders=folders, **more)
         )
 
 
-def _pictures(recipe: Recipe, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The images and the folders that go in, by role; a mask comes after what it is a mask of."""
+def _pictures(
+    recipe: Recipe, given: dict[str, Any], settings: Any
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The images, the films and the folders that go in, by role; a mask comes after what it is a
+    mask of."""
     images: dict[str, Any] = {}
+    films: dict[str, Any] = {}
     folders: dict[str, Any] = {}
     for entry in recipe.inputs:
         value = given.get(entry.argument)
@@ -106,11 +116,22 @@ def _pictures(recipe: Recipe, given: dict[str, Any]) -> tuple[dict[str, Any], di
             continue
         if entry.kind == "folder":
             folders[entry.role] = value
+        elif entry.kind == "film":
+            films[entry.role] = film_of(value, settings)
         elif entry.kind == "mask":
             images[entry.role] = mask_of(value, next(iter(images.values()), None))
         else:
             images[entry.role] = picture_of(value)
-    return images, folders
+    return images, films, folders
+
+
+def _frames(steps: Iterator[Any]) -> Iterator[Frame]:
+    """The frames of a film, each when it is asked for."""
+    from phosphene.films.frames import Frame
+
+    for step in steps:
+        if step.done:
+            yield Frame(step.frame, step.time, step.image, step.duration, step.time_base)
 
 
 def _objectives(named: Any) -> tuple[Any, ...]:
@@ -157,7 +178,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
 
     for entry in recipe.inputs:
         if entry.required:
-            add(entry.argument, positional, PICTURE)
+            add(entry.argument, positional, FILM if entry.kind == "film" else PICTURE)
     add("network", positional, "Network | str")
     if recipe.subject is not None:
         kinds = {

@@ -23,7 +23,8 @@ class FrameStep:
     the step within the frame, a `DreamStep`. `done`: the frame is whole, and `image`
     `(1, 3, H, W)`, float32 in [0, 1] on the CPU, is what is shown of it; None before. `state()` is
     what is needed to go on with the next frame; it may be asked for when a frame is done, until the
-    next step is. `work`: how much of the frame is done, 0 to 1.
+    next step is. `work`: how much of the frame is done, 0 to 1. `duration` and `time_base`, s: how
+    long the frame is shown, and what its time is counted in, where a source says so.
     """
 
     frame: int
@@ -35,6 +36,8 @@ class FrameStep:
     image: Tensor | None
     state: Callable[[], State] = field(repr=False)
     work: float = 1.0
+    duration: Fraction | None = None
+    time_base: Fraction | None = None
 
     @property
     def share(self) -> float:
