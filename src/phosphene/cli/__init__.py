@@ -51,6 +51,9 @@ EPILOGUE = """Examples:
   phosphene style lion.jpg flowers.jpg         in the other's textures
   phosphene sheet dreamnet mixed4c             every channel of a layer, on one page
   phosphene unit dreamnet mixed4c:42 --pictures photos   one of them, from four sides
+  phosphene zoom sky.jpg --loop                a film: ever closer, and dreamt on
+  phosphene film walk.mp4 --size 640           your own film, dreaming steadily
+  phosphene frames walk.mp4 -o pictures        a film as pictures, and back
   phosphene layers dreamnet                    what can be dreamt
   phosphene objectives                         how to say it
   phosphene transforms                         what --transforms takes
@@ -99,6 +102,12 @@ _command(
     "run",
     "Run a saved request.",
     ("dream sky.jpg --save-request job.json --dry-run", "run job.json"),
+)
+_command(
+    "frames:verb",
+    "frames",
+    "A film as pictures, or pictures as a film.",
+    ("frames walk.mp4 -o pictures", "frames pictures -o walk.mp4 --fps 24"),
 )
 _command(
     "listing:layers",
