@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -149,6 +149,32 @@ def flat_terms(
     return terms
 
 
+def reweighted(
+    terms: tuple[tuple[float, T], ...], weights: Mapping[int, float]
+) -> tuple[tuple[float, T], ...]:
+    """A flat sum with other weights, by the number of their term, from 1; a sign is part of one.
+
+    Raises:
+        ObjectiveError: a weight that is not finite, or of a term that is not there.
+    """
+    for number in weights:
+        if not 1 <= number <= len(terms):
+            valid = "weight1" + (f" to weight{len(terms)}" if len(terms) > 1 else " alone")
+            raise ObjectiveError(
+                f"there is no weight{number}: {_shown(sum_text((w, t.text) for w, t in terms))} "
+                f"has {valid}"
+            )
+    changed = (
+        (weights.get(number, weight), ((1.0, term),))
+        for number, (weight, term) in enumerate(terms, 1)
+    )
+    return flat_terms(changed)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 120 else text[:120] + "…"
+
+
 # Writing
 
 
@@ -202,6 +228,21 @@ def negate(text: str) -> str:
         ObjectiveError: as `parse_tree`.
     """
     return Tree(flat_terms([(-1.0, parse_tree(text).terms)])).text
+
+
+def with_weights(objective: Tree | str, weights: Mapping[int, float]) -> Tree:
+    """An objective with other weights, by the number of their term, from 1.
+
+    >>> with_weights("2*mixed4b - tv()", {2: -0.5}).text
+    '2*mixed4b - 0.5*tv()'
+
+    The terms are those of the flat sum that the text comes to: `2*(a + b)` has two of weight 2.
+
+    Raises:
+        ObjectiveError: as `parse_tree`; and for a weight that is not finite, or of no term.
+    """
+    tree = parse_tree(objective) if isinstance(objective, str) else objective
+    return Tree(reweighted(tree.terms, weights))
 
 
 @dataclass(frozen=True)
