@@ -20,6 +20,7 @@ PUBLIC = {
     "caricature",
     "draw_sky",
     "dream",
+    "film_info",
     "gradient",
     "invert",
     "jobs",
@@ -30,6 +31,7 @@ PUBLIC = {
     "objectives",
     "page",
     "parse",
+    "read_film",
     "register_network",
     "save_image",
     "sheet",
@@ -37,6 +39,7 @@ PUBLIC = {
     "transform",
     "unit_card",
     "visualize",
+    "write_film",
 }
 
 

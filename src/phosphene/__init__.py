@@ -22,6 +22,7 @@ PUBLIC = {
     "caricature": "phosphene.recipes.caricature",
     "draw_sky": "phosphene.image",
     "dream": "phosphene.recipes.dream",
+    "film_info": "phosphene.film",
     "gradient": "phosphene.gradients",
     "invert": "phosphene.recipes.invert",
     "load_image": "phosphene.image",
@@ -30,6 +31,7 @@ PUBLIC = {
     "objective": "phosphene.objectives",
     "page": "phosphene.explain.layout",
     "parse": "phosphene.objectives",
+    "read_film": "phosphene.film",
     "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
     "sheet": "phosphene.recipes.sheet",
@@ -37,6 +39,7 @@ PUBLIC = {
     "transform": "phosphene.transforms",
     "unit_card": "phosphene.recipes.unit",
     "visualize": "phosphene.recipes.visualize",
+    "write_film": "phosphene.film",
 }
 
 _MODULES = ("jobs", "objectives")

@@ -17,6 +17,9 @@ from phosphene.explain.sheets import Sheet
 from phosphene.explain.sheets import SheetStep
 from phosphene.explain.units import Card
 from phosphene.explain.units import CardStep
+from phosphene.film import film_info as film_info
+from phosphene.film import read_film as read_film
+from phosphene.film import write_film as write_film
 from phosphene.gradients import gradient as gradient
 from phosphene.image import draw_sky as draw_sky
 from phosphene.image import load_image as load_image
@@ -656,6 +659,7 @@ __all__ = [
     "caricature",
     "draw_sky",
     "dream",
+    "film_info",
     "gradient",
     "invert",
     "jobs",
@@ -666,6 +670,7 @@ __all__ = [
     "objectives",
     "page",
     "parse",
+    "read_film",
     "register_network",
     "save_image",
     "sheet",
@@ -673,4 +678,5 @@ __all__ = [
     "transform",
     "unit_card",
     "visualize",
+    "write_film",
 ]

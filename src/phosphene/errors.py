@@ -2,6 +2,7 @@
 
     PhospheneError
     ├── ImageError            a picture that cannot be read or written
+    │   └── FilmError         a film that cannot
     ├── NetworkError
     │   ├── UnknownLayerError
     │   ├── InputTooSmallError
@@ -34,6 +35,10 @@ class PhospheneError(Exception):
 
 class ImageError(PhospheneError):
     """A picture cannot be read or written."""
+
+
+class FilmError(ImageError):
+    """A film cannot be read or written."""
 
 
 class NetworkError(PhospheneError):

@@ -239,6 +239,11 @@ def check_output(path: str | Path, *, overwrite: bool) -> Path:
     """
     path = Path(path)
     format_of(path)
+    return check_place(path, overwrite=overwrite)
+
+
+def check_place(path: Path, *, overwrite: bool) -> Path:
+    """As `check_output`, for a file of any suffix."""
     with _writing(path):
         if path.is_dir():
             raise ImageError(f"{str(path)!r} is a folder; a file name was expected")
