@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def over(seconds: float, zoom: float = 1.5, turn: float = 0.0, center=MIDDLE) ->
     return Affine.over(seconds, zoom=zoom, turn=turn, center=center)
 
 
-def weights_at(position: float) -> dict[int, float]:
+def weights_at(position: float) -> dict[int, Any]:
     """Six taps of a windowed sinc; their sum made 1, their mean the position itself."""
     nearest = math.floor(position)
     taps = {
@@ -182,7 +183,8 @@ def test_linear_is_what_the_notebook_calls() -> None:
     image, s = soft(), 0.05
     frame = image[0].permute(1, 2, 0).numpy()
     h, w = frame.shape[:2]
-    expected = nd.affine_transform(frame, [1 - s, 1 - s, 1], [h * s / 2, w * s / 2, 0], order=1)
+    offset: Any = [h * s / 2, w * s / 2, 0]
+    expected = nd.affine_transform(frame, [1 - s, 1 - s, 1], offset, order=1)
     got = warp(image, Affine(1 / (1 - s)), "linear")[0].permute(1, 2, 0).numpy()
     assert np.abs(got - expected).max() < 1e-12
 

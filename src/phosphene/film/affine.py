@@ -158,7 +158,7 @@ def _resampled(
 
 
 def _turned(image: Tensor, down: Tensor, along: Tensor, affine: Affine, kernel: Kernel) -> Tensor:
-    """As `_resampled`, on both axes at once. `down` `(H, 1)`, `along` `(1, W)`: px from the centre."""
+    """As `_resampled`, on both axes: `down` `(H, 1)`, `along` `(1, W)`, px from the centre."""
     height, width = images.size_of(image)
     angle = math.radians(affine.degrees)
     cosine, sine = math.cos(angle) / affine.factor, math.sin(angle) / affine.factor
