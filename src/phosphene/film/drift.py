@@ -91,6 +91,21 @@ def _statistics(lab: Tensor) -> LabStatistics:
     return LabStatistics(mean.to(lab), deviation.to(lab))
 
 
+def colours_to_keep(start: Tensor) -> LabStatistics:
+    """Those of a picture that a film comes back to: its own, but for the colours of pixel noise.
+
+    Where a* and b* deviate more than L* only because each px has a colour of its own, as in white
+    noise, a film as colourful would be neon: they count as far as they are seen at a quarter of
+    the size, or as L* does.
+    """
+    own = lab_statistics(start)
+    height, width = images.size_of(start)
+    quarter = (-(-height // 4), -(-width // 4))
+    seen = lab_statistics(images.resize(start, quarter).clamp(0, 1))
+    most = torch.maximum(seen.deviation, own.deviation[:, :1])
+    return LabStatistics(own.mean, torch.minimum(own.deviation, most))
+
+
 def pulled(image: Tensor, target: LabStatistics, share: float) -> Tensor:
     """A picture whose Lab mean and deviation have gone `share` of the way to the target's.
 
