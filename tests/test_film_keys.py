@@ -20,7 +20,7 @@ from pydantic import Field
 
 from phosphene import objectives as obj
 from phosphene.errors import ObjectiveError, SettingsError
-from phosphene.film.expressions import (
+from phosphene.films.expressions import (
     CONSTANTS,
     FUNCTIONS,
     MOST_NODES,
@@ -31,7 +31,7 @@ from phosphene.film.expressions import (
     constant,
     parse_expression,
 )
-from phosphene.film.keys import (
+from phosphene.films.keys import (
     EASINGS,
     MOST_FRAMES,
     Bounds,
@@ -43,7 +43,7 @@ from phosphene.film.keys import (
     split_weights,
     weight_bounds,
 )
-from phosphene.film.times import END, START, Time, frame_times
+from phosphene.films.times import END, START, Time, frame_times
 from phosphene.objectives import with_weights
 from phosphene.settings import KeyTexts, Settings, animatable, checked, with_values
 from tests import toy_network
@@ -757,10 +757,10 @@ def test_other_weights_of_a_bound_objective() -> None:
 def test_keys_need_neither_torch_nor_a_parser_to_be_there() -> None:
     code = """
 import sys
-import phosphene.film.keys, phosphene.settings
+import phosphene.films.keys, phosphene.settings
 heavy = {"torch", "numpy", "lark", "PIL"} & set(sys.modules)
 assert not heavy, heavy
-from phosphene.film.keys import Keys
+from phosphene.films.keys import Keys
 Keys(["zoom = 0s: 1; 4s: sin(t)"]).at(2, rate=30, duration=10)
 heavy = {"torch", "numpy", "PIL"} & set(sys.modules)
 assert not heavy, heavy

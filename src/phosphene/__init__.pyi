@@ -17,9 +17,9 @@ from phosphene.explain.sheets import Sheet
 from phosphene.explain.sheets import SheetStep
 from phosphene.explain.units import Card
 from phosphene.explain.units import CardStep
-from phosphene.film import film_info as film_info
-from phosphene.film import read_film as read_film
-from phosphene.film import write_film as write_film
+from phosphene.films import film_info as film_info
+from phosphene.films import read_film as read_film
+from phosphene.films import write_film as write_film
 from phosphene.gradients import gradient as gradient
 from phosphene.image import draw_sky as draw_sky
 from phosphene.image import load_image as load_image

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from phosphene.chain import build_chain, chain_text, parse_chain
 from phosphene.errors import SettingsError, suggest
-from phosphene.film.keys import Bounds, Keys
+from phosphene.films.keys import Bounds, Keys
 
 if TYPE_CHECKING:
     from phosphene.plugins import LoadedPlugin

@@ -314,7 +314,7 @@ def like(recipe: Recipe, given: dict[str, Any], file: Path) -> dict[str, Any]:
     RecipeError for a file without a manifest.
     """
     from phosphene.manifest.schema import Manifest
-    from phosphene.objectives.text import with_pictures
+    from phosphene.objectives import with_pictures
 
     manifest, found = Manifest.read(file), dict(given)
     for name, field in recipe.settings.model_fields.items():

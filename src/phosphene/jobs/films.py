@@ -148,7 +148,7 @@ class FilmJob(Job):
         source = next(iter(self.arguments.films.values()), None)
         if source is not None and source.path is not None:
             more = {"audio_from": source.path, "begin": source.begin, "end": source.end}
-        write_film(
+        told = write_film(
             target.path,
             self.work.frames(),
             codec=settings.codec,
@@ -158,7 +158,7 @@ class FilmJob(Job):
             **more,
         )
         saved = [Saved("film", target.path), *self.save_recipe(target, manifest)]
-        notes = []
+        notes = [Note(f"{target.path}: {text}") for text in told.notes]
         self.work.remove(keep_frames=self.keep_frames)
         if self.keep_frames:
             notes.append(Note(f"the frames are in {str(self.work.path / 'frames')!r}"))

@@ -32,8 +32,8 @@ SKY = (640, 427)  # px, of a start that no photo gives a size to
 class Loaded:
     """What was loaded: arguments of the recipe's steps, and the records of what went in.
 
-    first: of each film the first frame. masks: those of regions, by role. alpha: the transparency that the result keeps. notes: what a
-    user should know of the pictures.
+    first: of each film the first frame. masks: those of regions, by role. alpha: the transparency
+    that the result keeps. notes: what a user should know of the pictures.
     """
 
     images: dict[str, Tensor] = field(default_factory=dict)

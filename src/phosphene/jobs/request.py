@@ -71,7 +71,7 @@ RESULTS: dict[Output, Result] = {
         more=("data",),
     ),
     "film": Result(
-        "film", ".mp4", "phosphene.film.write:check_output", "phosphene.jobs.films:FilmJob"
+        "film", ".mp4", "phosphene.films.formats:check_film_output", "phosphene.jobs.films:FilmJob"
     ),
 }
 

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from phosphene import __version__
-from phosphene.errors import PhospheneError, RecipeError, SettingsError
+from phosphene.errors import FilmError, PhospheneError, RecipeError, SettingsError
 from phosphene.image.files import PIXEL_LIMIT
 from phosphene.recipes.base import Recipe, is_recipe, recipe_named
 from phosphene.settings import Settings, checked
@@ -328,9 +328,7 @@ class Manifest(Part):
         except OSError:
             text = None  # what is wrong with it is better told below
         if text is None:
-            from phosphene.image.metadata import read_recipe
-
-            text = read_recipe(path)
+            text = _text_inside(path)
             if text is None:
                 raise RecipeError(
                     f"{str(path)!r} carries no recipe: it was not made by phosphene, or another "
@@ -339,6 +337,19 @@ class Manifest(Part):
         if len(text) >= LONGEST:
             raise RecipeError(f"the recipe in {str(path)!r} is longer than {LONGEST >> 20} MiB")
         return Manifest.parse(_of_data(text), repr(str(path)))
+
+
+def _text_inside(path: Path) -> str | None:
+    """The text that a picture, a page or a film carries. ImageError if it cannot be read."""
+    from phosphene.films.formats import demuxer_of
+    from phosphene.films.text import film_text
+    from phosphene.image.metadata import read_recipe
+
+    try:
+        demuxer_of(path)
+    except FilmError:
+        return read_recipe(path)
+    return film_text(path)
 
 
 def checked_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Settings:

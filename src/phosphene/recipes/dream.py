@@ -34,7 +34,11 @@ class OctaveSettings(Settings):
         "auto", description="Sizes to dream at; auto follows the picture's size."
     )
     octave_scale: float = Field(
-        1.4, gt=1, le=10, description="Each octave is so many times the one before."
+        1.4,
+        gt=1,
+        le=10,
+        description="Each octave is so many times the one before.",
+        json_schema_extra={"animatable": True},
     )
     steps: int = Field(10, ge=1, le=100_000, description="Ascent steps in each octave.")
     step_size: float = Field(
@@ -42,6 +46,7 @@ class OctaveSettings(Settings):
         gt=0,
         le=100,
         description="Step, where black to white is 1, of the normalised gradient.",
+        json_schema_extra={"animatable": True},
     )
     jitter: Annotated[int, Field(ge=0)] | Literal["half"] = Field(
         32, description="Largest random shift of each step, px, or half the picture."
@@ -51,7 +56,11 @@ class OctaveSettings(Settings):
     )
     epsilon: float = Field(EPSILON, gt=0, le=1, description="Least divisor of the gradient.")
     smooth: float = Field(
-        0.5, ge=0, le=100, description="Gaussian blur of the gradient, sigma in px."
+        0.5,
+        ge=0,
+        le=100,
+        description="Gaussian blur of the gradient, sigma in px.",
+        json_schema_extra={"animatable": True},
     )
     laplacian: int = Field(
         0, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
@@ -65,7 +74,7 @@ class OctaveSettings(Settings):
     natural: Fraction = Field(
         0.0,
         description="How far colours of the gradient go together as in nature; 1 is almost grey.",
-        json_schema_extra={"absent": 0.0},
+        json_schema_extra={"animatable": True, "absent": 0.0},
     )
     clip: float | None = Field(None, gt=0, description="Cut the normalised gradient beyond this.")
     stop_above: float | None = Field(
@@ -91,7 +100,11 @@ class OctaveSettings(Settings):
         "before", description="Put the photograph's own detail back before or after an ascent."
     )
     keep_colors: bool = Field(False, description="Keep the photograph's colours.")
-    blend: Fraction = Field(1.0, description="Share of the dream in the result; 0 is the photo.")
+    blend: Fraction = Field(
+        1.0,
+        description="Share of the dream in the result; 0 is the photo.",
+        json_schema_extra={"animatable": True},
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Of every random choice.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
@@ -125,7 +138,12 @@ class OctaveSettings(Settings):
             chosen = cls.of_preset(given.get("preset", "phosphene"))
         except SettingsError as error:
             raise ValueError(str(error)) from None
-        return {**chosen, **given}
+        return cls.settled({**chosen, **given})
+
+    @classmethod
+    def settled(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What is given, once the preset has filled it in. ValueError for what does not fit."""
+        return given
 
     @classmethod
     def of_preset(cls, name: str) -> dict[str, Any]:

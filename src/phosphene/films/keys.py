@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 from phosphene import calls
 from phosphene.calls import PlacedError
 from phosphene.errors import SettingsError, suggest
-from phosphene.film import expressions
-from phosphene.film.expressions import Expression, Part
-from phosphene.film.times import CLOCK, EXAMPLES, START, UNITS, Time, frame_times, read_time
-from phosphene.film.times import parse_time as parse_time
+from phosphene.films import expressions
+from phosphene.films.expressions import Expression, Part
+from phosphene.films.times import CLOCK, EXAMPLES, START, UNITS, Time, frame_times, read_time
+from phosphene.films.times import parse_time as parse_time
 
 if TYPE_CHECKING:
     from lark import Lark, Token
