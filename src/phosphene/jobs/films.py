@@ -248,9 +248,11 @@ def preview(job: FilmJob, *, overwrite: bool) -> Generator[Event, None, None]:
     small = _small(job, output.with_name(f"{output.stem}-preview{output.suffix}"), overwrite)
     yield from job.notes
     made: list[tuple[Tensor, float]] = []  # the first two frames, and when they were
+    frames: int | None = None
     started = time.monotonic()
     for step in job.recipe.run(job.arguments):
         yield Progress(step)
+        frames = step.frames
         if step.done:
             made.append((step.picture(), time.monotonic() - started))
         if len(made) == 2:
@@ -260,7 +262,7 @@ def preview(job: FilmJob, *, overwrite: bool) -> Generator[Event, None, None]:
     small.notes = []
     for event in small.events():
         if not isinstance(event, Started):
-            yield event if not isinstance(event, Ended) else Note(_told(step.frames, made))
+            yield event if not isinstance(event, Ended) else Note(_told(frames, made))
     yield Ended("done")
 
 
