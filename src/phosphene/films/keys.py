@@ -158,19 +158,23 @@ def _parser() -> Lark:
             return frame, (easing[0] if easing else None)
 
         def time(self, tokens: list[Token]) -> Time:
-            token = tokens[0]
-            if token.type == "NUMBER":
-                number = token[:20]
-                what = f"a time has a unit: {number}s, {number}f (frames) or {number}%"
-                raise PlacedError(token.start_pos, what)
-            try:
-                return read_time(str(token))
-            except ValueError as error:
-                raise PlacedError(token.start_pos, str(error)) from None
+            return _time_of(tokens[0])
 
     return lark.Lark(
         GRAMMAR, parser="lalr", start="key", transformer=Build(), maybe_placeholders=False
     )
+
+
+def _time_of(token: Token) -> Time:
+    """The time of a token. PlacedError for a number without a unit, and for what is no time."""
+    if token.type == "NUMBER":
+        number = token[:20]
+        what = f"a time has a unit: {number}s, {number}f (frames) or {number}%"
+        raise PlacedError(token.start_pos, what)
+    try:
+        return read_time(str(token))
+    except ValueError as error:
+        raise PlacedError(token.start_pos, str(error)) from None
 
 
 # What may be keyed
