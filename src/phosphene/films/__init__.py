@@ -9,6 +9,8 @@
     child     the same from within: `decode` and `encode` are its work
     keys      settings that change while a film runs; `expressions` and `times` are their parts
     source    what a recipe's frames come from
+    affine    one affine a frame: the camera of a zoom
+    drift     what keeps a long zoom as light, colourful and detailed as it began
 
 FFmpeg, by PyAV, is loaded in that other process and never in this one: a hostile file can bring
 down no more than it, and its FFmpeg meets no other. Neither `frames`, `formats`, `text`, `process`
