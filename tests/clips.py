@@ -82,11 +82,14 @@ def places(size: Size) -> tuple[Tensor, Tensor]:
 
 
 def outside(motion: Tensor) -> Tensor:
-    """Where `motion` `(1, 2, H, W)` points out of the frame, `(1, 1, H, W)` bool."""
+    """Where `motion` `(1, 2, H, W)` points out of the frame, `(1, 1, H, W)` bool.
+
+    Pixels are squares around their centres, so a frame goes from -0.5 to W - 0.5.
+    """
     height, width = motion.shape[-2:]
     x, y = places((height, width))
     x, y = x + motion[0, 0], y + motion[0, 1]
-    return ((x < 0) | (x > width - 1) | (y < 0) | (y > height - 1))[None, None]
+    return ((x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5))[None, None]
 
 
 def static(count: int = 10, size: Size = SIZE, *, seed: int = 0) -> Clip:

@@ -1,0 +1,1 @@
+"""Films: what moves in them, and where a shot ends and another begins."""
