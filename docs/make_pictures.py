@@ -18,7 +18,7 @@ from torch import Tensor
 import phosphene as ph
 from phosphene.explain.key_page import key_page
 from phosphene.explain.pages import as_image
-from phosphene.film.keys import Keys
+from phosphene.films.keys import Keys
 from phosphene.image import resize, to_uint8
 
 HERE = Path(__file__).parent / "images"

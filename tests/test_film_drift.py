@@ -8,7 +8,7 @@ import torch
 from skimage.color import lab2rgb, rgb2lab
 
 from phosphene.errors import ImageError
-from phosphene.film.drift import (
+from phosphene.films.drift import (
     SHOULDER,
     LabStatistics,
     band_noise,

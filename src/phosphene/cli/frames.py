@@ -107,9 +107,9 @@ def _to_film(
 ) -> None:  # fmt: skip
     from fractions import Fraction
 
+    from phosphene.films.formats import check_film_output
     from phosphene.films.read import film_info, read_film
     from phosphene.films.times import parse_time
-    from phosphene.films.formats import check_film_output
     from phosphene.films.write import write_film
     from phosphene.recipes.moving import read_rate
 

@@ -22,8 +22,8 @@ from phosphene.explain.pages import (
     text_width,
     truncate_text,
 )
-from phosphene.film.keys import Curve, Keys
-from phosphene.film.times import frame_times
+from phosphene.films.keys import Curve, Keys
+from phosphene.films.times import frame_times
 
 COLOURS = ("#e0245e", "#1d6fd1", "#1f9d57", "#d97f00", "#7b4fd0", "#0f8f9c", "#8a5a3c", "#4a4a50")
 WIDTH, PANEL, HEADING, MARGIN, AXIS = 760.0, 110.0, 30.0, 24.0, 52.0

@@ -18,6 +18,7 @@ from phosphene.films.write import write_film
 from phosphene.jobs.compare import Comparison, differing
 from phosphene.jobs.events import Compared, Ended, Event, Note, Preview, Progress, Saved, Started
 from phosphene.jobs.job import Job, Outcome, undisturbed, uninterrupted
+from phosphene.jobs.outputs import check_side_file
 from phosphene.jobs.work import FrameRecord, WorkFolder
 from phosphene.manifest import schema as m
 from phosphene.recipes.base import imported
@@ -226,14 +227,17 @@ def plot_keys(job: Job, path: Path, *, overwrite: bool) -> None:
 
     path: a file that ends in .png or .svg.
     """
-    from phosphene.films.keys import Keys
-    from phosphene.films.plot import plot
+    from phosphene.explain.key_page import plot_keys as draw
+    from phosphene.recipes.steps.moving import keyed_by
 
-    texts = job.arguments.settings.keyframes
-    if not texts:
-        raise SettingsError("there is no --key, so there are no curves to draw")
     rate, duration = timing(job)
-    plot(Keys(texts), path, rate=rate, duration=duration, overwrite=overwrite)
+    keys = keyed_by(job.arguments, (rate, duration)).keys
+    if keys is None:
+        raise SettingsError("there is no --key, so there are no curves to draw")
+    if rate is None or duration is None:
+        raise SettingsError("the film does not say how long it is, so there are no curves to draw")
+    check_side_file(path, lambda _: overwrite)
+    draw(keys, path, rate=rate, duration=duration)
 
 
 def preview(job: FilmJob, *, overwrite: bool) -> Generator[Event, None, None]:
