@@ -30,6 +30,7 @@ from phosphene.objectives import objective as objective
 from phosphene.objectives import parse as parse
 from phosphene.plugins import load_plugin as load_plugin
 from phosphene.recipes.steps.dream import DreamStep
+from phosphene.recipes.steps.frames import FrameStep
 from phosphene.recipes.steps.visualize import VisualizeStep
 from phosphene.state import State as State
 from phosphene.transforms import transform as transform
@@ -196,7 +197,6 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
-        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -204,6 +204,7 @@ class _dream:
         precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
+        rest: Literal['dream', 'stay'] = 'dream',
     ) -> Tensor:
         """Dream a picture: `(N, 3, H, W)` in [0, 1] -> the same shape, on the CPU.
 
@@ -262,7 +263,6 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
-        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -270,10 +270,128 @@ class _dream:
         precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
+        rest: Literal['dream', 'stay'] = 'dream',
     ) -> Iterator[DreamStep]:
         """The same as a generator of steps; stop whenever you like."""
 
 dream: _dream
+
+class _film:
+    def __call__(
+        self,
+        film: str | Path | Iterable[Frame | Tensor],
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        mask: Tensor | str | Path | Image | None = None,
+        regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        steps: int = 3,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 0.5,
+        laplacian: int = 0,
+        gradient_transforms: str = '',
+        natural: float = 0.0,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        keyframes: Sequence[str] = (),
+        begin: str | None = None,
+        end: str | None = None,
+        flow: Literal['dis', 'off'] = 'dis',
+        decay: float = 0.9,
+        calm: float = 0.0,
+        cut_difference: float = 0.1,
+        cut_seen: float = 0.35,
+        first_steps: int = 10,
+        uncovered_steps: int = 3,
+        rest: Literal['dream', 'stay'] = 'dream',
+    ) -> Tensor:
+        """Dream a film: its frames, dreamt, one after the other.
+
+        Args:
+            film: the path of a film or of a folder of pictures; or its frames: an iterable of `Frame`,
+                as `read_film` gives them, or of tensors `(1, 3, H, W)`.
+            network: through which it is looked at, or its name.
+            objective: an `Objective` or its text; by default the preset's for this network.
+            mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or the path of a picture or a film.
+            regions: pairs of a mask and an `Objective`, as in `dream`.
+            **settings: those of `FilmSettings`, by name.
+
+        Returns:
+            An iterator of `Frame` with the source's own times, which `phosphene.write_film` takes; each
+            is computed when it is asked for. `film.steps(…)` gives a `FrameStep` for each step.
+
+        >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="10s")
+        >>> phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
+        """
+    def steps(
+        self,
+        film: str | Path | Iterable[Frame | Tensor],
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        mask: Tensor | str | Path | Image | None = None,
+        regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        steps: int = 3,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 0.5,
+        laplacian: int = 0,
+        gradient_transforms: str = '',
+        natural: float = 0.0,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        keyframes: Sequence[str] = (),
+        begin: str | None = None,
+        end: str | None = None,
+        flow: Literal['dis', 'off'] = 'dis',
+        decay: float = 0.9,
+        calm: float = 0.0,
+        cut_difference: float = 0.1,
+        cut_seen: float = 0.35,
+        first_steps: int = 10,
+        uncovered_steps: int = 3,
+        rest: Literal['dream', 'stay'] = 'dream',
+    ) -> Iterator[FrameStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+film: _film
 
 class _invert:
     def __call__(
@@ -649,6 +767,125 @@ class _visualize:
 
 visualize: _visualize
 
+class _zoom:
+    def __call__(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | Sequence[Objective | str] | None = None,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        steps: int = 3,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 0.5,
+        laplacian: int = 0,
+        gradient_transforms: str = '',
+        natural: float = 0.0,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        keyframes: Sequence[str] = (),
+        zoom: float = 1.5,
+        turn: float = 0.0,
+        center: tuple[typing.Annotated[float, FieldInfo(annotation=NoneType, required=True, metadata=[Ge(ge=0), Le(le=1)])], typing.Annotated[float, FieldInfo(annotation=NoneType, required=True, metadata=[Ge(ge=0), Le(le=1)])]] = (0.5, 0.5),
+        frames: int = 150,
+        seconds: float | None = None,
+        fade: int = 30,
+        fps: str = '30',
+        loop: bool = False,
+        pull: float = 0.05,
+        source_pull: float = 0.0,
+        noise: float = 0.01,
+        warp: Literal['lanczos', 'linear', 'crop'] = 'lanczos',
+        zoom_first: bool = False,
+        eight_bits: bool = False,
+    ) -> Tensor:
+        """Zoom into a picture and dream each frame: the frames, one after the other.
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1], or the path of a picture: what to begin with.
+            network: through which it is looked at, or its name.
+            objective: an `Objective` or its text, or several, each of which is dreamt for `frames`
+                frames; by default the preset's for this network.
+            **settings: those of `ZoomSettings`, by name.
+
+        Returns:
+            An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
+            asked for. `zoom.steps(…)` gives a `FrameStep` for each step on the way.
+
+        >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=3)
+        >>> phosphene.write_film("zoom.mp4", frames)
+        """
+    def steps(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | Sequence[Objective | str] | None = None,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        steps: int = 3,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 0.5,
+        laplacian: int = 0,
+        gradient_transforms: str = '',
+        natural: float = 0.0,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        keyframes: Sequence[str] = (),
+        zoom: float = 1.5,
+        turn: float = 0.0,
+        center: tuple[typing.Annotated[float, FieldInfo(annotation=NoneType, required=True, metadata=[Ge(ge=0), Le(le=1)])], typing.Annotated[float, FieldInfo(annotation=NoneType, required=True, metadata=[Ge(ge=0), Le(le=1)])]] = (0.5, 0.5),
+        frames: int = 150,
+        seconds: float | None = None,
+        fade: int = 30,
+        fps: str = '30',
+        loop: bool = False,
+        pull: float = 0.05,
+        source_pull: float = 0.0,
+        noise: float = 0.01,
+        warp: Literal['lanczos', 'linear', 'crop'] = 'lanczos',
+        zoom_first: bool = False,
+        eight_bits: bool = False,
+    ) -> Iterator[FrameStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+zoom: _zoom
+
 __all__ = [
     "Network",
     "Objective",
@@ -659,6 +896,7 @@ __all__ = [
     "caricature",
     "draw_sky",
     "dream",
+    "film",
     "film_info",
     "gradient",
     "invert",
@@ -679,4 +917,5 @@ __all__ = [
     "unit_card",
     "visualize",
     "write_film",
+    "zoom",
 ]

@@ -174,7 +174,7 @@ class _Signature:
         if recipe.octaves:
             text = "A folder for the dream so far at the end of each octave."
             self._add("save_octaves", Path | None, None, group=OUT, help=text)
-        if recipe.output == "film":
+        if recipe.output == "video":
             for name, (kind, text) in FILM_FLAGS.items():
                 self._add(name, kind | None, None, group=OUT, help=text, negative=())
         if recipe.caches:
@@ -237,7 +237,7 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
 
 def film_options(recipe: Recipe, given: dict[str, Any]) -> FilmOptions | None:
     """What a recipe for films was told besides its settings; None of any other."""
-    if recipe.output != "film":
+    if recipe.output != "video":
         return None
     return FilmOptions(
         keep_frames=bool(given["keep_frames"]),

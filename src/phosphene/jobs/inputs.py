@@ -56,7 +56,7 @@ def check_readable(request: Request) -> None:
         declared = request.declaration.input(role)
         if declared is not None and declared.kind == "folder":
             find_pictures(path)
-        elif declared is not None and declared.kind == "film":
+        elif declared is not None and declared.kind == "video":
             demuxer_of(path) if not path.is_dir() else find_pictures(path)
         elif not path.is_file():
             images.read_image(path)  # tells what is wrong
@@ -96,7 +96,7 @@ def _load_input(
     if entry.kind == "folder":
         loaded.folders[role], loaded.records[role] = path, capture.folder_of(path)
         return
-    if entry.kind == "film" or (entry.kind == "mask" and loaded.films and _is_film(path)):
+    if entry.kind == "video" or (entry.kind == "mask" and loaded.films and _is_film(path)):
         notes = _load_film(entry, path, request, settings, loaded)
     elif entry.kind == "mask":
         loaded.images[role], notes = _load_mask(role, path, loaded)

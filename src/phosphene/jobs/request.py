@@ -70,7 +70,7 @@ RESULTS: dict[Output, Result] = {
         "phosphene.jobs.pages:PageJob",
         more=("data",),
     ),
-    "film": Result(
+    "video": Result(
         "film", ".mp4", "phosphene.films.formats:check_film_output", "phosphene.jobs.films:FilmJob"
     ),
 }

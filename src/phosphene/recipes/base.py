@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from phosphene.settings import Settings
     from phosphene.state import State
 
-Output = Literal["image", "page", "film"]
+Output = Literal["image", "page", "video"]
 
 
 class RecipeStep(Protocol):
@@ -78,7 +78,7 @@ class ImageInput:
 
     role: str
     help: str
-    kind: Literal["image", "mask", "folder", "film"] = "image"
+    kind: Literal["image", "mask", "folder", "video"] = "image"
     required: bool = False
     positional: bool = False
     keyword: str | None = None
@@ -200,7 +200,7 @@ class Recipe:
     result: what the public function returns, of the last step.
     result_type, step_type: "module:class" of both, for editors and the reference.
     output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out;
-        film: frames, each of which a step ends (see `recipes/steps/frames.py`).
+        video: frames, each of which a step ends (see `recipes/steps/frames.py`).
     several: each step holds a batch, which is laid out as one picture, or one file each.
     starts: what it may begin with where there is no photo, by name; the first is the default.
     regions: takes regions, each a mask with an objective of its own; its setting `rest` says

@@ -70,7 +70,7 @@ FILM = register(
         settings=FilmSettings,
         steps="phosphene.recipes.steps.moving:film_steps",
         step_type="phosphene.recipes.steps.frames:FrameStep",
-        output="film",
+        output="video",
         timing="phosphene.recipes.steps.moving:film_timing",
         subject=Subject(
             "objective",
@@ -82,7 +82,7 @@ FILM = register(
             ImageInput(
                 "film",
                 "An MP4, MOV, MKV, WebM, AVI or GIF, or a folder of pictures.",
-                kind="film",
+                kind="video",
                 required=True,
                 positional=True,
                 resized=True,

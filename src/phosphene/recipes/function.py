@@ -50,7 +50,7 @@ class RecipeFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result, after all steps."""
         steps = self.steps(*args, **kwargs)
-        if self.recipe.output == "film":
+        if self.recipe.output == "video":
             return _frames(steps)
         return self.recipe.result(deque(steps, maxlen=1).pop())
 
@@ -116,7 +116,7 @@ def _pictures(
             continue
         if entry.kind == "folder":
             folders[entry.role] = value
-        elif entry.kind == "film":
+        elif entry.kind == "video":
             films[entry.role] = film_of(value, settings)
         elif entry.kind == "mask":
             images[entry.role] = mask_of(value, next(iter(images.values()), None))
@@ -178,7 +178,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
 
     for entry in recipe.inputs:
         if entry.required:
-            add(entry.argument, positional, FILM if entry.kind == "film" else PICTURE)
+            add(entry.argument, positional, FILM if entry.kind == "video" else PICTURE)
     add("network", positional, "Network | str")
     if recipe.subject is not None:
         kinds = {

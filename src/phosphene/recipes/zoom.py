@@ -163,7 +163,7 @@ ZOOM = register(
         settings=ZoomSettings,
         steps="phosphene.recipes.steps.moving:zoom_steps",
         step_type="phosphene.recipes.steps.frames:FrameStep",
-        output="film",
+        output="video",
         timing="phosphene.recipes.steps.moving:zoom_timing",
         subject=Subject(
             "objectives",
