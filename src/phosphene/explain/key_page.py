@@ -79,7 +79,9 @@ def key_page(keys: Keys, *, rate: Fraction | None, duration: Fraction | None) ->
     return Page(WIDTH, bottom + 44, tuple(items), f"Keyframes: {', '.join(keys.names)}")
 
 
-def _panel(curve: Curve, colour: str, top: float, rate: Fraction | None, duration: Fraction) -> list[Item]:
+def _panel(
+    curve: Curve, colour: str, top: float, rate: Fraction | None, duration: Fraction
+) -> list[Item]:
     """A heading, which is the legend; grid lines with their numbers; the curve; its keys."""
     points = [(time, curve.at(time)) for time in _sampled(rate, duration)]
     marks = [(time, curve.at(time)) for time in curve.times] if len(curve.times) > 1 else []
