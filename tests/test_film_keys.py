@@ -807,7 +807,14 @@ def test_curves_that_cannot_be_drawn(tmp_path: Path) -> None:
         plot_keys(Keys([]), tmp_path / "keys.png", rate=RATE, duration=LENGTH)
     with pytest.raises(SettingsError, match=r"1/t gives no finite number at 0 s"):
         plot_keys(Keys(["zoom = 1/t"]), tmp_path / "keys.png", rate=RATE, duration=LENGTH)
+    with pytest.raises(SettingsError, match="the length of the film is not known"):
+        plot_keys(DRAWN, tmp_path / "keys.png", rate=RATE, duration=None)
     assert not list(tmp_path.iterdir())
+    for name in ("keys.png", "keys.svg"):
+        (tmp_path / name).write_bytes(b"mine")
+        with pytest.raises(ImageError, match=rf"{name}' is already there"):
+            plot_keys(DRAWN, tmp_path / name, rate=None, duration=LENGTH, overwrite=False)
+        assert (tmp_path / name).read_bytes() == b"mine"
 
 
 @given(

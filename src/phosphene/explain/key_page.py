@@ -30,36 +30,46 @@ WIDTH, PANEL, HEADING, MARGIN, AXIS = 760.0, 110.0, 30.0, 24.0, 52.0
 MOST_POINTS, MOST_RINGS = 1500, 60
 
 
-def plot_keys(keys: Keys, path: Path, *, rate: Fraction, duration: Fraction) -> None:
+def plot_keys(
+    keys: Keys,
+    path: Path,
+    *,
+    rate: Fraction | None,
+    duration: Fraction | None,
+    overwrite: bool = True,
+) -> None:
     """Draw the curves of keys into a file: SVG, or a picture of twice the page's measures.
 
     Args:
         keys: what `Keys.check` has found right.
-        path: its suffix says what is written; a file that is there is replaced.
-        rate: frames a second.
+        path: its suffix says what is written.
+        rate: frames a second; None where it is not constant.
         duration: of the film, s.
+        overwrite: replace a file that is there.
 
     Raises:
         ImageError: a suffix that is none of these, or a file that cannot be written.
-        SettingsError: a value that is not finite; no keys.
+        SettingsError: a value that is not finite; no keys; a length that is not known.
     """
-    page = key_page(keys, rate=rate, duration=duration)
     suffix = path.suffix.lower()
-    if suffix == ".svg":
-        images.write_atomically(path, pages.as_svg(page).encode())
-    elif suffix in images.SUFFIXES:
-        images.save_image(pages.as_tensor(page, 2), path)
-    else:
+    if suffix != ".svg" and suffix not in images.SUFFIXES:
         raise ImageError(
             f"{str(path)!r} cannot hold curves; expected one of .svg, {', '.join(images.SUFFIXES)}"
         )
+    page = key_page(keys, rate=rate, duration=duration)
+    if suffix == ".svg":
+        images.write_atomically(path, pages.as_svg(page).encode(), overwrite=overwrite)
+    else:
+        images.save_image(pages.as_tensor(page, 2), path, overwrite=overwrite)
 
 
-def key_page(keys: Keys, *, rate: Fraction, duration: Fraction) -> Page:
+def key_page(keys: Keys, *, rate: Fraction | None, duration: Fraction | None) -> Page:
     """The curves of keys, one a panel, each with an axis of its own; time runs to the right."""
-    curves = keys.curves(rate=rate, duration=duration)
-    if not curves:
+    if not keys.keys:
         raise SettingsError("there are no keys to draw; expected at least one")
+    if not duration:
+        raise SettingsError("keys cannot be drawn, since the length of the film is not known")
+    curves = keys.curves(rate=rate, duration=duration)
     items: list[Item] = []
     for number, curve in enumerate(curves):
         top = MARGIN + number * (HEADING + PANEL)
@@ -69,7 +79,9 @@ def key_page(keys: Keys, *, rate: Fraction, duration: Fraction) -> Page:
     return Page(WIDTH, bottom + 44, tuple(items), f"Keyframes: {', '.join(keys.names)}")
 
 
-def _panel(curve: Curve, colour: str, top: float, rate: Fraction, duration: Fraction) -> list[Item]:
+def _panel(
+    curve: Curve, colour: str, top: float, rate: Fraction | None, duration: Fraction
+) -> list[Item]:
     """A heading, which is the legend; grid lines with their numbers; the curve; its keys."""
     points = [(time, curve.at(time)) for time in _sampled(rate, duration)]
     marks = [(time, curve.at(time)) for time in curve.times] if len(curve.times) > 1 else []
@@ -114,9 +126,9 @@ def _across(time: Fraction, duration: Fraction) -> float:
     return MARGIN + AXIS + (WIDTH - 2 * MARGIN - AXIS) * float(time / duration)
 
 
-def _sampled(rate: Fraction, duration: Fraction) -> list[Fraction]:
+def _sampled(rate: Fraction | None, duration: Fraction) -> list[Fraction]:
     """The times of all frames and the end, or of so many that lines between them are smooth."""
-    if duration * rate <= MOST_POINTS:
+    if rate and duration * rate <= MOST_POINTS:
         return [*frame_times(rate, duration), duration]
     return [duration * index / MOST_POINTS for index in range(MOST_POINTS + 1)]
 
