@@ -32,6 +32,7 @@ from phosphene.image.files import (
     format_of,
     open_image,
     reading,
+    refuse_address,
     write_atomically,
 )
 from phosphene.image.tensor import REC_709, fit, luma, quantize, resize, size_of, to_uint8
@@ -81,6 +82,8 @@ def read_image(source: str | Path | Image.Image, *, size: int | None = None) -> 
             check_pixels(path, *source.size)
             pixels, opacity = _decoded(source, notes)
     else:
+        if isinstance(source, str):
+            refuse_address(source)
         path = Path(source)
         with open_image(path) as file:
             check_pixels(path, *file.size)

@@ -76,6 +76,19 @@ _DECODERS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
 )
 
 
+# As a path reads it, "//" is "/".
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)[^/]")
+
+
+def refuse_address(text: str) -> None:
+    """ImageError if a text is a URL, where the path of a file was expected."""
+    found = _ADDRESS.match(text)
+    if found is None or os.path.lexists(text) or os.path.lexists(f"{found[1]}:"):
+        return
+    whole = text if found[2] == "//" else text.replace(":/", "://", 1)
+    raise ImageError(f"{whole!r} is a URL, which is not read: fetch it first, and name the file")
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[ImageFile]:
     """The open file, its header read; whatever goes wrong inside becomes one ImageError.
@@ -87,6 +100,7 @@ def open_image(path: Path) -> Iterator[ImageFile]:
         if path.is_dir():
             raise ImageError(f"{str(path)!r} is a folder; a picture file was expected")
         if not path.exists():
+            refuse_address(str(path))
             raise ImageError(f"there is no file {str(path)!r}{_near(path)}")
         if not path.is_file():
             raise ImageError(f"{str(path)!r} is not a regular file; a picture file was expected")
