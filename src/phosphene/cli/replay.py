@@ -25,6 +25,7 @@ def verb(
     input: Annotated[list[str] | None, Parameter(negative=())] = None,
     network: str | None = None,
     anyway: Annotated[bool, Parameter(negative=())] = False,
+    large: Annotated[bool, Parameter(negative=())] = False,
     force: Annotated[bool, Parameter(negative=())] = False,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     verbose: Annotated[bool, Parameter(negative=())] = False,
@@ -44,9 +45,12 @@ def verb(
         ROLE=PATH, as in photo=sky.jpg, or pictures=FOLDER of a unit: where an input lies, if
         neither beside the file nor in the current folder. May be given several times.
     network
-        To take instead of the recipe's: for a recipe whose network is code, or a file elsewhere.
+        To take instead of the recipe's: for a recipe whose network is code, is to be fetched, or
+        is a file elsewhere.
     anyway
         Take inputs though they are not the recipe's by their SHA-256.
+    large
+        Begin it though it takes far more work than is usual.
     force
         Replace a file that is there. Never the one replayed.
     quiet
@@ -67,6 +71,7 @@ def verb(
                 anyway=anyway,
                 output=output,
                 force=force,
+                large=large,
             )
         except KeyboardInterrupt as error:
             complain("interrupted, nothing was written")

@@ -24,6 +24,7 @@ def verb(
         Parameter(group=OUT, show_default=lambda _: "60", allow_leading_hyphen=True),
     ] = None,
     events: Events = None,
+    large: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     dry_run: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
     force: Force = False,
     quiet: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
@@ -32,14 +33,16 @@ def verb(
 ) -> int:
     """Run a saved request.
 
-    It replaces no file, and starts no code, unless that is said here.
+    It replaces no file, and starts no code, download or uncommonly large work, unless that is
+    said here.
 
     Parameters
     ----------
     file
         JSON, such as --save-request writes; paths in it are relative to its folder.
     network
-        To take instead of the request's: for a request whose network is code, or a file elsewhere.
+        To take instead of the request's: for a request whose network is code, is to be fetched,
+        or is a file elsewhere.
     output
         Where the result is to lie, instead of where the request says.
     checkpoint
@@ -49,6 +52,8 @@ def verb(
         Seconds between two checkpoints.
     events
         A file to which everything that happens is added, as lines of JSON.
+    large
+        Begin it though it takes far more work than is usual.
     dry_run
         Check everything, but make nothing.
     force
@@ -72,6 +77,7 @@ def verb(
         Reporter(quiet=quiet, verbose=verbose),
         force=force,
         allow=(network,) if network else (),
+        large=large,
         source=file,
         dry_run=dry_run,
         journal=events,

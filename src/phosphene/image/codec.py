@@ -29,6 +29,7 @@ from phosphene.image.files import (
     PIXEL_LIMIT,
     check_output,
     check_pixels,
+    count_gif_frames,
     format_of,
     open_image,
     reading,
@@ -156,8 +157,10 @@ def load_mask(
 
 
 def _frame_count(file: ImageFile) -> int:
-    """How many frames there are; of a TIFF, whose pages take long to count, `PAGES` + 1 at most."""
+    """How many frames there are; where these take long to count, `PAGES` + 1 at most."""
     try:
+        if file.format == "GIF" and isinstance(file.fp, io.BufferedReader):
+            return count_gif_frames(file.fp, PAGES + 1)
         if not isinstance(file, TiffImageFile):
             return getattr(file, "n_frames", 1)
         count = 0

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from phosphene.errors import ImageError, suggest
+from phosphene.errors import ImageError, InTheWayError, suggest
 from phosphene.runtime.memory import available_memory, format_bytes
 
 if TYPE_CHECKING:
@@ -179,6 +179,31 @@ def _check_jpeg(stream: BinaryIO) -> None:
     raise ValueError(f"it has more than {SCANS} scans, which are the most")
 
 
+def count_gif_frames(stream: BinaryIO, most: int) -> int:
+    """How many pictures a GIF has, `most` at most; the stream is left as it was.
+
+    Pillow would read each of them; a file of some MB can have a million.
+    """
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+
+        def table(flags: int) -> int:
+            return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+        at, count = 13 + table(data[10]), 0
+        while at + 10 < len(data) and count < most:
+            if data[at] == 0x2C:
+                count += 1
+                at += 11 + table(data[at + 9])
+            elif data[at] == 0x21:
+                at += 2
+            else:
+                break
+            while at < len(data) and data[at]:  # blocks of data, each after its length
+                at += data[at] + 1
+            at += 1
+    return max(1, count)
+
+
 def _decoder(head: bytes) -> type[ImageFile] | None:
     """Pillow's reader of a file that begins with `head`."""
     for magic, module, name in _DECODERS:
@@ -323,8 +348,10 @@ def _place_new(scratch: Path, target: Path) -> None:
     os.rename(scratch, target)
 
 
-def _in_the_way(path: Path) -> ImageError:
-    return ImageError(f"{str(path)!r} is already there; choose another name or allow to overwrite")
+def _in_the_way(path: Path) -> InTheWayError:
+    return InTheWayError(
+        f"{str(path)!r} is already there; choose another name or allow to overwrite"
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import socket
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,10 +64,10 @@ def load(architecture: str, weights: str | None, classes: int | None) -> Network
 
 def _class_names(module: Any) -> list[str]:
     """The names of the classes, where these are a part of ImageNet that timm knows."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset(module)
-    names = ImageNetInfo(subset).label_descriptions() if subset else []
+    names = list(ImageNetInfo(subset).label_descriptions()) if subset else []
     return names if len(names) == module.num_classes else []
 
 
@@ -79,9 +80,10 @@ def _patient_only_online() -> Iterator[None]:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    constants: Any = None
-    with suppress(ImportError):
-        from huggingface_hub import constants
+    try:
+        constants: Any = importlib.import_module("huggingface_hub.constants")
+    except ImportError:
+        constants = None
     offline = constants is not None and not _resolves(constants.ENDPOINT)
     before = getattr(constants, "HF_HUB_OFFLINE", None)
     if offline:
