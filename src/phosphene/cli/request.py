@@ -8,17 +8,22 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from phosphene.cli.plugins import Plugins
-from phosphene.cli.running import OUT, Events, Force, make
+from phosphene.cli.running import CHECKPOINT, OUT, Events, Force, make
 from phosphene.jobs.request import Request, main_kind
+
+NETWORK = (
+    "To take instead of the request's: for a request whose network is code, is to be fetched, or "
+    "is a file elsewhere."
+)
 
 
 def verb(
     file: Path,
     /,
     *,
-    network: str | None = None,
+    network: Annotated[str | None, Parameter(help=NETWORK)] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], group=OUT)] = None,
-    checkpoint: Annotated[Path | None, Parameter(group=OUT)] = None,
+    checkpoint: Annotated[Path | None, Parameter(group=OUT, help=CHECKPOINT)] = None,
     checkpoint_every: Annotated[
         float | None,
         Parameter(group=OUT, show_default=lambda _: "60", allow_leading_hyphen=True),
@@ -40,14 +45,8 @@ def verb(
     ----------
     file
         JSON, such as --save-request writes; paths in it are relative to its folder.
-    network
-        To take instead of the request's: for a request whose network is code, is to be fetched,
-        or is a file elsewhere.
     output
         Where the result is to lie, instead of where the request says.
-    checkpoint
-        A file for where it is, so that the same command goes on after a kill. It is written at the
-        end of each octave and now and then, and removed when the result is whole.
     checkpoint_every
         Seconds between two checkpoints.
     events
