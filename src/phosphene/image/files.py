@@ -294,8 +294,10 @@ def check_folder(path: Path) -> None:
     nothing of read-only or network disks."""
     with _writing(path):
         scratch, handle = _scratch_file(path.parent)
-        os.close(handle)
-        scratch.unlink()
+        try:
+            os.close(handle)
+        finally:
+            scratch.unlink()
 
 
 def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None:
@@ -321,8 +323,8 @@ def appearing_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     with _writing(path):
         target = Path(os.path.realpath(path)) if overwrite else path
         scratch, handle = _scratch_file(target.parent)  # same folder: a rename cannot cross disks
-        os.close(handle)
         try:
+            os.close(handle)
             yield scratch
             with scratch.open("rb+") as stream:
                 os.fsync(stream.fileno())
@@ -332,7 +334,8 @@ def appearing_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
                 _place_new(scratch, target)
             _sync_folder(target.parent)
         finally:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # what is placed is placed, and what failed has said why
+                scratch.unlink(missing_ok=True)
 
 
 def _place_new(scratch: Path, target: Path) -> None:
