@@ -252,8 +252,8 @@ def test_unknown_layers_and_no_objective_are_told(toy: Network, photo: Tensor) -
         dreamt(photo, toy, "thrid")
     with pytest.raises(ObjectiveError, match="third has 8 channels"):
         dreamt(photo, toy, "third:8")
-    with pytest.raises(SettingsError, match=r"preset 'phosphene' names no layers of toy.*dreamnet"):
-        dreamt(photo, toy, None)
+    with pytest.raises(SettingsError, match=r"preset 'keras' names no layers of toy.*dreamnet"):
+        dreamt(photo, toy, None, preset="keras")
 
 
 def test_without_an_objective_it_is_the_presets(toy: Network, photo: Tensor) -> None:

@@ -25,6 +25,7 @@ from phosphene.zoo.schemes import (
     listing,
     load_network,
     name_forms,
+    named_architecture,
     names_code,
     network_label,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "listing",
     "load_network",
     "name_forms",
+    "named_architecture",
     "names_code",
     "network_label",
     "register_network",
