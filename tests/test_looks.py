@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from phosphene.cli import main
 from phosphene.errors import NetworkError, RecipeError
 from phosphene.image import draw_sky, save_image
 from phosphene.jobs import InputFile, Request, prepare
@@ -94,6 +96,23 @@ def test_a_request_has_the_settings_of_its_network_and_a_function_too(by_network
     net = Network(nn.Sequential(nn.Conv2d(3, 4, 3)), name="mine", architecture="vgg16")
     first = next(iter(dream.steps(draw_sky(40, 48), net, '"0"', preset="mine", octaves=1)))
     assert first.steps == 7
+
+
+def test_a_command_line_has_the_settings_of_its_network(tmp_path: Path) -> None:
+    save_image(draw_sky(40, 48), tmp_path / "photo.png")
+
+    def asked(network: str, *more: str) -> dict[str, Any]:
+        photo, job = str(tmp_path / "photo.png"), tmp_path / "job.json"
+        words = ["dream", photo, "--network", network, *more, "-o", str(tmp_path / "o.png")]
+        assert main([*words, "--dry-run", "--save-request", str(job), "--force"]) == 0
+        return json.loads(job.read_text())["settings"]
+
+    ours = PRESETS["phosphene"].by_network["dreamnet-robust"]
+    plain = DreamSettings.model_validate({})
+    assert ours["smooth"] != plain.smooth
+    assert asked("dreamnet-robust")["smooth"] == ours["smooth"]
+    assert asked("dreamnet-robust", "--smooth", "0.5")["smooth"] == 0.5
+    assert asked("dreamnet")["smooth"] == plain.smooth
 
 
 @pytest.mark.parametrize(
