@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
 import phosphene as ph
-from phosphene.image import resize, start_picture, to_uint8
+from phosphene.image import resize, to_uint8
 
 HERE = Path(__file__).parent / "images"
 NAMES = ("original", "normalised", "+ octaves", "+ jitter")
@@ -77,18 +77,16 @@ BEFORE = {"natural": 0, "laplacian": 0, "smooth": 0.5, "smallest_octave": 2}
 def looks() -> Tensor:
     """The same pictures by the first defaults, and by those of now."""
     china, flower = smaller(sample("china.jpg"), 400), smaller(sample("flower.jpg"), 400)
-    noise = start_picture("noise", (267, 400))
     rows = []
     for name, photo, first in (
         ("dreamnet", china, "mixed5a"),
         ("dreamnet", sky(267, 400), "mixed5a"),
-        ("dreamnet", noise, "mixed5a"),
         ("dreamnet-robust", flower, "mixed5a + mixed5b"),
     ):
         net = ph.load_network(name)
         before, now = ph.dream(photo, net, first, **BEFORE), ph.dream(photo, net)
         rows.append([labelled(before, f"{name}, before"), labelled(now, f"{name}, now")])
-    return grid([rows[0] + rows[1], rows[2] + rows[3]])
+    return grid(rows)
 
 
 @picture

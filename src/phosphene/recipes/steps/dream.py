@@ -167,7 +167,8 @@ def _steps(
         tile=s.tile,
         memory=s.memory,
         buffers=BUFFERS + more,
-        between=BETWEEN + more + bool(masks),  # the sum of what is transformed
+        # The sum of what is transformed; a band, beside what it is added to.
+        between=BETWEEN + more + bool(masks) + bool(s.laplacian),
         cut=None if state is None else state.value("cut"),
     )
     first, finished = _octave_of(state, sizes)
