@@ -11,7 +11,7 @@ from pydantic import Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
 from phosphene.recipes.function import RecipeFunction
-from phosphene.recipes.moving import FrameSettings
+from phosphene.recipes.moving import FrameSettings, network_defaults
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -68,6 +68,7 @@ FILM = register(
     Recipe(
         name="film",
         settings=FilmSettings,
+        network_defaults=network_defaults(FilmSettings),
         steps="phosphene.recipes.steps.moving:film_steps",
         step_type="phosphene.recipes.steps.frames:FrameStep",
         output="video",

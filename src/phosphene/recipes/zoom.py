@@ -17,6 +17,7 @@ from phosphene.recipes.moving import (
     FrameRate,
     FrameSettings,
     degrees_per_second,
+    network_defaults,
     per_second,
     read_rate,
 )
@@ -161,6 +162,7 @@ ZOOM = register(
     Recipe(
         name="zoom",
         settings=ZoomSettings,
+        network_defaults=network_defaults(ZoomSettings),
         steps="phosphene.recipes.steps.moving:zoom_steps",
         step_type="phosphene.recipes.steps.frames:FrameStep",
         output="video",
