@@ -103,7 +103,7 @@ class FrameSettings(OctaveSettings):
 def network_defaults(
     model: type[FrameSettings],
 ) -> Callable[[Mapping[str, Any], str], dict[str, Any]]:
-    """`Recipe.network_defaults` of a film: a dream's, but for the steps, of which a frame takes few."""
+    """`Recipe.network_defaults` of a film: a dream's, but for the steps, which are few."""
 
     def defaults(given: Mapping[str, Any], architecture: str) -> dict[str, Any]:
         name = given.get("preset", "phosphene")
