@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks import report
 from phosphene import load_network, parse
-from phosphene.film.drift import lab_statistics
+from phosphene.films.drift import lab_statistics
 from phosphene.image import luma, start_picture
 from phosphene.network import Network
 from phosphene.recipes.dream import DreamSettings

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import ImageError, SettingsError
-from phosphene.film.affine import Affine, warp
+from phosphene.films.affine import Affine, warp
 
 MIDDLE = (0.5, 0.5)
 

@@ -10,17 +10,21 @@ import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import Field
 
 from phosphene import objectives as obj
-from phosphene.errors import ObjectiveError, SettingsError
-from phosphene.film.expressions import (
+from phosphene.errors import ImageError, ObjectiveError, SettingsError
+from phosphene.explain import pages
+from phosphene.explain.key_page import key_page, nice_ticks, plot_keys
+from phosphene.films.expressions import (
     CONSTANTS,
     FUNCTIONS,
     MOST_NODES,
@@ -31,7 +35,7 @@ from phosphene.film.expressions import (
     constant,
     parse_expression,
 )
-from phosphene.film.keys import (
+from phosphene.films.keys import (
     EASINGS,
     MOST_FRAMES,
     Bounds,
@@ -43,7 +47,7 @@ from phosphene.film.keys import (
     split_weights,
     weight_bounds,
 )
-from phosphene.film.times import END, START, Time, frame_times
+from phosphene.films.times import END, START, Time, frame_times
 from phosphene.objectives import with_weights
 from phosphene.settings import KeyTexts, Settings, animatable, checked, with_values
 from tests import toy_network
@@ -754,13 +758,122 @@ def test_other_weights_of_a_bound_objective() -> None:
     assert all(term is own for (_, term), (_, own) in zip(found.terms, bound.terms, strict=True))
 
 
+# Curves
+
+
+DRAWN = Keys(["zoom = 0s: 1; 5s: 3 hold", "turn = 10*p"])
+
+
+def test_curves_lie_where_their_values_are() -> None:
+    page = key_page(DRAWN, rate=Fraction(2), duration=LENGTH)
+    curves = [item for item in page.items if isinstance(item, pages.Lines) and item.width == 2]
+    assert len(curves) == 2
+    assert len({curve.colour for curve in curves}) == 2
+    (left, low), (right, high) = curves[0].points[0], curves[0].points[-1]
+    assert len(curves[0].points) == 21  # a frame each, and the end
+    for index, (x, y) in enumerate(curves[0].points):
+        assert x == pytest.approx(left + (right - left) * index / 20)
+        assert y == (low if index < 10 else high)
+    assert high < low  # more is higher up
+    rings = [item for item in page.items if isinstance(item, pages.Ring)]
+    assert [(ring.x, ring.y) for ring in rings] == [
+        (left, low),
+        (pytest.approx((left + right) / 2), high),
+    ]
+    slope = [y for _, y in curves[1].points]
+    assert slope == sorted(slope, reverse=True)
+    words = {item.text: item for item in page.items if isinstance(item, pages.Text)}
+    assert words["zoom"].colour == curves[0].colour
+    assert {"turn", "10*p", "0s: 1; 5s: 3 hold", "0 s", "10 s"} <= words.keys()
+    assert words["1"].y - 4 == pytest.approx(low)
+
+
+def test_curves_as_files(tmp_path: Path) -> None:
+    for name in ("keys.png", "keys.svg"):
+        plot_keys(DRAWN, tmp_path / name, rate=RATE, duration=LENGTH)
+    svg = (tmp_path / "keys.svg").read_text(encoding="utf-8")
+    assert "Keyframes: zoom, turn" in svg
+    page = key_page(DRAWN, rate=RATE, duration=LENGTH)
+    with Image.open(tmp_path / "keys.png") as picture:
+        assert picture.size == (2 * page.width, 2 * page.height)
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or []}
+    assert {(0xE0, 0x24, 0x5E), (0x1D, 0x6F, 0xD1), (0xFF, 0xFF, 0xFF)} <= colours
+
+
+def test_curves_that_cannot_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"keys.gif' cannot hold curves; expected one of .svg, .p"):
+        plot_keys(DRAWN, tmp_path / "keys.gif", rate=RATE, duration=LENGTH)
+    with pytest.raises(SettingsError, match="there are no keys to draw"):
+        plot_keys(Keys([]), tmp_path / "keys.png", rate=RATE, duration=LENGTH)
+    with pytest.raises(SettingsError, match=r"1/t gives no finite number at 0 s"):
+        plot_keys(Keys(["zoom = 1/t"]), tmp_path / "keys.png", rate=RATE, duration=LENGTH)
+    with pytest.raises(SettingsError, match="the length of the film is not known"):
+        plot_keys(DRAWN, tmp_path / "keys.png", rate=RATE, duration=None)
+    assert not list(tmp_path.iterdir())
+    for name in ("keys.png", "keys.svg"):
+        (tmp_path / name).write_bytes(b"mine")
+        with pytest.raises(ImageError, match=rf"{name}' is already there"):
+            plot_keys(DRAWN, tmp_path / name, rate=None, duration=LENGTH, overwrite=False)
+        assert (tmp_path / name).read_bytes() == b"mine"
+
+
+@given(
+    st.floats(-1e12, 1e12, allow_subnormal=False),
+    st.floats(0, 1e12, allow_subnormal=False),
+    st.integers(2, 9),
+)
+@settings(max_examples=200, deadline=None)
+def test_ticks_are_few_and_go_around_what_is_drawn(low: float, more: float, about: int) -> None:
+    ticks = nice_ticks(low, low + more, about)
+    assert 2 <= len(ticks) <= about + 3
+    step = ticks[1] - ticks[0]
+    assert ticks[0] <= low + 1e-6 * step
+    assert ticks[-1] >= low + more - 1e-6 * step
+
+
+def test_a_long_film_and_many_keys_are_drawn_in_few_points() -> None:
+    many = "; ".join(f"{n}s: {n % 7}" for n in range(200))
+    page = key_page(Keys([f"zoom = {many}"]), rate=Fraction(60), duration=Fraction(3600))
+    curves = [item for item in page.items if isinstance(item, pages.Lines) and item.width == 2]
+    assert len(curves[0].points) == 1501
+    assert not [item for item in page.items if isinstance(item, pages.Ring)]
+
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "keyframes.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_of_the_document() -> None:
+    texts = re.findall(r'--key "(.*?)"', DOCUMENT)
+    assert len(texts) == 5
+    for text in texts:
+        check(text, names={parse_key(text).name: Bounds()})
+    expressions = re.findall(r"^- `(.*?)`:", DOCUMENT, re.MULTILINE)
+    assert len(expressions) == 4
+    pulse, thrice, saw, peak = (f"{each}" for each in expressions)
+    assert [at(pulse, Fraction(n, 4)) for n in range(4)] == pytest.approx([1.6, 1.8, 1.6, 1.4])
+    assert at(thrice, LENGTH) == pytest.approx(at(thrice, 0), abs=1e-14)
+    assert [at(saw, n) for n in (0, 1, 2, 3.5)] == [0, 0.5, 0, 0.75]
+    assert [at(peak, n) for n in (4, 4.5, 5, 6)] == [0, 0.5, 1, 0]
+    assert error_of("zoom = 1/(t - 2)") in DOCUMENT
+    assert error_of("zoom = 0s: 1; end: 3", names={"zoom": Bounds(above=0, most=2)}) in DOCUMENT
+    for name in (*EASINGS, *FUNCTIONS, *NAMES, *CONSTANTS):
+        assert f"`{name}`" in DOCUMENT
+    block = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    for line in block.splitlines():
+        code, _, said = line.partition("  # ")
+        if said:
+            assert repr(eval(code, names)) == said.removeprefix("in canonical form: ")
+
+
 def test_keys_need_neither_torch_nor_a_parser_to_be_there() -> None:
     code = """
 import sys
-import phosphene.film.keys, phosphene.settings
+import phosphene.films.keys, phosphene.settings
 heavy = {"torch", "numpy", "lark", "PIL"} & set(sys.modules)
 assert not heavy, heavy
-from phosphene.film.keys import Keys
+from phosphene.films.keys import Keys
 Keys(["zoom = 0s: 1; 4s: sin(t)"]).at(2, rate=30, duration=10)
 heavy = {"torch", "numpy", "PIL"} & set(sys.modules)
 assert not heavy, heavy

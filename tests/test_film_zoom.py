@@ -16,7 +16,7 @@ from torch import Tensor
 
 from phosphene import objectives
 from phosphene.errors import ImageError, ObjectiveError, SettingsError, StateError
-from phosphene.film.affine import Affine, warp
+from phosphene.films.affine import Affine, warp
 from phosphene.network import Network
 from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.steps.frames import FrameStep

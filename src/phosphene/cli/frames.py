@@ -107,16 +107,17 @@ def _to_film(
 ) -> None:  # fmt: skip
     from fractions import Fraction
 
+    from phosphene.films.formats import check_film_output
     from phosphene.films.read import film_info, read_film
     from phosphene.films.times import parse_time
-    from phosphene.films.write import check_output, write_film
+    from phosphene.films.write import write_film
     from phosphene.recipes.moving import read_rate
 
     try:
         rate = None if fps is None else Fraction(read_rate(fps))
     except ValueError as error:
         raise SettingsError(f"--fps {fps!r}: {error}") from None
-    check_output(output, overwrite=force)
+    check_film_output(output, codec=encoding["codec"], crf=encoding["crf"], overwrite=force)
     info = film_info(source, rate=rate)
 
     def seconds(text: str | None) -> Fraction | None:

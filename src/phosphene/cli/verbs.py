@@ -25,8 +25,9 @@ from phosphene.cli.running import (
 from phosphene.errors import SettingsError
 from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind, output_kinds
 from phosphene.manifest.schema import Region
+from phosphene.objectives.text import expanded
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
-from phosphene.settings import checked
+from phosphene.zoo import named_architecture
 
 POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
 PRESETS = "How (what is not given is the preset's, or what stands here)"
@@ -174,7 +175,7 @@ class _Signature:
         if recipe.octaves:
             text = "A folder for the dream so far at the end of each octave."
             self._add("save_octaves", Path | None, None, group=OUT, help=text)
-        if recipe.output == "film":
+        if recipe.output == "video":
             for name, (kind, text) in FILM_FLAGS.items():
                 self._add(name, kind | None, None, group=OUT, help=text, negative=())
         if recipe.caches:
@@ -237,7 +238,7 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
 
 def film_options(recipe: Recipe, given: dict[str, Any]) -> FilmOptions | None:
     """What a recipe for films was told besides its settings; None of any other."""
-    if recipe.output != "film":
+    if recipe.output != "video":
         return None
     return FilmOptions(
         keep_frames=bool(given["keep_frames"]),
@@ -266,10 +267,12 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         size = given.get(f"{entry.role}_size")
         _check_size(f"{entry.role} size", size)
         inputs[entry.role] = InputFile(path=str(value), size=size)
-    model = checked(recipe.settings, settings)
+    model = recipe.checked_settings(settings, named_architecture(given["network"]))
     subject = recipe.subject
     named = given.get(subject.name) if subject else None
     texts = (named,) if isinstance(named, str) else tuple(named or ())
+    if subject and subject.parsed and subject.several:
+        texts = expanded(texts)
     if subject and subject.list_flag:
         texts += split_layers(subject.list_flag, given.get(subject.list_flag))
     if subject and not texts and subject.default is None:
@@ -287,13 +290,15 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         regions.append(Region(mask=f"region-{number}", objective=objective))
         inputs[f"region-{number}"] = InputFile(path=mask)
     layers = subject is not None and subject.field == "layers"
+    start = _start(recipe, inputs, given.get("start"))
+    _check_photo(recipe, given, start)
     recipe.check_regions(regions, vars(model))
     request = Request(
         recipe=recipe.name,
         network=given["network"],
         layers=texts if layers else (),
         objectives=texts if subject and not layers and not subject.parsed else (),
-        start=_start(recipe, inputs, given.get("start")),
+        start=start,
         size=given.get("size") if recipe.starts else None,
         inputs=inputs,
         regions=tuple(regions),
@@ -314,7 +319,7 @@ def like(recipe: Recipe, given: dict[str, Any], file: Path) -> dict[str, Any]:
     RecipeError for a file without a manifest.
     """
     from phosphene.manifest.schema import Manifest
-    from phosphene.objectives.text import with_pictures
+    from phosphene.objectives import with_pictures
 
     manifest, found = Manifest.read(file), dict(given)
     for name, field in recipe.settings.model_fields.items():
@@ -358,6 +363,20 @@ def split_region(text: str) -> tuple[str, str]:
 def _check_size(what: str, size: int | None) -> None:
     if size is not None and size < 1:
         raise SettingsError(f"{what} is {size}; the longest side must be 1 px or more")
+
+
+def _check_photo(recipe: Recipe, given: dict[str, Any], start: Any) -> None:
+    """SettingsError for a setting that is of the photograph, where there is none."""
+    if start in (None, "photo"):
+        return
+    for name, entry in recipe.settings.model_fields.items():
+        extra = entry.json_schema_extra
+        if given.get(name) and isinstance(extra, dict) and extra.get("needs_photo"):
+            flag = "--" + name.replace("_", "-")
+            raise SettingsError(
+                f"{flag} needs a photograph, and --start {start} has none: "
+                f"phosphene {recipe.name} PHOTO {flag}"
+            )
 
 
 def _start(recipe: Recipe, inputs: dict[str, InputFile], start: Any) -> Any:

@@ -89,6 +89,11 @@ class FilmSource:
         """Frames a second, if the file says so."""
         return None if self.info is None else self.info.rate
 
+    @property
+    def start(self) -> Fraction:
+        """The time of the first frame, s, as far as the file says."""
+        return Fraction(0) if self.info is None else self.info.start + (self.begin or 0)
+
     def frames(self, first: int = 0) -> Iterator[Frame]:
         """The frames from number `first` on, counted from 0 in this part."""
         if self.path is None:

@@ -18,6 +18,7 @@ from phosphene.films.write import write_film
 from phosphene.jobs.compare import Comparison, differing
 from phosphene.jobs.events import Compared, Ended, Event, Note, Preview, Progress, Saved, Started
 from phosphene.jobs.job import Job, Outcome, undisturbed, uninterrupted
+from phosphene.jobs.outputs import check_side_file
 from phosphene.jobs.work import FrameRecord, WorkFolder
 from phosphene.manifest import schema as m
 from phosphene.recipes.base import imported
@@ -148,7 +149,7 @@ class FilmJob(Job):
         source = next(iter(self.arguments.films.values()), None)
         if source is not None and source.path is not None:
             more = {"audio_from": source.path, "begin": source.begin, "end": source.end}
-        write_film(
+        told = write_film(
             target.path,
             self.work.frames(),
             codec=settings.codec,
@@ -158,7 +159,7 @@ class FilmJob(Job):
             **more,
         )
         saved = [Saved("film", target.path), *self.save_recipe(target, manifest)]
-        notes = []
+        notes = [Note(f"{target.path}: {text}") for text in told.notes]
         self.work.remove(keep_frames=self.keep_frames)
         if self.keep_frames:
             notes.append(Note(f"the frames are in {str(self.work.path / 'frames')!r}"))
@@ -226,14 +227,17 @@ def plot_keys(job: Job, path: Path, *, overwrite: bool) -> None:
 
     path: a file that ends in .png or .svg.
     """
-    from phosphene.films.keys import Keys
-    from phosphene.films.plot import plot
+    from phosphene.explain.key_page import plot_keys as draw
+    from phosphene.recipes.steps.moving import keyed_by
 
-    texts = job.arguments.settings.keyframes
-    if not texts:
-        raise SettingsError("there is no --key, so there are no curves to draw")
     rate, duration = timing(job)
-    plot(Keys(texts), path, rate=rate, duration=duration, overwrite=overwrite)
+    keys = keyed_by(job.arguments, (rate, duration)).keys
+    if keys is None:
+        raise SettingsError("there is no --key, so there are no curves to draw")
+    if rate is None or duration is None:
+        raise SettingsError("the film does not say how long it is, so there are no curves to draw")
+    check_side_file(path, lambda _: overwrite)
+    draw(keys, path, rate=rate, duration=duration)
 
 
 def preview(job: FilmJob, *, overwrite: bool) -> Generator[Event, None, None]:
@@ -248,9 +252,11 @@ def preview(job: FilmJob, *, overwrite: bool) -> Generator[Event, None, None]:
     small = _small(job, output.with_name(f"{output.stem}-preview{output.suffix}"), overwrite)
     yield from job.notes
     made: list[tuple[Tensor, float]] = []  # the first two frames, and when they were
+    frames: int | None = None
     started = time.monotonic()
     for step in job.recipe.run(job.arguments):
         yield Progress(step)
+        frames = step.frames
         if step.done:
             made.append((step.picture(), time.monotonic() - started))
         if len(made) == 2:
@@ -260,7 +266,7 @@ def preview(job: FilmJob, *, overwrite: bool) -> Generator[Event, None, None]:
     small.notes = []
     for event in small.events():
         if not isinstance(event, Started):
-            yield event if not isinstance(event, Ended) else Note(_told(step.frames, made))
+            yield event if not isinstance(event, Ended) else Note(_told(frames, made))
     yield Ended("done")
 
 

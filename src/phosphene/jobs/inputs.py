@@ -32,8 +32,8 @@ SKY = (640, 427)  # px, of a start that no photo gives a size to
 class Loaded:
     """What was loaded: arguments of the recipe's steps, and the records of what went in.
 
-    first: of each film the first frame. masks: those of regions, by role. alpha: the transparency that the result keeps. notes: what a
-    user should know of the pictures.
+    first: of each film the first frame. masks: those of regions, by role. alpha: the transparency
+    that the result keeps. notes: what a user should know of the pictures.
     """
 
     images: dict[str, Tensor] = field(default_factory=dict)
@@ -56,7 +56,7 @@ def check_readable(request: Request) -> None:
         declared = request.declaration.input(role)
         if declared is not None and declared.kind == "folder":
             find_pictures(path)
-        elif declared is not None and declared.kind == "film":
+        elif declared is not None and declared.kind == "video":
             demuxer_of(path) if not path.is_dir() else find_pictures(path)
         elif not path.is_file():
             images.read_image(path)  # tells what is wrong
@@ -96,7 +96,7 @@ def _load_input(
     if entry.kind == "folder":
         loaded.folders[role], loaded.records[role] = path, capture.folder_of(path)
         return
-    if entry.kind == "film" or (entry.kind == "mask" and loaded.films and _is_film(path)):
+    if entry.kind == "video" or (entry.kind == "mask" and loaded.films and _is_film(path)):
         notes = _load_film(entry, path, request, settings, loaded)
     elif entry.kind == "mask":
         loaded.images[role], notes = _load_mask(role, path, loaded)

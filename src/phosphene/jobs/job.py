@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from phosphene import __version__
 from phosphene import image as images
+from phosphene.errors import InTheWayError
+from phosphene.jobs import outputs
 from phosphene.jobs.checkpoint import Checkpoint
 from phosphene.jobs.events import Ended, Event, Note, Progress, Saved, Started
 from phosphene.jobs.inputs import Loaded
@@ -30,6 +32,7 @@ from phosphene.zoo import network_label
 
 # Signals that ask a process to end; Windows has no SIGHUP.
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+CLAIMS = 100  # names that are tried for a result where another process takes one after the other
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Job(ABC):
     request: complete: what was the recipe's to choose is chosen. force: files may be replaced.
     until: end after this step, as a replay of what was interrupted does.
     part: of a replay: the one picture of several that is compared.
+    default: the name that its output has by default, before any number.
     checkpoint: where it keeps what a later run goes on from.
     """
 
@@ -70,6 +74,7 @@ class Job(ABC):
     force: bool = False
     until: m.Ended | None = None
     part: int | None = None
+    default: Path | None = None
     notes: list[Note] = field(default_factory=list)
     plan: list[int | None] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
@@ -185,6 +190,25 @@ class Job(ABC):
         yield Ended("done")
 
     # Saving ---------------------------------------------------------------------------------------
+
+    def saved_beside(self, path: Path, save: Callable[[Path], None], notes: list[Note]) -> Path:
+        """Save what is made, and say where it lies.
+
+        It was seen before that nothing is in the way. What has come there since is another's, and
+        is left; the result, which may have taken hours, lies beside it under the next free number.
+        """
+        free = path
+        for _ in range(CLAIMS):
+            try:
+                save(free)
+            except InTheWayError:
+                free = outputs.free_output(self.default or path)
+                continue
+            if free != path and self.default is None:
+                notes.append(Note(f"note: {str(path)!r} is there by now: saved as {str(free)!r}"))
+            return free
+        save(free)
+        return free
 
     def save_recipe(self, target: Target, manifest: m.Manifest | None) -> list[Saved]:
         if target.recipe is None or manifest is None:

@@ -83,15 +83,15 @@ def check_outputs(
     for target in targets:
         if target.recipe:
             outputs.append(("recipe", target.recipe))
-            _check_side_file(target.recipe, may_replace)
+            check_side_file(target.recipe, may_replace)
     for what, path in (written or {}).items():
         outputs.append((what, path))
-        _check_side_file(path, may_replace)
+        check_side_file(path, may_replace)
     for what, path in (kept or {}).items():
         outputs.append((what, path))
         if what == "checkpoint" and path.exists() and not (path.is_file() or path.is_dir()):
             raise ImageError(f"{str(path)!r} is no regular file; the name of a file was expected")
-        _check_side_file(path, lambda _: True)
+        check_side_file(path, lambda _: True)
     if (octaves := request.outputs.get("octaves")) and targets:
         if os.path.lexists(octaves) and not os.path.isdir(octaves):
             raise ImageError(f"cannot make the folder {octaves!r}: a file is there")
@@ -140,7 +140,7 @@ def _check_free(path: Path, may_replace: Callable[[Path], bool]) -> None:
         raise ImageError(f"{str(path)!r} is already there: another name, or --force to replace it")
 
 
-def _check_side_file(path: Path, may_replace: Callable[[Path], bool]) -> None:
+def check_side_file(path: Path, may_replace: Callable[[Path], bool]) -> None:
     """ImageError unless a recipe can be written there."""
     if path.is_dir():
         raise ImageError(f"{str(path)!r} is a folder; the name of a file was expected")

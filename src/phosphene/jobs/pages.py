@@ -48,9 +48,12 @@ class PageJob(Job):
                 raise
             notes.append(Note(f"the recipe is left out: {error}"))
         saved = []
-        for kind, path in files:
+
+        def save(path: Path) -> None:
             save_page(outcome.page, path, recipe=text, overwrite=self.force)
-            saved.append(Saved(kind, path))
+
+        for kind, path in files:
+            saved.append(Saved(kind, self.saved_beside(path, save, notes)))
         for target in self.targets if manifest else ():
             saved += self.save_recipe(target, manifest)
         return saved, notes

@@ -128,16 +128,21 @@ class PictureJob(Job):
         dead, all_dead = self._dead_units(outcome)
         if all_dead and outcome.error is None:
             return [], []
-        saved = []
+        saved: list[Saved] = []
+        moved: list[Note] = []
         for target in self.targets:
             picture, alpha, manifest = self.recorded(outcome, target.part)
             text = manifest.text()
-            over = self.may_replace(target.path)
-            images.save_image(picture, target.path, alpha=alpha, recipe=text, overwrite=over)
-            saved.append(Saved("picture", target.path))
+
+            def save(path: Path) -> None:
+                over = self.may_replace(path)
+                images.save_image(picture, path, alpha=alpha, recipe=text, overwrite=over)  # noqa: B023
+
+            path = self.saved_beside(target.path, save, moved)
+            saved.append(Saved("picture", path))
             saved += self.save_recipe(target, manifest)
         notes = [Note(f"note: {dead} no gradient: dead, and left grey")] if dead else []
-        return saved, notes if outcome.error is None else []
+        return saved, moved + (notes if outcome.error is None else [])
 
     def _try_to_save_octave(self, step: Any) -> Saved | Note:
         """The octave's file, or what kept it from being written: that ends no dream."""

@@ -24,7 +24,7 @@ from phosphene.manifest.capture import folder_of
 from phosphene.manifest.hashes import file_hash
 from phosphene.manifest.schema import Folder, Input, Manifest, refuse_missing
 from phosphene.network import pick_device
-from phosphene.zoo import names_code
+from phosphene.zoo import names_code, starts_download
 
 if TYPE_CHECKING:
     from phosphene.settings import Settings
@@ -39,18 +39,20 @@ def replay(
     output: Path | None = None,
     force: bool = False,
     frames: tuple[int, int] | None = None,
+    large: bool = False,
 ) -> Generator[Event, None, None]:
     """Make again what a file's manifest says: events, of which `Compared` tells whether it is it.
 
     Args:
         file: a picture or page that phosphene made, or the JSON of its manifest.
         inputs: role -> path, for what lies neither beside the file nor in the current folder.
-        network: a name to take instead of the manifest's, which may then be code.
+        network: a name to take instead of the manifest's, which may then be code or be fetched.
         anyway: take inputs though they are not the manifest's by their SHA-256.
         output: where what is made is written; without it, it is only compared.
         force: a file that is there may be replaced; never the one that is replayed.
         frames: of a film, the first and the last that are wanted, counted from 0; it is made from
             the beginning of the shot of the first.
+        large: work far beyond what is usual may be begun, too.
 
     Raises:
         RecipeError: for a manifest that is missing, damaged or of a newer version, and for inputs
@@ -64,6 +66,7 @@ def replay(
         output=output,
         force=force,
         frames=frames,
+        large=large,
     ).events()
 
 
@@ -87,6 +90,7 @@ class Replay:
         output: Path | None = None,
         force: bool = False,
         frames: tuple[int, int] | None = None,
+        large: bool = False,
     ) -> Replay:
         """See `replay`."""
         file = Path(file)
@@ -105,7 +109,7 @@ class Replay:
         if on_cpu and manifest.machine.threads <= (os.cpu_count() or 1):
             torch.set_num_threads(manifest.machine.threads)
         request = request_of(manifest, name, files, settings, output)
-        job = prepare(request, force=force, allow=(name,), cache=False)
+        job = prepare(request, force=force, allow=(name,), cache=False, large=large)
         job.until, job.part = manifest.ended, manifest.part
         if frames is not None:
             job.limit(*_shot_of(manifest, frames))
@@ -251,5 +255,10 @@ def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
         raise RecipeError(
             f"the recipe's network {name!r} may be code, which a recipe does not start by itself: "
             f"allow it with --network {name}"
+        )
+    if starts_download(name):
+        raise RecipeError(
+            f"the weights of the recipe's network {name!r} are not on this machine, and a recipe "
+            f"starts no download by itself: allow it with --network {name}"
         )
     return name

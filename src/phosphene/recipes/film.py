@@ -11,7 +11,7 @@ from pydantic import Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
 from phosphene.recipes.function import RecipeFunction
-from phosphene.recipes.moving import FrameSettings
+from phosphene.recipes.moving import FrameSettings, network_defaults
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,6 +36,17 @@ class FilmSettings(FrameSettings):
         description="How much of the dream is left after 1/30 s.",
         json_schema_extra={"animatable": True},
     )
+    calm: Share = Field(
+        0.0,
+        description="How much of what was carried stays as it is in 1/30 s, whatever is dreamt.",
+        json_schema_extra={"animatable": True},
+    )
+    cut_difference: float = Field(
+        0.1, ge=0, le=1, description="A change of colours that may be a cut; black to white is 1."
+    )
+    cut_seen: Share = Field(
+        0.35, description="A cut, if less than this share of a frame was there in the last one."
+    )
     first_steps: int = Field(
         10, ge=1, le=100_000, description="Steps in each octave of the first frame of a shot."
     )
@@ -57,10 +68,11 @@ FILM = register(
     Recipe(
         name="film",
         settings=FilmSettings,
-        steps="phosphene.recipes.steps.film:film_steps",
+        network_defaults=network_defaults(FilmSettings),
+        steps="phosphene.recipes.steps.moving:film_steps",
         step_type="phosphene.recipes.steps.frames:FrameStep",
-        output="film",
-        timing="phosphene.recipes.steps.film:timing",
+        output="video",
+        timing="phosphene.recipes.steps.moving:film_timing",
         subject=Subject(
             "objective",
             'What to dream, such as "2*mixed4b + mixed4d:42": see phosphene layers and objectives.',
@@ -71,7 +83,7 @@ FILM = register(
             ImageInput(
                 "film",
                 "An MP4, MOV, MKV, WebM, AVI or GIF, or a folder of pictures.",
-                kind="film",
+                kind="video",
                 required=True,
                 positional=True,
                 resized=True,

@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from pydantic import BeforeValidator
 
 from phosphene.errors import SettingsError, suggest
-from phosphene.recipes.arguments import FILM, PICTURE, film_of, mask_of, network_of, picture_of
+from phosphene.objectives.text import expanded
+from phosphene.recipes.arguments import (
+    FILM,
+    PICTURE,
+    architecture_of,
+    film_of,
+    mask_of,
+    network_of,
+    picture_of,
+)
 from phosphene.recipes.base import Arguments, Recipe, Region, recipe_named
-from phosphene.settings import checked
 
 if TYPE_CHECKING:
     from phosphene.films.frames import Frame
@@ -50,7 +58,7 @@ class RecipeFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result, after all steps."""
         steps = self.steps(*args, **kwargs)
-        if self.recipe.output == "film":
+        if self.recipe.output == "video":
             return _frames(steps)
         return self.recipe.result(deque(steps, maxlen=1).pop())
 
@@ -76,7 +84,8 @@ class RecipeFunction:
     def _arguments(self, given: dict[str, Any]) -> Arguments:
         recipe, subject = self.recipe, self.recipe.subject
         fields = recipe.settings.model_fields
-        settings = checked(recipe.settings, {k: v for k, v in given.items() if k in fields})
+        own = {name: value for name, value in given.items() if name in fields}
+        settings = recipe.checked_settings(own, architecture_of(given["network"]))
         network = network_of(given["network"])
         images, films, folders = _pictures(recipe, given, settings)
         more: dict[str, Any] = {}
@@ -93,7 +102,7 @@ class RecipeFunction:
             elif subject.field == "layers":
                 more["layers"] = (named,) if isinstance(named, str) else tuple(named)
             else:
-                more["objectives"] = _objectives(named)
+                more["objectives"] = _objectives(named, several=subject.several)
         if given.get(REGIONS) is not None:
             more["regions"] = _regions(given[REGIONS], next(iter(images.values()), None))
         more |= {"cache": bool(given.get(CACHE, True)), "state": given.get(STATE)}
@@ -116,7 +125,7 @@ def _pictures(
             continue
         if entry.kind == "folder":
             folders[entry.role] = value
-        elif entry.kind == "film":
+        elif entry.kind == "video":
             films[entry.role] = film_of(value, settings)
         elif entry.kind == "mask":
             images[entry.role] = mask_of(value, next(iter(images.values()), None))
@@ -134,12 +143,18 @@ def _frames(steps: Iterator[Any]) -> Iterator[Frame]:
             yield Frame(step.frame, step.time, step.image, step.duration, step.time_base)
 
 
-def _objectives(named: Any) -> tuple[Any, ...]:
-    """Each an `Objective`: itself, or that of its text."""
+def _objectives(named: Any, *, several: bool = False) -> tuple[Any, ...]:
+    """Each an `Objective`: itself, or that of its text.
+
+    several: there may be several, and so a text may be of a range of channels.
+    """
     from phosphene.objectives import Objective, parse
 
-    several = [named] if isinstance(named, (str, Objective)) else list(named)
-    return tuple(parse(one) if isinstance(one, str) else one for one in several)
+    found: list[Any] = []
+    for one in [named] if isinstance(named, (str, Objective)) else list(named):
+        texts = expanded([one]) if several and isinstance(one, str) else [one]
+        found += [parse(text) if isinstance(text, str) else text for text in texts]
+    return tuple(found)
 
 
 def _regions(named: Any, photo: Any) -> tuple[Region, ...]:
@@ -178,7 +193,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
 
     for entry in recipe.inputs:
         if entry.required:
-            add(entry.argument, positional, FILM if entry.kind == "film" else PICTURE)
+            add(entry.argument, positional, FILM if entry.kind == "video" else PICTURE)
     add("network", positional, "Network | str")
     if recipe.subject is not None:
         kinds = {

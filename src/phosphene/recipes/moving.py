@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from phosphene.errors import SettingsError
 from phosphene.recipes.dream import OctaveSettings
+from phosphene.recipes.dream import network_defaults as dream_defaults
 from phosphene.settings import KeyTexts
 
 FASTEST = 1000  # frames a second
@@ -95,3 +98,20 @@ class FrameSettings(OctaveSettings):
         description="Quality of the encoding; less is better and larger.",
         json_schema_extra={"of_files_alone": True, "absent": None, "shown": "16"},
     )
+
+
+def network_defaults(
+    model: type[FrameSettings],
+) -> Callable[[Mapping[str, Any], str], dict[str, Any]]:
+    """`Recipe.network_defaults` of a film: a dream's, but for the steps, which are few."""
+
+    def defaults(given: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+        name = given.get("preset", "phosphene")
+        try:
+            own = model.of_preset(name)
+        except SettingsError:
+            return {}  # the model tells what is wrong with it
+        dreamt = dream_defaults(given, architecture)
+        return {k: v for k, v in dreamt.items() if k != "steps"} | own
+
+    return defaults

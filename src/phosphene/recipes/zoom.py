@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
 from phosphene.recipes.function import RecipeFunction
@@ -17,12 +17,17 @@ from phosphene.recipes.moving import (
     FrameRate,
     FrameSettings,
     degrees_per_second,
+    network_defaults,
     per_second,
     read_rate,
 )
 
 MOST_FRAMES = 1_000_000
-FPS = "30"
+FPS, FRAMES, FADE = "30", 150, 30
+READS: dict[str, Callable[[str, Fraction], float]] = {
+    "zoom": per_second,
+    "turn": degrees_per_second,
+}
 
 # What the two published zooms say besides what they say of a dream.
 OF_PRESETS: dict[str, dict[str, Any]] = {
@@ -82,13 +87,17 @@ class ZoomSettings(FrameSettings):
         json_schema_extra={"animatable": ["x", "y"], "shown": ".5,.5"},
     )
     frames: int = Field(
-        150, ge=1, le=MOST_FRAMES, description="Frames of each objective, one after the other."
+        FRAMES, ge=1, le=MOST_FRAMES, description="Frames of each objective, one after the other."
     )
     seconds: float | None = Field(
         None, gt=0, le=100_000, description="Seconds of each objective, instead of frames."
     )
     fade: int = Field(
-        30, ge=0, le=MOST_FRAMES, description="Frames in which an objective goes over to the next."
+        FADE,
+        ge=0,
+        le=MOST_FRAMES,
+        description="Frames in which an objective goes over to the next.",
+        json_schema_extra={"shown": "30, or a fifth of the frames"},
     )
     fps: FrameRate = Field(FPS, description="Frames a second, such as 30 or 30000/1001.")
     loop: bool = Field(False, description="The end goes over into the beginning.")
@@ -113,36 +122,34 @@ class ZoomSettings(FrameSettings):
         "lanczos",
         description="How a frame is sampled anew: crop is Pillow's crop and resize, in 8 bits.",
     )
+    zoom_first: bool = Field(False, description="The first frame is a step of the zoom already.")
     eight_bits: bool = Field(False, description="Round each frame to 8 bits before the next.")
 
-    @model_validator(mode="before")
     @classmethod
-    def _rates(cls, given: Any) -> Any:
+    def settled(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Texts of rates as numbers a second, and seconds as frames."""
-        if not isinstance(given, dict):
-            return given
         try:
             fps = Fraction(str(read_rate(given.get("fps", FPS))))
         except ValueError:
             return given  # which is told by the field itself
-        found = dict(given)
-        reads: dict[str, Callable[[str, Fraction], float]] = {
-            "zoom": per_second,
-            "turn": degrees_per_second,
-        }
-        for name, read in reads.items():
-            if isinstance(value := found.get(name), str):
+        for name, read in READS.items():
+            if isinstance(value := given.get(name), str):
                 try:
-                    found[name] = read(value, fps)
+                    given[name] = read(value, fps)
                 except ValueError as error:
                     raise ValueError(f"{name} {value!r}: {error}") from None
-        seconds = found.get("seconds")
+        seconds = given.get("seconds")
         if isinstance(seconds, int | float) and seconds > 0:
             frames = max(1, round(seconds * fps))
-            if "frames" in given and given["frames"] != frames:
-                raise ValueError(f"{seconds:g} seconds are {frames} frames, and frames says other")
-            found["frames"] = frames
-        return found
+            if given.get("frames", frames) != frames:
+                raise ValueError(
+                    f"{seconds:g} seconds are {frames} frames, and not {given['frames']}: either "
+                    "says how long each objective is dreamt"
+                )
+            given["frames"] = frames
+        if isinstance(frames := given.get("frames", FRAMES), int):
+            given.setdefault("fade", min(FADE, frames // 5))
+        return given
 
     @classmethod
     def of_preset(cls, name: str) -> dict[str, Any]:
@@ -155,10 +162,11 @@ ZOOM = register(
     Recipe(
         name="zoom",
         settings=ZoomSettings,
-        steps="phosphene.recipes.steps.zoom:zoom_steps",
+        network_defaults=network_defaults(ZoomSettings),
+        steps="phosphene.recipes.steps.moving:zoom_steps",
         step_type="phosphene.recipes.steps.frames:FrameStep",
-        output="film",
-        timing="phosphene.recipes.steps.zoom:timing",
+        output="video",
+        timing="phosphene.recipes.steps.moving:zoom_timing",
         subject=Subject(
             "objectives",
             "What to dream; given several times, one after the other: see phosphene objectives.",

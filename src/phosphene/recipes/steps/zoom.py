@@ -14,8 +14,8 @@ from torch import Tensor
 from phosphene import image as images
 from phosphene.errors import ImageError, ObjectiveError, SettingsError, StateError
 from phosphene.evaluation.several import joint
-from phosphene.film.affine import Affine, warp
-from phosphene.film.drift import LabStatistics, band_noise, colours_to_keep, pulled
+from phosphene.films.affine import Affine, warp
+from phosphene.films.drift import LabStatistics, band_noise, colours_to_keep, pulled
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.recipes.base import Arguments, Region

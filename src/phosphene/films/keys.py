@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 from phosphene import calls
 from phosphene.calls import PlacedError
 from phosphene.errors import SettingsError, suggest
-from phosphene.film import expressions
-from phosphene.film.expressions import Expression, Part
-from phosphene.film.times import CLOCK, EXAMPLES, START, UNITS, Time, frame_times, read_time
-from phosphene.film.times import parse_time as parse_time
+from phosphene.films import expressions
+from phosphene.films.expressions import Expression, Part
+from phosphene.films.times import CLOCK, EXAMPLES, START, UNITS, Time, frame_times, read_time
+from phosphene.films.times import parse_time as parse_time
 
 if TYPE_CHECKING:
     from lark import Lark, Token
@@ -158,19 +158,23 @@ def _parser() -> Lark:
             return frame, (easing[0] if easing else None)
 
         def time(self, tokens: list[Token]) -> Time:
-            token = tokens[0]
-            if token.type == "NUMBER":
-                number = token[:20]
-                what = f"a time has a unit: {number}s, {number}f (frames) or {number}%"
-                raise PlacedError(token.start_pos, what)
-            try:
-                return read_time(str(token))
-            except ValueError as error:
-                raise PlacedError(token.start_pos, str(error)) from None
+            return _time_of(tokens[0])
 
     return lark.Lark(
         GRAMMAR, parser="lalr", start="key", transformer=Build(), maybe_placeholders=False
     )
+
+
+def _time_of(token: Token) -> Time:
+    """The time of a token. PlacedError for a number without a unit, and for what is no time."""
+    if token.type == "NUMBER":
+        number = token[:20]
+        what = f"a time has a unit: {number}s, {number}f (frames) or {number}%"
+        raise PlacedError(token.start_pos, what)
+    try:
+        return read_time(str(token))
+    except ValueError as error:
+        raise PlacedError(token.start_pos, str(error)) from None
 
 
 # What may be keyed

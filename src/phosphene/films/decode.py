@@ -22,10 +22,10 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from phosphene.errors import FilmError, one_line
-from phosphene.film.child import FRAME_SECONDS, Channel, grant
-from phosphene.film.formats import ANIMATED_WEBP, FRAME_LIMIT, demuxer_of
-from phosphene.film.messages import fraction, pair, seconds
-from phosphene.film.webp import webp_frames
+from phosphene.films.child import FRAME_SECONDS, Channel, grant
+from phosphene.films.formats import ANIMATED_WEBP, FRAME_LIMIT, demuxer_of
+from phosphene.films.messages import fraction, pair, seconds
+from phosphene.films.webp import webp_frames
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -109,7 +109,7 @@ def _container(task: Mapping[str, Any]) -> InputContainer:
 def check_whole(path: str, demuxer: str) -> None:
     """FilmError if the file is shorter than it says. FFmpeg reads such a file up to where it ends,
     as if that were the end of the film."""
-    from phosphene.film.blocks import declared_size
+    from phosphene.films.blocks import declared_size
 
     size = Path(path).stat().st_size
     declared = declared_size(path, demuxer)

@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING
 from phosphene.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from phosphene.film.formats import check_film_output as check_film_output
-    from phosphene.film.frames import FilmInfo as FilmInfo
-    from phosphene.film.frames import Frame as Frame
-    from phosphene.film.read import film_info as film_info
-    from phosphene.film.read import read_film as read_film
-    from phosphene.film.text import film_text as film_text
-    from phosphene.film.write import write_film as write_film
+    from phosphene.films.formats import check_film_output as check_film_output
+    from phosphene.films.frames import FilmInfo as FilmInfo
+    from phosphene.films.frames import Frame as Frame
+    from phosphene.films.read import film_info as film_info
+    from phosphene.films.read import read_film as read_film
+    from phosphene.films.text import film_text as film_text
+    from phosphene.films.write import write_film as write_film
 
 _HOMES = {
-    name: f"phosphene.film.{module}"
+    name: f"phosphene.films.{module}"
     for module, names in {
         "formats": ("check_film_output",),
         "frames": ("FilmInfo", "Frame"),
