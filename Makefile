@@ -7,10 +7,14 @@ PHOTO ?=
 SECTIONS ?=
 OUT ?= $(if $(PHOTO),$(basename $(PHOTO))-dream.png,dream.png)
 
-.PHONY: dream test test-slow test-313 test-all check bench clean
+.PHONY: dream film test test-slow test-313 test-all check bench clean
 
 dream: $(VENV)/.installed
 	$(BIN)/phosphene dream $(if $(PHOTO),"$(PHOTO)",) -o "$(OUT)" --force
+
+# A zoom of six seconds through the bundled network, from noise: some minutes on two cores.
+film: $(VENV)/.film
+	$(BIN)/phosphene zoom --layers mixed3a,mixed4a,mixed4c --seconds 2 --size 320 -o zoom.mp4 --force
 
 test: $(VENV)/.tested
 	VENV=$(VENV) scripts/test
@@ -41,6 +45,10 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing phosphene into $(VENV) (PyTorch is large: a few minutes the first time) …"
 	$(BIN)/python -m pip install --quiet -e '.[fast]'
+	@touch $@
+
+$(VENV)/.film: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[fast,film]'
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed

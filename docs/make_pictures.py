@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
 import phosphene as ph
+from phosphene.explain.key_page import key_page
+from phosphene.explain.pages import as_image
+from phosphene.films.keys import Keys
 from phosphene.image import resize, to_uint8
 
 HERE = Path(__file__).parent / "images"
@@ -67,6 +71,26 @@ def hero() -> Tensor:
 def sky_before_after() -> Tensor:
     photo = sky()
     return torch.cat([smaller(photo), smaller(ph.dream(photo, ph.load_network()))], 3)
+
+
+# What a dream was before: the gradient hardly smoothed, of any colour, and of another size.
+BEFORE = {"natural": 0, "laplacian": 0, "smooth": 0.5, "smallest_octave": 2}
+
+
+@picture
+def looks() -> Tensor:
+    """The same pictures by the first defaults, and by those of now."""
+    china, flower = smaller(sample("china.jpg"), 400), smaller(sample("flower.jpg"), 400)
+    rows = []
+    for name, photo, first in (
+        ("dreamnet", china, "mixed5a"),
+        ("dreamnet", sky(267, 400), "mixed5a"),
+        ("dreamnet-robust", flower, "mixed5a + mixed5b"),
+    ):
+        net = ph.load_network(name)
+        before, now = ph.dream(photo, net, first, **BEFORE), ph.dream(photo, net)
+        rows.append([labelled(before, f"{name}, before"), labelled(now, f"{name}, now")])
+    return grid(rows)
 
 
 @picture
@@ -211,6 +235,19 @@ def paper(page: Image.Image, width: int | None = None) -> Tensor:
     if width:
         page = page.resize((width, round(page.height * width / page.width)), Image.Resampling.BOX)
     return torch.from_numpy(np.array(page.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+
+
+@picture
+def keyframes() -> Tensor:
+    """Easings, a jump and an expression, as --plot-keys draws them."""
+    keys = Keys(
+        [
+            "zoom = 0s: 1.2; 4s: 2 ease; end: 1.5",
+            "turn = 8*sin(2*pi*p)",
+            "step_size = 0s: 0.02; 3s: 0.006 out; 6s: 0.02 hold; 8s: 0.012 in",
+        ]
+    )
+    return paper(as_image(key_page(keys, rate=Fraction(30), duration=Fraction(10)), 1.5))
 
 
 @picture

@@ -17,8 +17,8 @@ from torch import Tensor
 
 import phosphene as ph
 from phosphene.errors import FilmError, SettingsError
-from phosphene.film import Frame, check_film_output, film_text
-from phosphene.film.formats import ENCODERS, pictures_in
+from phosphene.films import Frame, check_film_output, film_text
+from phosphene.films.formats import ENCODERS, pictures_in
 from tests.film_files import make_film, packets, pictures
 
 av = pytest.importorskip("av")
@@ -464,13 +464,13 @@ def test_neither_ffmpeg_nor_torch_where_it_does_not_belong(tmp_path: Path) -> No
     """This process never loads FFmpeg; the one that does never loads torch; checks load neither."""
     ph.write_film(tmp_path / "a.mp4", images(2), rate=25, metadata="x")
     checks = (
-        "import sys; from phosphene.film import check_film_output, film_text, Frame; "
+        "import sys; from phosphene.films import check_film_output, film_text, Frame; "
         f"check_film_output({str(tmp_path / 'b.mp4')!r}); "
         f"assert film_text({str(tmp_path / 'a.mp4')!r}) == 'x'; "
         "assert not {'av', 'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
     child = (
-        "import sys; from phosphene.film import child, decode, encode; "
+        "import sys; from phosphene.films import child, decode, encode; "
         "assert 'av' in sys.modules; assert 'torch' not in sys.modules"
     )
     reading = (

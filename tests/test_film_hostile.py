@@ -20,8 +20,8 @@ from PIL import Image
 
 import phosphene as ph
 from phosphene.errors import FilmError, MissingExtraError
-from phosphene.film.formats import demuxer_of
-from phosphene.film.process import Child
+from phosphene.films.formats import demuxer_of
+from phosphene.films.process import Child
 from tests.film_files import make_film, pictures
 
 av = pytest.importorskip("av")
@@ -263,7 +263,7 @@ def test_reading_that_stops_leaves_no_process(tmp_path: Path) -> None:
 
 
 def bounded(code: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-c", f"from phosphene.film.child import grant, limit; {code}"]
+    run = [sys.executable, "-c", f"from phosphene.films.child import grant, limit; {code}"]
     return subprocess.run(run, capture_output=True, text=True)
 
 

@@ -22,7 +22,8 @@ PUBLIC = {
     "caricature": "phosphene.recipes.caricature",
     "draw_sky": "phosphene.image",
     "dream": "phosphene.recipes.dream",
-    "film_info": "phosphene.film",
+    "film": "phosphene.recipes.film",
+    "film_info": "phosphene.films",
     "gradient": "phosphene.gradients",
     "invert": "phosphene.recipes.invert",
     "load_image": "phosphene.image",
@@ -31,7 +32,7 @@ PUBLIC = {
     "objective": "phosphene.objectives",
     "page": "phosphene.explain.layout",
     "parse": "phosphene.objectives",
-    "read_film": "phosphene.film",
+    "read_film": "phosphene.films",
     "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
     "sheet": "phosphene.recipes.sheet",
@@ -39,7 +40,8 @@ PUBLIC = {
     "transform": "phosphene.transforms",
     "unit_card": "phosphene.recipes.unit",
     "visualize": "phosphene.recipes.visualize",
-    "write_film": "phosphene.film",
+    "write_film": "phosphene.films",
+    "zoom": "phosphene.recipes.zoom",
 }
 
 _MODULES = ("jobs", "objectives")

@@ -17,9 +17,9 @@ from phosphene.explain.sheets import Sheet
 from phosphene.explain.sheets import SheetStep
 from phosphene.explain.units import Card
 from phosphene.explain.units import CardStep
-from phosphene.film import film_info as film_info
-from phosphene.film import read_film as read_film
-from phosphene.film import write_film as write_film
+from phosphene.films import film_info as film_info
+from phosphene.films import read_film as read_film
+from phosphene.films import write_film as write_film
 from phosphene.gradients import gradient as gradient
 from phosphene.image import draw_sky as draw_sky
 from phosphene.image import load_image as load_image
@@ -30,6 +30,7 @@ from phosphene.objectives import objective as objective
 from phosphene.objectives import parse as parse
 from phosphene.plugins import load_plugin as load_plugin
 from phosphene.recipes.steps.dream import DreamStep
+from phosphene.recipes.steps.frames import FrameStep
 from phosphene.recipes.steps.visualize import VisualizeStep
 from phosphene.state import State as State
 from phosphene.transforms import transform as transform
@@ -54,8 +55,10 @@ class _accentuate:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -91,8 +94,10 @@ class _accentuate:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -121,8 +126,10 @@ class _caricature:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -153,8 +160,10 @@ class _caricature:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -179,15 +188,16 @@ class _dream:
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
         steps: int = 10,
         step_size: float = 0.012,
         jitter: int | Literal['half'] = 32,
         gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
         epsilon: float = 1e-20,
-        smooth: float = 0.5,
-        laplacian: int = 0,
+        smooth: float = 1.0,
+        laplacian: int = 4,
         gradient_transforms: str = '',
-        natural: float = 0.0,
+        natural: float = 0.5,
         clip: float | None = None,
         stop_above: float | None = None,
         clamp: Literal['off', 'steps', 'always'] = 'steps',
@@ -196,7 +206,6 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
-        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -204,6 +213,7 @@ class _dream:
         precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
+        rest: Literal['dream', 'stay'] = 'dream',
     ) -> Tensor:
         """Dream a picture: `(N, 3, H, W)` in [0, 1] -> the same shape, on the CPU.
 
@@ -245,15 +255,16 @@ class _dream:
         preset: str = 'phosphene',
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
         steps: int = 10,
         step_size: float = 0.012,
         jitter: int | Literal['half'] = 32,
         gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
         epsilon: float = 1e-20,
-        smooth: float = 0.5,
-        laplacian: int = 0,
+        smooth: float = 1.0,
+        laplacian: int = 4,
         gradient_transforms: str = '',
-        natural: float = 0.0,
+        natural: float = 0.5,
         clip: float | None = None,
         stop_above: float | None = None,
         clamp: Literal['off', 'steps', 'always'] = 'steps',
@@ -262,7 +273,6 @@ class _dream:
         octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
         resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
         detail: Literal['before', 'after'] = 'before',
-        rest: Literal['dream', 'stay'] = 'dream',
         keep_colors: bool = False,
         blend: float = 1.0,
         seed: int = 0,
@@ -270,10 +280,130 @@ class _dream:
         precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
+        rest: Literal['dream', 'stay'] = 'dream',
     ) -> Iterator[DreamStep]:
         """The same as a generator of steps; stop whenever you like."""
 
 dream: _dream
+
+class _film:
+    def __call__(
+        self,
+        film: str | Path | Iterable[Frame | Tensor],
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        mask: Tensor | str | Path | Image | None = None,
+        regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 3,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        keyframes: Sequence[str] = (),
+        begin: str | None = None,
+        end: str | None = None,
+        flow: Literal['dis', 'off'] = 'dis',
+        decay: float = 0.9,
+        calm: float = 0.0,
+        cut_difference: float = 0.1,
+        cut_seen: float = 0.35,
+        first_steps: int = 10,
+        uncovered_steps: int = 3,
+        rest: Literal['dream', 'stay'] = 'dream',
+    ) -> Tensor:
+        """Dream a film: its frames, dreamt, one after the other.
+
+        Args:
+            film: the path of a film or of a folder of pictures; or its frames: an iterable of `Frame`,
+                as `read_film` gives them, or of tensors `(1, 3, H, W)`.
+            network: through which it is looked at, or its name.
+            objective: an `Objective` or its text; by default the preset's for this network.
+            mask: `(1, 1, H, W)` in [0, 1], dream where it is 1; or the path of a picture or a film.
+            regions: pairs of a mask and an `Objective`, as in `dream`.
+            **settings: those of `FilmSettings`, by name.
+
+        Returns:
+            An iterator of `Frame` with the source's own times, which `phosphene.write_film` takes; each
+            is computed when it is asked for. `film.steps(…)` gives a `FrameStep` for each step.
+
+        >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="10s")
+        >>> phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
+        """
+    def steps(
+        self,
+        film: str | Path | Iterable[Frame | Tensor],
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        mask: Tensor | str | Path | Image | None = None,
+        regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 3,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        keyframes: Sequence[str] = (),
+        begin: str | None = None,
+        end: str | None = None,
+        flow: Literal['dis', 'off'] = 'dis',
+        decay: float = 0.9,
+        calm: float = 0.0,
+        cut_difference: float = 0.1,
+        cut_seen: float = 0.35,
+        first_steps: int = 10,
+        uncovered_steps: int = 3,
+        rest: Literal['dream', 'stay'] = 'dream',
+    ) -> Iterator[FrameStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+film: _film
 
 class _invert:
     def __call__(
@@ -291,8 +421,10 @@ class _invert:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.1,
         l2: float = 0.0,
         seed: int = 0,
@@ -326,8 +458,10 @@ class _invert:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.1,
         l2: float = 0.0,
         seed: int = 0,
@@ -355,8 +489,10 @@ class _sheet:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -406,8 +542,10 @@ class _sheet:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -438,8 +576,10 @@ class _style:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'gentle',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.5,
         l2: float = 0.0,
         seed: int = 0,
@@ -476,8 +616,10 @@ class _style:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'gentle',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.5,
         l2: float = 0.0,
         seed: int = 0,
@@ -507,8 +649,10 @@ class _unit_card:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -556,8 +700,10 @@ class _unit_card:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -588,8 +734,10 @@ class _visualize:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -637,8 +785,10 @@ class _visualize:
         optimiser: Literal['adam', 'nadam'] = 'adam',
         parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
         transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
         decorrelate: bool = True,
         decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
         tv: float = 0.0,
         l2: float = 0.0,
         seed: int = 0,
@@ -648,6 +798,127 @@ class _visualize:
         """The same as a generator of steps; stop whenever you like."""
 
 visualize: _visualize
+
+class _zoom:
+    def __call__(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | Sequence[Objective | str] | None = None,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 3,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        keyframes: Sequence[str] = (),
+        zoom: float = 1.5,
+        turn: float = 0.0,
+        center: tuple[typing.Annotated[float, FieldInfo(annotation=NoneType, required=True, metadata=[Ge(ge=0), Le(le=1)])], typing.Annotated[float, FieldInfo(annotation=NoneType, required=True, metadata=[Ge(ge=0), Le(le=1)])]] = (0.5, 0.5),
+        frames: int = 150,
+        seconds: float | None = None,
+        fade: int = 30,
+        fps: str = '30',
+        loop: bool = False,
+        pull: float = 0.05,
+        source_pull: float = 0.0,
+        noise: float = 0.01,
+        warp: Literal['lanczos', 'linear', 'crop'] = 'lanczos',
+        zoom_first: bool = False,
+        eight_bits: bool = False,
+    ) -> Tensor:
+        """Zoom into a picture and dream each frame: the frames, one after the other.
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1], or the path of a picture: what to begin with.
+            network: through which it is looked at, or its name.
+            objective: an `Objective` or its text, or several, each of which is dreamt for `frames`
+                frames; by default the preset's for this network.
+            **settings: those of `ZoomSettings`, by name.
+
+        Returns:
+            An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
+            asked for. `zoom.steps(…)` gives a `FrameStep` for each step on the way.
+
+        >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=3)
+        >>> phosphene.write_film("zoom.mp4", frames)
+        """
+    def steps(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | Sequence[Objective | str] | None = None,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 3,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        keyframes: Sequence[str] = (),
+        zoom: float = 1.5,
+        turn: float = 0.0,
+        center: tuple[typing.Annotated[float, FieldInfo(annotation=NoneType, required=True, metadata=[Ge(ge=0), Le(le=1)])], typing.Annotated[float, FieldInfo(annotation=NoneType, required=True, metadata=[Ge(ge=0), Le(le=1)])]] = (0.5, 0.5),
+        frames: int = 150,
+        seconds: float | None = None,
+        fade: int = 30,
+        fps: str = '30',
+        loop: bool = False,
+        pull: float = 0.05,
+        source_pull: float = 0.0,
+        noise: float = 0.01,
+        warp: Literal['lanczos', 'linear', 'crop'] = 'lanczos',
+        zoom_first: bool = False,
+        eight_bits: bool = False,
+    ) -> Iterator[FrameStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+zoom: _zoom
 
 __all__ = [
     "Network",
@@ -659,6 +930,7 @@ __all__ = [
     "caricature",
     "draw_sky",
     "dream",
+    "film",
     "film_info",
     "gradient",
     "invert",
@@ -679,4 +951,5 @@ __all__ = [
     "unit_card",
     "visualize",
     "write_film",
+    "zoom",
 ]

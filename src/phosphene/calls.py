@@ -231,8 +231,16 @@ def number_of(token: Token) -> int | float:
     return number
 
 
-def parsed(parser: Lark, text: str, kind: str, error: type[PhospheneError]) -> Any:
+def parsed(
+    parser: Lark,
+    text: str,
+    kind: str,
+    error: type[PhospheneError],
+    symbols: Mapping[str, str] = SYMBOLS,
+) -> Any:
     """What a parser makes of a text of a kind ("objective").
+
+    symbols: what the parser's symbols are called in a message, in the order of a list of them.
 
     Raises:
         The `error`: in one line, with the place and what was expected there.
@@ -251,7 +259,7 @@ def parsed(parser: Lark, text: str, kind: str, error: type[PhospheneError]) -> A
         raise error(located(kind, text, place, what)) from None
     except UnexpectedToken as fault:
         place = len(text) if fault.token.type == "$END" else fault.token.start_pos or 0
-        expected = [shown for symbol, shown in SYMBOLS.items() if symbol in fault.accepts]
+        expected = [shown for symbol, shown in symbols.items() if symbol in fault.accepts]
         # Nothing can follow a whole text only when a parenthesis closes that none opened.
         what = f"expected {_either(expected)}" if expected else 'there is no "(" to this ")"'
         raise error(located(kind, text, place, what)) from None

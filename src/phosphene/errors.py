@@ -2,7 +2,8 @@
 
     PhospheneError
     ├── ImageError            a picture that cannot be read or written
-    │   └── FilmError         a film that cannot
+    │   ├── FilmError         a film that cannot
+    │   └── InTheWayError     a file is where one is to be written
     ├── NetworkError
     │   ├── UnknownLayerError
     │   ├── InputTooSmallError
@@ -39,6 +40,10 @@ class ImageError(PhospheneError):
 
 class FilmError(ImageError):
     """A film cannot be read or written."""
+
+
+class InTheWayError(ImageError):
+    """A file is where one is to be written, and may not be replaced."""
 
 
 class NetworkError(PhospheneError):

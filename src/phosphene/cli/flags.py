@@ -28,12 +28,15 @@ def setting_flag(
     described = (field.description or "").rstrip(".")
     shown = {"True": "yes", "False": "no", "None": "none"}.get(str(field.default))
     shown = str(extra.get("shown") or shown or field.default)
+    several = plain == tuple[str, ...]  # texts, one each time that it is given
+    plain = list[str] if several else plain
     flag = Parameter(
-        name="--" + name.replace("_", "-"),
+        name="--" + str(extra.get("flag") or name).replace("_", "-"),
         help=f"{described}; {bounds}." if bounds else f"{described}.",
-        show_default=lambda _: shown,
+        show_default=False if shown == "()" else lambda _: shown,  # which the text tells
         negative_none=(),
-        negative=() if extra.get("of_files_alone") else None,
+        negative_iterable=(),  # of a list, an empty one: the setting's text has a word for it
+        negative=() if several or extra.get("of_files_alone") else None,
         allow_leading_hyphen=True,  # so that a negative number is told its bounds
         group=group,
         converter=_converted if int in (plain, *get_args(plain)) else None,

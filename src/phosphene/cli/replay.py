@@ -17,17 +17,30 @@ if TYPE_CHECKING:
     from phosphene.manifest import Manifest
 
 
+# In one line each: help would break a docstring's lines where its source does.
+INPUT = (
+    "ROLE=PATH, as in photo=sky.jpg, or pictures=FOLDER of a unit: where an input lies, if neither "
+    "beside the file nor in the current folder. May be given several times."
+)
+NETWORK = (
+    "To take instead of the recipe's: for a recipe whose network is code, is to be fetched, or is "
+    "a file elsewhere."
+)
+
+
 def verb(
     file: Path,
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    input: Annotated[list[str] | None, Parameter(negative=())] = None,
-    network: str | None = None,
-    anyway: Annotated[bool, Parameter(negative=())] = False,
-    force: Annotated[bool, Parameter(negative=())] = False,
-    quiet: Annotated[bool, Parameter(negative=())] = False,
-    verbose: Annotated[bool, Parameter(negative=())] = False,
+    input: Annotated[list[str] | None, Parameter(negative=(), help=INPUT)] = None,
+    network: Annotated[str | None, Parameter(help=NETWORK)] = None,
+    anyway: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    large: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    frames: str | None = None,
+    force: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    quiet: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    verbose: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     plugin: Plugins = (),
 ) -> int:
     """Make again what a picture's recipe says, and say whether it is the same.
@@ -40,13 +53,12 @@ def verb(
         A picture or page that phosphene made, or the JSON file of its recipe.
     output
         Where to write what is made; without it, it is only compared.
-    input
-        ROLE=PATH, as in photo=sky.jpg, or pictures=FOLDER of a unit: where an input lies, if
-        neither beside the file nor in the current folder. May be given several times.
-    network
-        To take instead of the recipe's: for a recipe whose network is code, or a file elsewhere.
     anyway
         Take inputs though they are not the recipe's by their SHA-256.
+    frames
+        Of a film: only these, such as 31-60, counted from 1. It begins where their shot does.
+    large
+        Begin it though it takes far more work than is usual.
     force
         Replace a file that is there. Never the one replayed.
     quiet
@@ -67,6 +79,8 @@ def verb(
                 anyway=anyway,
                 output=output,
                 force=force,
+                frames=frame_range(frames),
+                large=large,
             )
         except KeyboardInterrupt as error:
             complain("interrupted, nothing was written")
@@ -84,6 +98,20 @@ def verb(
     return DONE if found.same and found.unchanged is not False else DIFFERENT
 
 
+def frame_range(text: str | None) -> tuple[int, int] | None:
+    """The first and the last of "31-60", counted from 0. SettingsError for another text."""
+    if text is None:
+        return None
+    first, dash, last = text.partition("-")
+    try:
+        found = int(first) - 1, int(last if dash else first) - 1
+    except ValueError:
+        found = -1, -1
+    if not 0 <= found[0] <= found[1]:
+        raise SettingsError(f"--frames {text!r}: expected numbers from 1 on, such as 31-60")
+    return found
+
+
 def named_inputs(inputs: list[str]) -> dict[str, Path]:
     """role -> path, of texts such as photo=sky.jpg."""
     named = {}
@@ -97,6 +125,8 @@ def named_inputs(inputs: list[str]) -> dict[str, Path]:
 
 def format_comparison(file: Path, found: Comparison, old: Manifest, new: Manifest) -> str:
     """What a comparison found, in a line."""
+    if found.count is not None:
+        return _format_frames(file, found)
     apart = ""
     if found.most is not None:
         apart = f" by at most {found.most} of 255 levels, {found.mean:.3g} on average"
@@ -123,9 +153,22 @@ def format_comparison(file: Path, found: Comparison, old: Manifest, new: Manifes
         apart = " (there is no picture beside the recipe to say by how much)"
     why = "; ".join(found.differing)
     because = f"; other than then: {why}" if why else "; versions and machine are as they were"
-    if not why and old.declaration.output == "page":
+    if not why and old.declaration.caches:
         because += (
             ", but cells that another page had kept may have been drawn in other batches, and so "
             "rounded otherwise"
         )
     return f"{file}: different{apart}{because}"
+
+
+def _format_frames(file: Path, found: Comparison) -> str:
+    """What a comparison of films found, in a line."""
+    frames = f"{found.count} frame{'s' if found.count != 1 else ''}"
+    if found.same:
+        return f"{file}: the same, {frames}, pixel for pixel before encoding"
+    why = "; ".join(found.differing)
+    because = f"; other than then: {why}" if why else "; versions and machine are as they were"
+    if not found.frames:
+        return f"{file}: different: {frames} instead of as many as the film has{because}"
+    first = found.frames[0] + 1
+    return f"{file}: different in {len(found.frames)} of {frames}, the first is {first}{because}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,19 @@ Events = Annotated[Path | None, Parameter(group=OUT)]
 """A file to which everything that happens is added, as lines of JSON."""
 
 
+@dataclass(frozen=True)
+class FilmOptions:
+    """What is asked of a film besides its settings.
+
+    keep_frames: its frames stay. preview: a frame and two small seconds instead. plot_keys: the
+    file of a picture of its keyframes, instead.
+    """
+
+    keep_frames: bool = False
+    preview: bool = False
+    plot_keys: Path | None = None
+
+
 def make(
     request: Request,
     reporter: Reporter,
@@ -41,6 +55,7 @@ def make(
     force: bool = False,
     allow: Collection[str] = (),
     cache: bool = True,
+    large: bool = True,
     shorthands: Mapping[str, Any] | None = None,
     source: Path | None = None,
     save_request: Path | None = None,
@@ -48,8 +63,12 @@ def make(
     journal: Path | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: float | None = None,
+    film: FilmOptions | None = None,
 ) -> int:
-    """Prepare a request, be it of the file `source`, and run it; the exit code."""
+    """Prepare a request, be it of the file `source`, and run it; the exit code.
+
+    What stands on the command line is its user's own, so that `large` work is begun unasked.
+    """
     if checkpoint is None and checkpoint_every is not None:
         raise SettingsError("--checkpoint-every says how often; --checkpoint FILE says where")
     if journal is not None:
@@ -65,6 +84,7 @@ def make(
                 force=force,
                 allow=allow,
                 cache=cache,
+                large=large,
                 shorthands=shorthands,
                 name_output=True,
                 read={} if source is None else {"request": source},
@@ -78,11 +98,32 @@ def make(
             return interrupted(error)
         if save_request:
             _save_request(job, save_request, force)
+        if film is not None and film.plot_keys is not None:
+            from phosphene.jobs.films import plot_keys
+
+            plot_keys(job, film.plot_keys, overwrite=force)
+            to_stdout(str(film.plot_keys), as_is=not sys.stdout.isatty())
+            return DONE
         if dry_run:
             for target in job.targets:
                 reporter.note(f"checked, and not made: {target.path}")
             return DONE
+        if film is not None and film.preview:
+            return _preview(job, reporter, force)
+        if film is not None:
+            job.keep_frames = film.keep_frames
         return run_job(job, reporter, journal)
+
+
+def _preview(job: Job, reporter: Reporter, force: bool) -> int:
+    """Make a film's preview; the exit code."""
+    from phosphene.jobs.films import preview
+
+    events, ended = reporter.follow(preview(job, overwrite=force))
+    for event in events:
+        if isinstance(event, Saved):
+            to_stdout(str(event.path), as_is=not sys.stdout.isatty())
+    return DONE if ended.why == "done" else interrupted(ended.error)
 
 
 def run_job(job: Job, reporter: Reporter, journal: Path | None = None) -> int:
@@ -92,7 +133,7 @@ def run_job(job: Job, reporter: Reporter, journal: Path | None = None) -> int:
     saved = [event for event in events if isinstance(event, Saved)]
     if ended.why == "done":
         for event in saved if not reporter.quiet else ():
-            if event.kind in ("picture", "page", "data"):
+            if event.kind in ("picture", "page", "film", "data"):
                 # Exactly, for a program that reads it.
                 to_stdout(str(event.path), as_is=not sys.stdout.isatty())
         return DONE

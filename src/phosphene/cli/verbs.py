@@ -13,12 +13,21 @@ from cyclopts import Group, Parameter
 
 from phosphene.cli.flags import setting_flag
 from phosphene.cli.plugins import Plugins
-from phosphene.cli.running import CHECKPOINT, CHECKPOINT_EVERY, OUT, Events, Force, make
+from phosphene.cli.running import (
+    CHECKPOINT,
+    CHECKPOINT_EVERY,
+    OUT,
+    Events,
+    FilmOptions,
+    Force,
+    make,
+)
 from phosphene.errors import SettingsError
-from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind
+from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind, output_kinds
 from phosphene.manifest.schema import Region
+from phosphene.objectives.text import expanded
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
-from phosphene.settings import checked
+from phosphene.zoo import named_architecture
 
 POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
 PRESETS = "How (what is not given is the preset's, or what stands here)"
@@ -111,11 +120,14 @@ class _Signature:
     def _flags(self) -> None:
         recipe, subject = self.recipe, self.recipe.subject
         if not recipe.network_positional:
-            self._add("network", str, "dreamnet", help=NETWORK)
+            self._add("network", str, DEFAULT_NETWORK, help=NETWORK)
         if subject is not None and not subject.positional:
             kind = list[str] | None if subject.several else str | None
             shown = subject.shown_default
             self._add(subject.name, kind, None, help=subject.help, shown=shown, negative=())
+        if subject is not None and subject.list_flag:
+            text = "The same for whole layers, apart by commas, such as mixed3a,mixed4c."
+            self._add(subject.list_flag, str | None, None, help=text)
         for shorthand in recipe.shorthands:
             name, text = shorthand.name, shorthand.help
             if shorthand.takes == "flag":
@@ -157,12 +169,15 @@ class _Signature:
         recipe = self.recipe
         self._add("output", Path | None, None, group=OUT, name=["--output", "-o"],
                   help=recipe.output_help, shown=recipe.output_shown)  # fmt: skip
-        if recipe.output == "page":
+        if "data" in output_kinds(recipe):
             text = "A JSON file for what is on the page but the pictures, with the recipe."
             self._add("data", Path | None, None, group=OUT, help=text)
         if recipe.octaves:
             text = "A folder for the dream so far at the end of each octave."
             self._add("save_octaves", Path | None, None, group=OUT, help=text)
+        if recipe.output == "video":
+            for name, (kind, text) in FILM_FLAGS.items():
+                self._add(name, kind | None, None, group=OUT, help=text, negative=())
         if recipe.caches:
             text = "Keep what is drawn in the cache folder, and take from there what is kept."
             self._add("keep", bool, True, group=OUT, help=text)
@@ -176,6 +191,7 @@ class _Signature:
         self.parameters.append(inspect.Parameter("plugin", KEYWORD, default=(), annotation=Plugins))
 
 
+DEFAULT_NETWORK = "dreamnet"
 NETWORK = "A name: see phosphene networks."
 REGION = (
     "MASK=OBJECTIVE, as in sky.png=mixed5a: where the picture MASK is white, this is dreamt. May "
@@ -183,6 +199,17 @@ REGION = (
     "turns the jitter off for all."
 )
 
+
+# Of recipes for films: what is no setting.
+FILM_FLAGS: dict[str, tuple[Any, str]] = {
+    "keep_frames": (bool, "Keep the frames, as PNG, in FILM.work/frames."),
+    "preview": (
+        bool,
+        "Make one frame and two small seconds, and tell how long all of it will take.",
+    ),
+    "plot_keys": (Path, "Draw the curves of all --key, .png or .svg, and make nothing else."),
+    "like": (Path, "A picture or film of phosphene's: its settings, objective and network."),
+}
 
 # A call ------------------------------------------------------------------------------------------
 
@@ -205,6 +232,18 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
         journal=options.events,
         checkpoint=given.get("checkpoint"),
         checkpoint_every=given.get("checkpoint_every"),
+        film=film_options(recipe, given),
+    )
+
+
+def film_options(recipe: Recipe, given: dict[str, Any]) -> FilmOptions | None:
+    """What a recipe for films was told besides its settings; None of any other."""
+    if recipe.output != "video":
+        return None
+    return FilmOptions(
+        keep_frames=bool(given["keep_frames"]),
+        preview=bool(given["preview"]),
+        plot_keys=given["plot_keys"],
     )
 
 
@@ -215,6 +254,8 @@ def _value(given: Any) -> Any:
 def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
     """The request of a command line's arguments, by name."""
     options: OutputOptions = given["options"]
+    if given.get("like") is not None:
+        given = like(recipe, given, given["like"])
     settings = {n: v for n in recipe.settings.model_fields if (v := given.get(n)) is not None}
     inputs: dict[str, InputFile] = {}
     for entry in recipe.inputs:
@@ -226,10 +267,14 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         size = given.get(f"{entry.role}_size")
         _check_size(f"{entry.role} size", size)
         inputs[entry.role] = InputFile(path=str(value), size=size)
-    model = checked(recipe.settings, settings)
+    model = recipe.checked_settings(settings, named_architecture(given["network"]))
     subject = recipe.subject
     named = given.get(subject.name) if subject else None
     texts = (named,) if isinstance(named, str) else tuple(named or ())
+    if subject and subject.parsed and subject.several:
+        texts = expanded(texts)
+    if subject and subject.list_flag:
+        texts += split_layers(subject.list_flag, given.get(subject.list_flag))
     if subject and not texts and subject.default is None:
         raise SettingsError(subject.missing or f"no {subject.name} is named")
     _check_size("size", given.get("size") if recipe.starts else None)
@@ -245,13 +290,15 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         regions.append(Region(mask=f"region-{number}", objective=objective))
         inputs[f"region-{number}"] = InputFile(path=mask)
     layers = subject is not None and subject.field == "layers"
+    start = _start(recipe, inputs, given.get("start"))
+    _check_photo(recipe, given, start)
     recipe.check_regions(regions, vars(model))
     request = Request(
         recipe=recipe.name,
         network=given["network"],
         layers=texts if layers else (),
         objectives=texts if subject and not layers and not subject.parsed else (),
-        start=_start(recipe, inputs, given.get("start")),
+        start=start,
         size=given.get("size") if recipe.starts else None,
         inputs=inputs,
         regions=tuple(regions),
@@ -263,6 +310,39 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
 
         request = named_by_role(request, texts, [region.objective for region in regions])
     return request
+
+
+def like(recipe: Recipe, given: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The arguments with what they lack taken from a file's manifest: settings but those that go
+    with one recipe alone, the objective, and the network where none is named.
+
+    RecipeError for a file without a manifest.
+    """
+    from phosphene.manifest.schema import Manifest
+    from phosphene.objectives import with_pictures
+
+    manifest, found = Manifest.read(file), dict(given)
+    for name, field in recipe.settings.model_fields.items():
+        extra = field.json_schema_extra
+        alike = not isinstance(extra, dict) or extra.get("alike", True)
+        if found.get(name) is None and name in manifest.settings and alike:
+            found[name] = manifest.settings[name]
+    subject = recipe.subject
+    if subject and subject.parsed and manifest.objectives and not found.get(subject.name):
+        paths = {role: str(file.parent / part.name) for role, part in manifest.inputs.items()}
+        texts = [with_pictures(text, paths) for text in manifest.objectives]
+        found[subject.name] = texts if subject.several else texts[0]
+    if found["network"] == DEFAULT_NETWORK:
+        found["network"] = manifest.network.name
+    return found
+
+
+def split_layers(flag: str, text: str | None) -> tuple[str, ...]:
+    """The names of "mixed3a, mixed4c". SettingsError if one is empty."""
+    names = tuple(part.strip() for part in text.split(",")) if text is not None else ()
+    if not all(names):
+        raise SettingsError(f"--{flag} {text!r}: expected names, such as mixed3a,mixed4c")
+    return names
 
 
 def split_region(text: str) -> tuple[str, str]:
@@ -283,6 +363,20 @@ def split_region(text: str) -> tuple[str, str]:
 def _check_size(what: str, size: int | None) -> None:
     if size is not None and size < 1:
         raise SettingsError(f"{what} is {size}; the longest side must be 1 px or more")
+
+
+def _check_photo(recipe: Recipe, given: dict[str, Any], start: Any) -> None:
+    """SettingsError for a setting that is of the photograph, where there is none."""
+    if start in (None, "photo"):
+        return
+    for name, entry in recipe.settings.model_fields.items():
+        extra = entry.json_schema_extra
+        if given.get(name) and isinstance(extra, dict) and extra.get("needs_photo"):
+            flag = "--" + name.replace("_", "-")
+            raise SettingsError(
+                f"{flag} needs a photograph, and --start {start} has none: "
+                f"phosphene {recipe.name} PHOTO {flag}"
+            )
 
 
 def _start(recipe: Recipe, inputs: dict[str, InputFile], start: Any) -> Any:

@@ -48,7 +48,7 @@ class Checkpoint:
         state, about = State.read(path)
         theirs = about.get("identity")
         if not isinstance(theirs, dict) or theirs != identity:
-            what = _difference(theirs if isinstance(theirs, dict) else {}, identity)
+            what = difference(theirs if isinstance(theirs, dict) else {}, identity)
             raise StateError(
                 f"{str(path)!r} is the checkpoint of something else: {what}; "
                 "name another file, or remove that one"
@@ -133,7 +133,7 @@ def with_sizes(
     return found
 
 
-def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """What differs first, in a few words."""
     for what, before, now in _differences(theirs, ours):
         return f"its {what} is {_short(before)}, here it is {_short(now)}"

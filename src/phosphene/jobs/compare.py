@@ -26,6 +26,7 @@ class Comparison:
     most, mean: the differences between the picture and the file's, in 8-bit levels; None if sizes
         differ or there is no file.
     differing: what else is not as it was, one short text each.
+    count, frames: of a film, how many frames were compared, and which are others, from 0.
     """
 
     same: bool
@@ -33,6 +34,8 @@ class Comparison:
     most: int | None
     mean: float | None
     differing: tuple[str, ...]
+    count: int | None = None
+    frames: tuple[int, ...] = ()
 
 
 def compare(
@@ -58,7 +61,7 @@ def compare(
         unchanged=unchanged,
         most=most,
         mean=mean,
-        differing=_differing(old, new),
+        differing=differing(old, new),
     )
 
 
@@ -72,7 +75,8 @@ def _levels(path: str | Path) -> np.ndarray:
     return np.concatenate([colours, alphas], axis=2).astype(np.int16)
 
 
-def _differing(old: Manifest, new: Manifest) -> tuple[str, ...]:
+def differing(old: Manifest, new: Manifest) -> tuple[str, ...]:
+    """What else is not as it was, one short text each."""
     found: list[str] = []
     if old.network.fingerprint != new.network.fingerprint:
         found.append(f"weights {old.network.fingerprint[:12]}… -> {new.network.fingerprint[:12]}…")

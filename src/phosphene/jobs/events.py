@@ -44,12 +44,14 @@ class Progress:
     """A step is done.
 
     share: of all the work, 0 to 1. milestone: worth a line of its own. cumulative: each text says
-    all that the ones before it said. `text` and `score` are read from the step when asked for,
+    all that the ones before it said. more: what the step does not know, such as how fast it goes.
+    `text` and `score` are read from the step when asked for,
     since reading them stalls an accelerator.
     """
 
     step: Any = field(repr=False)
     cumulative: bool = False
+    more: str = ""
 
     @property
     def share(self) -> float:
@@ -59,7 +61,7 @@ class Progress:
     @property
     def text(self) -> str:
         """What was done, in a few words."""
-        return self.step.text
+        return f"{self.step.text}  {self.more}" if self.more else self.step.text
 
     @property
     def milestone(self) -> bool:
@@ -82,7 +84,8 @@ class Progress:
         }
         # Counted from 1, as for people.
         where = {"octave": getattr(self.step, "octave", None),
-                 "step": getattr(self.step, "index", None)}  # fmt: skip
+                 "step": getattr(self.step, "index", None),
+                 "frame": getattr(self.step, "frame", None)}  # fmt: skip
         return found | {name: k + 1 for name, k in where.items() if k is not None}
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from phosphene import image as images
 from phosphene.errors import ImageError, RequestError
 from phosphene.explain.responses import find_pictures
+from phosphene.films.formats import demuxer_of
+from phosphene.films.source import FilmSource
+from phosphene.image.files import READABLE_SUFFIXES
 from phosphene.jobs.request import Request
 from phosphene.manifest import capture
 from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
@@ -29,11 +32,13 @@ SKY = (640, 427)  # px, of a start that no photo gives a size to
 class Loaded:
     """What was loaded: arguments of the recipe's steps, and the records of what went in.
 
-    masks: those of regions, by role. alpha: the transparency that the result keeps. notes: what a
-    user should know of the pictures.
+    first: of each film the first frame. masks: those of regions, by role. alpha: the transparency
+    that the result keeps. notes: what a user should know of the pictures.
     """
 
     images: dict[str, Tensor] = field(default_factory=dict)
+    films: dict[str, FilmSource] = field(default_factory=dict)
+    first: dict[str, Tensor] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
     records: dict[str, Input | Folder] = field(default_factory=dict)
@@ -51,6 +56,8 @@ def check_readable(request: Request) -> None:
         declared = request.declaration.input(role)
         if declared is not None and declared.kind == "folder":
             find_pictures(path)
+        elif declared is not None and declared.kind == "video":
+            demuxer_of(path) if not path.is_dir() else find_pictures(path)
         elif not path.is_file():
             images.read_image(path)  # tells what is wrong
     request.check_inputs()
@@ -89,7 +96,9 @@ def _load_input(
     if entry.kind == "folder":
         loaded.folders[role], loaded.records[role] = path, capture.folder_of(path)
         return
-    if entry.kind == "mask":
+    if entry.kind == "video" or (entry.kind == "mask" and loaded.films and _is_film(path)):
+        notes = _load_film(entry, path, request, settings, loaded)
+    elif entry.kind == "mask":
         loaded.images[role], notes = _load_mask(role, path, loaded)
     else:
         longest = request.size if entry.resized else request.inputs[role].size
@@ -103,9 +112,29 @@ def _load_input(
     loaded.notes += [f"{path}: {note}" for note in notes]
 
 
+def _is_film(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() not in READABLE_SUFFIXES
+
+
+def _load_film(
+    entry: ImageInput, path: Path, request: Request, settings: Any, loaded: Loaded
+) -> tuple[str, ...]:
+    """What is to be noted of a film, which is read frame by frame later on."""
+    longest = request.size if entry.resized else None
+    film = FilmSource.of_file(path, begin=settings.begin, end=settings.end, size=longest)
+    first = next(film.frames())
+    loaded.films[entry.role], loaded.first[entry.role] = film, first.image
+    if path.is_dir():
+        loaded.records[entry.role] = capture.folder_of(path)
+    else:
+        size = images.size_of(first.image)
+        loaded.records[entry.role] = capture.input_of(path, size, longest)
+    return () if film.info is None else film.info.notes
+
+
 def _load_mask(role: str, path: Path, loaded: Loaded) -> tuple[Tensor, tuple[str, ...]]:
     """A mask and what is to be noted, of the size of the picture, which is loaded before it."""
-    size = images.size_of(next(iter(loaded.images.values())))
+    size = images.size_of(next(iter({**loaded.first, **loaded.images}.values())))
     found = images.load_mask(path, size)
     loaded.records[role] = capture.input_of(path, size)
     return found
@@ -169,6 +198,7 @@ def arguments_of(
             layers=request.layers,
             unit=unit,
             images=loaded.images,
+            films=loaded.films,
             folders=loaded.folders,
             regions=regions,
             cache=cache,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from phosphene.errors import ImageError, SettingsError
 from phosphene.image.files import check_folder
-from phosphene.jobs.request import Request, main_kind
+from phosphene.jobs.request import RESULTS, Request
+from phosphene.recipes.base import imported
 
 EACH = "{}"  # in a file's name: one file for each picture
 LONGEST_NAME = 60  # characters of a file's name that an objective's text gives
@@ -67,11 +68,7 @@ def check_outputs(
     written: what is written besides, such as the request itself. kept: what is written and may be
     there, such as a checkpoint.
     """
-    from phosphene import image as images
-    from phosphene.explain.layout import check_page
-
-    pages = main_kind(request.declaration) == "page"
-    check = check_page if pages else images.check_output
+    check = imported(RESULTS[request.declaration.output].check)
     outputs: list[tuple[str, Path]] = []
     for target in targets:
         outputs.append(("output", target.path))
@@ -82,19 +79,19 @@ def check_outputs(
             raise SettingsError(f"--data {data!r}: a file that ends in .json was expected")
         outputs.append(("data", Path(data)))
         _check_free(Path(data), may_replace)
-        check_page(Path(data), overwrite=may_replace(Path(data)))
+        check(Path(data), overwrite=may_replace(Path(data)))
     for target in targets:
         if target.recipe:
             outputs.append(("recipe", target.recipe))
-            _check_side_file(target.recipe, may_replace)
+            check_side_file(target.recipe, may_replace)
     for what, path in (written or {}).items():
         outputs.append((what, path))
-        _check_side_file(path, may_replace)
+        check_side_file(path, may_replace)
     for what, path in (kept or {}).items():
         outputs.append((what, path))
         if what == "checkpoint" and path.exists() and not (path.is_file() or path.is_dir()):
             raise ImageError(f"{str(path)!r} is no regular file; the name of a file was expected")
-        _check_side_file(path, lambda _: True)
+        check_side_file(path, lambda _: True)
     if (octaves := request.outputs.get("octaves")) and targets:
         if os.path.lexists(octaves) and not os.path.isdir(octaves):
             raise ImageError(f"cannot make the folder {octaves!r}: a file is there")
@@ -143,7 +140,7 @@ def _check_free(path: Path, may_replace: Callable[[Path], bool]) -> None:
         raise ImageError(f"{str(path)!r} is already there: another name, or --force to replace it")
 
 
-def _check_side_file(path: Path, may_replace: Callable[[Path], bool]) -> None:
+def check_side_file(path: Path, may_replace: Callable[[Path], bool]) -> None:
     """ImageError unless a recipe can be written there."""
     if path.is_dir():
         raise ImageError(f"{str(path)!r} is a folder; the name of a file was expected")
@@ -242,7 +239,7 @@ def default_output(request: Request) -> Path:
             network=plain_name(request.network),
             name=recipe.name,
         )
-        + ".png"
+        + RESULTS[recipe.output].suffix
     )
 
 

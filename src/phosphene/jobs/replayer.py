@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from phosphene import image as images
 from phosphene.errors import NonFiniteError, RecipeError, SettingsError, suggest
 from phosphene.jobs import outputs
-from phosphene.jobs.compare import compare, compare_page, picture_at
-from phosphene.jobs.events import Compared, Ended, Event, Note, Saved
-from phosphene.jobs.job import Job, Outcome, undisturbed, uninterrupted
+from phosphene.jobs.events import Ended, Event, Note
+from phosphene.jobs.job import Job, Outcome, uninterrupted
 from phosphene.jobs.request import request_of, weights_file
 from phosphene.jobs.runner import prepare
 from phosphene.manifest.capture import folder_of
 from phosphene.manifest.hashes import file_hash
 from phosphene.manifest.schema import Folder, Input, Manifest, refuse_missing
 from phosphene.network import pick_device
-from phosphene.zoo import names_code
+from phosphene.zoo import names_code, starts_download
 
 if TYPE_CHECKING:
     from phosphene.settings import Settings
@@ -40,23 +38,35 @@ def replay(
     anyway: bool = False,
     output: Path | None = None,
     force: bool = False,
+    frames: tuple[int, int] | None = None,
+    large: bool = False,
 ) -> Generator[Event, None, None]:
     """Make again what a file's manifest says: events, of which `Compared` tells whether it is it.
 
     Args:
         file: a picture or page that phosphene made, or the JSON of its manifest.
         inputs: role -> path, for what lies neither beside the file nor in the current folder.
-        network: a name to take instead of the manifest's, which may then be code.
+        network: a name to take instead of the manifest's, which may then be code or be fetched.
         anyway: take inputs though they are not the manifest's by their SHA-256.
         output: where what is made is written; without it, it is only compared.
         force: a file that is there may be replaced; never the one that is replayed.
+        frames: of a film, the first and the last that are wanted, counted from 0; it is made from
+            the beginning of the shot of the first.
+        large: work far beyond what is usual may be begun, too.
 
     Raises:
         RecipeError: for a manifest that is missing, damaged or of a newer version, and for inputs
             that are not there, or plugins that are not loaded.
     """
     yield from Replay.prepared(
-        file, inputs=inputs, network=network, anyway=anyway, output=output, force=force
+        file,
+        inputs=inputs,
+        network=network,
+        anyway=anyway,
+        output=output,
+        force=force,
+        frames=frames,
+        large=large,
     ).events()
 
 
@@ -79,6 +89,8 @@ class Replay:
         anyway: bool = False,
         output: Path | None = None,
         force: bool = False,
+        frames: tuple[int, int] | None = None,
+        large: bool = False,
     ) -> Replay:
         """See `replay`."""
         file = Path(file)
@@ -97,8 +109,10 @@ class Replay:
         if on_cpu and manifest.machine.threads <= (os.cpu_count() or 1):
             torch.set_num_threads(manifest.machine.threads)
         request = request_of(manifest, name, files, settings, output)
-        job = prepare(request, force=force, allow=(name,), cache=False)
+        job = prepare(request, force=force, allow=(name,), cache=False, large=large)
         job.until, job.part = manifest.ended, manifest.part
+        if frames is not None:
+            job.limit(*_shot_of(manifest, frames))
         job.notes = [*_differences(manifest, job, files), *job.notes]
         return Replay(file, manifest, job, output)
 
@@ -112,28 +126,22 @@ class Replay:
         if outcome.error and not (isinstance(outcome.error, NonFiniteError) and as_then):
             raise outcome.error
         outcome = replace(outcome, ended=outcome.ended or self.old.ended)
-        found = self._page(outcome) if outcome.page is not None else self._picture(outcome)
+        found, self.new = self.job.compared(outcome, self.old, self.file, self.output)
         yield from uninterrupted([*found, Ended("done")])
 
-    def _picture(self, outcome: Outcome) -> Iterator[Event]:
-        picture, alpha, self.new = self.job.recorded(outcome)
-        if self.output:
-            text, force = self.new.text(), self.job.force
-            with undisturbed():
-                images.save_image(picture, self.output, alpha=alpha, recipe=text, overwrite=force)
-            yield Saved("picture", self.output)
-        yield Compared(compare(self.old, self.new, picture, alpha, picture_at(self.file)))
 
-    def _page(self, outcome: Outcome) -> Iterator[Event]:
-        from phosphene.explain.layout import save_page
+def _shot_of(manifest: Manifest, frames: tuple[int, int]) -> tuple[int, int]:
+    """The frames that have to be made for these: from the first one's shot on.
 
-        picture, self.new = self.job.page_recorded(outcome)
-        if self.output:
-            text, force = self.new.text(), self.job.force
-            with undisturbed():
-                save_page(outcome.page, self.output, recipe=text, overwrite=force)
-            yield Saved("page", self.output)
-        yield Compared(compare_page(self.old, self.new, outcome.page, picture, self.file))
+    RecipeError if the recipe is of no film, or of one without them.
+    """
+    film = manifest.film
+    if film is None:
+        raise RecipeError("the recipe is of no film, and has no frames")
+    first, last = frames
+    if last >= len(film.frames):
+        raise RecipeError(f"the film has {len(film.frames)} frames, and no frame {last + 1}")
+    return max((shot for shot in film.shots if shot <= first), default=0), last
 
 
 def replay_settings(manifest: Manifest) -> Settings:
@@ -247,5 +255,10 @@ def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
         raise RecipeError(
             f"the recipe's network {name!r} may be code, which a recipe does not start by itself: "
             f"allow it with --network {name}"
+        )
+    if starts_download(name):
+        raise RecipeError(
+            f"the weights of the recipe's network {name!r} are not on this machine, and a recipe "
+            f"starts no download by itself: allow it with --network {name}"
         )
     return name

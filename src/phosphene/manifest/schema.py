@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from phosphene import __version__
-from phosphene.errors import PhospheneError, RecipeError, SettingsError
+from phosphene.errors import FilmError, PhospheneError, RecipeError, SettingsError
 from phosphene.image.files import PIXEL_LIMIT
 from phosphene.recipes.base import Recipe, is_recipe, recipe_named
 from phosphene.settings import Settings, checked
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 # Goes up whenever rounding on purpose becomes other: within one number, on one machine, the same
 # request gives the same bytes.
-NUMERICS = 1
+NUMERICS = 2
 LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
 
 Start = Literal["photo", "noise", "sky"]
@@ -180,6 +180,17 @@ class Result(Part):
     sha256: str = Sha256
 
 
+FrameHash = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
+class FilmMade(Part):
+    """The frames of a film: half the SHA-256 of the 8-bit RGB of each, before encoding, and the
+    first frame of each shot, counted from 0."""
+
+    frames: tuple[FrameHash, ...]
+    shots: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+
+
 class Machine(Part):
     """What computed it, in the terms that rounding depends on."""
 
@@ -213,6 +224,7 @@ class Manifest(Part):
         1; without it, it holds all.
     plan: for each octave the side of the tiles in which it was evaluated, px, None for whole: it
         decides rounding. Empty where it is not known.
+    film: of a film, its frames; `result` is then their size and one hash of all.
     ended: there if the result is not whole.
     """
 
@@ -232,6 +244,7 @@ class Manifest(Part):
     result: Result | None = None
     part: int | None = Field(default=None, ge=1)
     plan: tuple[Annotated[int, Field(ge=1)] | None, ...] = ()
+    film: FilmMade | None = None
     versions: dict[str, str]
     machine: Machine
     ended: Ended | None = None
@@ -315,9 +328,7 @@ class Manifest(Part):
         except OSError:
             text = None  # what is wrong with it is better told below
         if text is None:
-            from phosphene.image.metadata import read_recipe
-
-            text = read_recipe(path)
+            text = _text_inside(path)
             if text is None:
                 raise RecipeError(
                     f"{str(path)!r} carries no recipe: it was not made by phosphene, or another "
@@ -328,21 +339,50 @@ class Manifest(Part):
         return Manifest.parse(_of_data(text), repr(str(path)))
 
 
-def checked_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Settings:
+def _text_inside(path: Path) -> str | None:
+    """The text that a picture, a page or a film carries. ImageError if it cannot be read."""
+    from phosphene.films.formats import demuxer_of
+    from phosphene.films.text import film_text
+    from phosphene.image.metadata import read_recipe
+
+    try:
+        demuxer_of(path)
+    except FilmError:
+        return read_recipe(path)
+    return film_text(path)
+
+
+def checked_settings(
+    recipe: Recipe, settings: Mapping[str, Any], *, architecture: str | None = None
+) -> Settings:
     """A recipe's settings, checked; RecipeError if this version has no such settings.
 
     A setting that a later version added says in its declaration, by `"absent"` in its
-    `json_schema_extra`, what it means that an older manifest does not have it.
+    `json_schema_extra`, what it means that an older manifest does not have it. Of what somebody
+    asks for now, what lacks is the default, through a network of that `architecture`.
     """
     given = dict(settings)
-    for name, field in recipe.settings.model_fields.items():
-        extra = field.json_schema_extra
-        if name not in given and isinstance(extra, dict) and "absent" in extra:
-            given[name] = extra["absent"]
     try:
-        return checked(recipe.settings, given)
+        if architecture is not None:
+            return recipe.checked_settings(given, architecture)
+        return checked(recipe.settings, {**_absent(recipe), **given})
     except SettingsError as error:
         raise RecipeError(f"the recipe's settings do not hold here: {error}") from None
+
+
+def is_complete(recipe: Recipe, settings: Mapping[str, Any]) -> bool:
+    """Whether all settings are there that every version has."""
+    return settings.keys() >= recipe.settings.model_fields.keys() - _absent(recipe).keys()
+
+
+def _absent(recipe: Recipe) -> dict[str, Any]:
+    """What it means that a setting is not there, of those that came later."""
+    found = {}
+    for name, field in recipe.settings.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "absent" in extra:
+            found[name] = extra["absent"]
+    return found
 
 
 def check_fit(

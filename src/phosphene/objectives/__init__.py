@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from phosphene.objectives.text import parse_tree as parse_tree
     from phosphene.objectives.text import quoted as quoted
     from phosphene.objectives.text import unquoted as unquoted
+    from phosphene.objectives.text import with_weights as with_weights
     from phosphene.objectives.units import Norm as Norm
     from phosphene.objectives.units import channel as channel
     from phosphene.objectives.units import channels as channels
@@ -73,7 +74,9 @@ _HOMES = {
         ),
         "reference": ("GuideBy", "caricature", "content", "guide", "style"),
         "registry": ("PictureRef",),
-        "text": ("IMAGE", "LOGITS", "Tree", "negate", "parse_tree", "quoted", "unquoted"),
+        "text": (
+            "IMAGE", "LOGITS", "Tree", "negate", "parse_tree", "quoted", "unquoted", "with_weights",
+        ),
         "units": (
             "Norm", "channel", "channels", "direction", "diversity", "interpolate", "l2", "layer",
             "logit", "neuron", "tv",

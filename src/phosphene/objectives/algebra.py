@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import ObjectiveError
-from phosphene.objectives.text import IMAGE, LOGITS, flat_terms, sum_text
+from phosphene.objectives.text import IMAGE, LOGITS, flat_terms, reweighted, sum_text
 
 Activations = Mapping[str, Tensor]
 
@@ -142,6 +142,15 @@ class Objective:
         if self.bind:
             return replace(self.bind(network).bound(network), text=self.text)
         return _renamed(self, {name: real_name(name, network) for name in self.layers})
+
+    def with_weights(self, weights: Mapping[int, float]) -> Objective:
+        """This objective with other weights, by the number of their term, from 1.
+
+        One that is bound stays so, reference pictures and all: weights may change in a film.
+
+        Raises ObjectiveError for a weight that is not finite, or of a term that is not there.
+        """
+        return combine(reweighted(self.terms or ((1.0, self),), weights))
 
     def __call__(self, activations: Activations) -> Tensor:
         """The score of each picture, `(N,)`."""

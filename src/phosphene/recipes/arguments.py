@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 from phosphene.errors import NetworkError
 
 if TYPE_CHECKING:
+    from phosphene.films.source import FilmSource
     from phosphene.network import Network
 
 PICTURE = "Tensor | str | Path | Image"
 """A picture's type as source: a tensor, the path of a file, or what Pillow has opened."""
+
+FILM = "str | Path | Iterable[Frame | Tensor]"
+"""A film's type as source: the path of a file or a folder of pictures, or its frames."""
 
 
 def network_of(given: Any) -> Network:
@@ -40,6 +44,15 @@ def network_of(given: Any) -> Network:
     )
 
 
+def architecture_of(given: Any) -> str:
+    """The architecture of a network, or of what a name names; "" if it cannot be told."""
+    from phosphene.zoo import named_architecture
+
+    if isinstance(given, str):
+        return named_architecture(given)
+    return getattr(given, "architecture", "")
+
+
 def picture_of(given: Any) -> Any:
     """A picture as a tensor `(1, 3, H, W)`, where it is a path or Pillow's.
 
@@ -61,6 +74,27 @@ def mask_of(given: Any, photo: Any) -> Any:
         return given
     mask, _ = load_mask(given, size_of(photo))
     return mask
+
+
+def film_of(given: Any, settings: Any) -> FilmSource:
+    """What a film's frames come from. FilmError for a file that is none, and for anything else."""
+    from collections.abc import Iterable
+
+    from phosphene.errors import FilmError
+    from phosphene.films.source import FilmSource
+
+    if isinstance(given, FilmSource):
+        return given
+    if isinstance(given, (str, PathLike)):
+        return FilmSource.of_file(str(given), begin=settings.begin, end=settings.end)
+    if not isinstance(given, Iterable):
+        raise FilmError(
+            f"the film is {type(given).__name__}; the path of one, or an iterable of frames, was "
+            "expected"
+        )
+    if settings.begin or settings.end:
+        raise FilmError("begin and end go with the path of a film, and not with its frames")
+    return FilmSource(given=given)
 
 
 def _is_file(given: Any) -> bool:

@@ -18,6 +18,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -27,12 +28,13 @@ from phosphene.plugins.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from phosphene.films.source import FilmSource
     from phosphene.network import Network
     from phosphene.objectives import Objective
     from phosphene.settings import Settings
     from phosphene.state import State
 
-Output = Literal["image", "page"]
+Output = Literal["image", "page", "video"]
 
 
 class RecipeStep(Protocol):
@@ -61,7 +63,7 @@ class RecipeStep(Protocol):
 
 @dataclass(frozen=True)
 class ImageInput:
-    """A picture that goes in, or a folder of pictures.
+    """A picture that goes in, a folder of pictures, or a film.
 
     role: its name in requests and manifests, and that of its argument or flag.
     keyword: its name in the public function, where that is another one.
@@ -76,7 +78,7 @@ class ImageInput:
 
     role: str
     help: str
-    kind: Literal["image", "mask", "folder"] = "image"
+    kind: Literal["image", "mask", "folder", "video"] = "image"
     required: bool = False
     positional: bool = False
     keyword: str | None = None
@@ -102,6 +104,7 @@ class Subject:
         likewise; unit: a layer's channel, or a class.
     default: what is taken where none is named, `default(arguments) -> texts`, given what else is
         there; None where one must be.
+    default_told: what a user should know of a default that was taken, `default_told(arguments)`.
     """
 
     kind: Literal["objective", "objectives", "layer", "layers", "unit"]
@@ -109,7 +112,9 @@ class Subject:
     positional: bool = False
     default: str | Callable[[Arguments], Sequence[str]] | None = None
     shown_default: str | None = None
+    default_told: str | Callable[[Arguments], Sequence[str]] | None = None
     missing: str | None = None  # what is said where none is named, and one must be
+    list_flag: str | None = None  # of several: a flag that takes names apart by commas
 
     @property
     def name(self) -> str:
@@ -162,10 +167,12 @@ class Arguments:
 
     unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit.
     images: by role, `(1 or N, 3, H, W)` in [0, 1], a mask `(1 or N, 1, H, W)`.
+    films: by role, what frames come from.
     folders: by role, the folder, or the files, of pictures.
     regions: parts of the picture that have objectives of their own.
     cache: whether finished parts are stored for the next time, and taken from there.
     state: that of a step to go on from, of a recipe that can.
+    first_frame: of a film, where to begin, counted from 0: it begins a shot.
     """
 
     network: Network
@@ -174,10 +181,12 @@ class Arguments:
     layers: tuple[str, ...] = ()
     unit: str | tuple[str, int] | None = None
     images: Mapping[str, Tensor] = field(default_factory=dict)
+    films: Mapping[str, FilmSource] = field(default_factory=dict)
     folders: Mapping[str, Any] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()
     cache: bool = True
     state: State | None = None
+    first_frame: int = 0
 
 
 Steps = Callable[[Arguments], Iterator[Any]]
@@ -189,10 +198,13 @@ class Recipe:
 
     summary: one line, by default the first of the docstring of the file that declares it.
     settings: the model; `Settings` of one's own.
+    network_defaults: of settings that are not given, what they are through a network, where that is
+        other than the model says: `network_defaults(given, architecture) -> settings`.
     steps: `steps(arguments)` gives the steps; as "module:function" it is imported when run.
     result: what the public function returns, of the last step.
     result_type, step_type: "module:class" of both, for editors and the reference.
-    output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out.
+    output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out;
+        video: frames, each of which a step ends (see `recipes/steps/frames.py`).
     several: each step holds a batch, which is laid out as one picture, or one file each.
     starts: what it may begin with where there is no photo, by name; the first is the default.
     regions: takes regions, each a mask with an objective of its own; its setting `rest` says
@@ -208,6 +220,8 @@ class Recipe:
     output_shown, output_help: what the help says of the default name, and of the output.
     noun, heading: what a result is called, and the heading of the flags that say what to make.
     about: more of its help, after the summary. examples: command lines after `phosphene `.
+    timing: of a film: `timing(arguments)` gives frames a second and the length in s, as fractions,
+        None for what is not known; keyframes are checked by them.
     advice: what a user should be told before it begins, `advice(arguments) -> texts`.
     """
 
@@ -218,6 +232,7 @@ class Recipe:
     subject: Subject | None = None
     inputs: tuple[ImageInput, ...] = ()
     output: Output = "image"
+    network_defaults: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
     several: bool = False
     starts: tuple[str, ...] = ()
     regions: bool = False
@@ -237,6 +252,7 @@ class Recipe:
     heading: str = "What to draw"
     examples: tuple[str, ...] = ()
     about: str = ""
+    timing: str | Callable[[Arguments], tuple[Fraction | None, Fraction | None]] = ""
     advice: str | Callable[[Arguments], Sequence[str]] | None = None
 
     def input(self, role: str) -> ImageInput | None:
@@ -257,6 +273,16 @@ class Recipe:
         for number, region in enumerate(arguments.regions, 1):
             _check_finite(region.mask, f"the mask of region {number}")
         return imported(self.steps)(arguments)
+
+    def checked_settings(self, given: Mapping[str, Any], architecture: str) -> Settings:
+        """All settings through a network of that architecture, of those that are given.
+
+        SettingsError for what is none.
+        """
+        from phosphene.settings import checked
+
+        more = self.network_defaults(given, architecture) if self.network_defaults else {}
+        return checked(self.settings, {**more, **given})
 
     def completed(self, arguments: Arguments) -> Arguments:
         """The arguments with what the recipe is about by default, if they name nothing.
@@ -366,7 +392,7 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 # The registry -------------------------------------------------------------------------------------
 
 # Files of this folder that declare no recipe.
-_HELPERS = {"arguments", "base", "function", "presets", "stubs"}
+_HELPERS = {"arguments", "base", "function", "moving", "presets", "stubs"}
 RECIPES: Registry[Recipe] = Registry(
     "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
 )

@@ -8,14 +8,25 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator
 
 from phosphene.errors import SettingsError, suggest
-from phosphene.recipes.arguments import PICTURE, mask_of, network_of, picture_of
+from phosphene.objectives.text import expanded
+from phosphene.recipes.arguments import (
+    FILM,
+    PICTURE,
+    architecture_of,
+    film_of,
+    mask_of,
+    network_of,
+    picture_of,
+)
 from phosphene.recipes.base import Arguments, Recipe, Region, recipe_named
-from phosphene.settings import checked
+
+if TYPE_CHECKING:
+    from phosphene.films.frames import Frame
 
 # The public keywords of what is no setting: painted regions; whether finished parts are stored, and
 # taken from there; and a step's state to go on from.
@@ -46,7 +57,10 @@ class RecipeFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The result, after all steps."""
-        return self.recipe.result(deque(self.steps(*args, **kwargs), maxlen=1).pop())
+        steps = self.steps(*args, **kwargs)
+        if self.recipe.output == "video":
+            return _frames(steps)
+        return self.recipe.result(deque(steps, maxlen=1).pop())
 
     def steps(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """The same as a generator of steps; stop whenever you like."""
@@ -70,9 +84,10 @@ class RecipeFunction:
     def _arguments(self, given: dict[str, Any]) -> Arguments:
         recipe, subject = self.recipe, self.recipe.subject
         fields = recipe.settings.model_fields
-        settings = checked(recipe.settings, {k: v for k, v in given.items() if k in fields})
+        own = {name: value for name, value in given.items() if name in fields}
+        settings = recipe.checked_settings(own, architecture_of(given["network"]))
         network = network_of(given["network"])
-        images, folders = _pictures(recipe, given)
+        images, films, folders = _pictures(recipe, given, settings)
         more: dict[str, Any] = {}
         named = None if subject is None else given.get(subject.name)
         if subject is not None and named is None and subject.default is None:
@@ -87,18 +102,22 @@ class RecipeFunction:
             elif subject.field == "layers":
                 more["layers"] = (named,) if isinstance(named, str) else tuple(named)
             else:
-                more["objectives"] = _objectives(named)
+                more["objectives"] = _objectives(named, several=subject.several)
         if given.get(REGIONS) is not None:
             more["regions"] = _regions(given[REGIONS], next(iter(images.values()), None))
         more |= {"cache": bool(given.get(CACHE, True)), "state": given.get(STATE)}
         return recipe.completed(
-            Arguments(network, settings, images=images, folders=folders, **more)
+            Arguments(network, settings, images=images, films=films, folders=folders, **more)
         )
 
 
-def _pictures(recipe: Recipe, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The images and the folders that go in, by role; a mask comes after what it is a mask of."""
+def _pictures(
+    recipe: Recipe, given: dict[str, Any], settings: Any
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The images, the films and the folders that go in, by role; a mask comes after what it is a
+    mask of."""
     images: dict[str, Any] = {}
+    films: dict[str, Any] = {}
     folders: dict[str, Any] = {}
     for entry in recipe.inputs:
         value = given.get(entry.argument)
@@ -106,19 +125,36 @@ def _pictures(recipe: Recipe, given: dict[str, Any]) -> tuple[dict[str, Any], di
             continue
         if entry.kind == "folder":
             folders[entry.role] = value
+        elif entry.kind == "video":
+            films[entry.role] = film_of(value, settings)
         elif entry.kind == "mask":
             images[entry.role] = mask_of(value, next(iter(images.values()), None))
         else:
             images[entry.role] = picture_of(value)
-    return images, folders
+    return images, films, folders
 
 
-def _objectives(named: Any) -> tuple[Any, ...]:
-    """Each an `Objective`: itself, or that of its text."""
+def _frames(steps: Iterator[Any]) -> Iterator[Frame]:
+    """The frames of a film, each when it is asked for."""
+    from phosphene.films.frames import Frame
+
+    for step in steps:
+        if step.done:
+            yield Frame(step.frame, step.time, step.image, step.duration, step.time_base)
+
+
+def _objectives(named: Any, *, several: bool = False) -> tuple[Any, ...]:
+    """Each an `Objective`: itself, or that of its text.
+
+    several: there may be several, and so a text may be of a range of channels.
+    """
     from phosphene.objectives import Objective, parse
 
-    several = [named] if isinstance(named, (str, Objective)) else list(named)
-    return tuple(parse(one) if isinstance(one, str) else one for one in several)
+    found: list[Any] = []
+    for one in [named] if isinstance(named, (str, Objective)) else list(named):
+        texts = expanded([one]) if several and isinstance(one, str) else [one]
+        found += [parse(text) if isinstance(text, str) else text for text in texts]
+    return tuple(found)
 
 
 def _regions(named: Any, photo: Any) -> tuple[Region, ...]:
@@ -157,7 +193,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
 
     for entry in recipe.inputs:
         if entry.required:
-            add(entry.argument, positional, PICTURE)
+            add(entry.argument, positional, FILM if entry.kind == "video" else PICTURE)
     add("network", positional, "Network | str")
     if recipe.subject is not None:
         kinds = {

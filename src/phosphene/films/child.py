@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from phosphene.errors import PhospheneError, one_line
-from phosphene.film.messages import packed, unpacked
+from phosphene.films.messages import packed, unpacked
 
 MEMORY = 4 * 2**30
 """Bytes of addresses that decoding may take."""
@@ -81,13 +81,13 @@ def grant(seconds: int) -> None:
 
 def _work(channel: Channel, task: Mapping[str, Any]) -> None:
     if task["task"] == "write":
-        from phosphene.film.encode import write
+        from phosphene.films.encode import write
 
         limit(memory=None)
         grant(ENCODING_SECONDS)
         write(channel, task)
         return
-    from phosphene.film import decode
+    from phosphene.films import decode
 
     limit(memory=MEMORY)
     grant(FRAME_SECONDS)

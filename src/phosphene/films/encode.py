@@ -16,12 +16,12 @@ from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from phosphene.errors import FilmError, one_line
-from phosphene.film.blocks import add_gif_comment, add_webp_xmp
-from phosphene.film.child import ENCODING_SECONDS, Channel, grant
-from phosphene.film.decode import describe_audio, open_film, start_of
-from phosphene.film.formats import ENCODERS, Encoder
-from phosphene.film.messages import fraction
-from phosphene.film.text import MARK
+from phosphene.films.blocks import add_gif_comment, add_webp_xmp
+from phosphene.films.child import ENCODING_SECONDS, Channel, grant
+from phosphene.films.decode import describe_audio, open_film, start_of
+from phosphene.films.formats import ENCODERS, Encoder
+from phosphene.films.messages import fraction
+from phosphene.films.text import MARK
 from phosphene.image.metadata import xmp_packet
 
 if TYPE_CHECKING:

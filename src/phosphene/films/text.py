@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from phosphene.errors import FilmError, ImageError
-from phosphene.film.blocks import gif_comments
-from phosphene.film.formats import ANIMATED_WEBP, demuxer_of
-from phosphene.film.process import Child, check_extra
+from phosphene.films.blocks import gif_comments
+from phosphene.films.formats import ANIMATED_WEBP, demuxer_of
+from phosphene.films.process import Child, check_extra
 from phosphene.image.metadata import read_recipe
 
 #: What our text begins with where a film's comment holds it: anybody's may lie there.

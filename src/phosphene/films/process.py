@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from phosphene.errors import FilmError, MissingExtraError, one_line
-from phosphene.film.messages import packed, unpacked
+from phosphene.films.messages import packed, unpacked
 
 PATIENCE = 60.0
 """Seconds after which a process that says nothing, and takes nothing, is given up."""
@@ -30,7 +30,7 @@ PATIENCE = 60.0
 # `multiprocessing`, which would import the user's script anew.
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from phosphene.film.child import main; main()"
+    "from phosphene.films.child import main; main()"
 )
 _PIPE = 2**20  # bytes; a frame goes through in fewer turns
 

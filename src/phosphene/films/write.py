@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from phosphene.errors import FilmError, ImageError, SettingsError
-from phosphene.film.formats import (
+from phosphene.films.formats import (
     ENCODERS,
     check_film_output,
     codec_of,
@@ -21,10 +21,10 @@ from phosphene.film.formats import (
     encoder_options,
     muxer_of,
 )
-from phosphene.film.frames import FilmInfo, Frame
-from phosphene.film.messages import pair, seconds
-from phosphene.film.process import Child, check_extra
-from phosphene.film.read import Time, exact_rate, exact_time
+from phosphene.films.frames import FilmInfo, Frame
+from phosphene.films.messages import pair, seconds
+from phosphene.films.process import Child, check_extra
+from phosphene.films.read import Time, exact_rate, exact_time
 from phosphene.image.files import appearing_whole
 from phosphene.image.metadata import checked_recipe
 

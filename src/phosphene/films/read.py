@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from phosphene.errors import FilmError, ImageError, SettingsError
-from phosphene.film.formats import demuxer_of, pictures_in
-from phosphene.film.frames import FilmInfo, Frame
-from phosphene.film.messages import fraction, pair, seconds
-from phosphene.film.process import Child, check_extra
+from phosphene.films.formats import demuxer_of, pictures_in
+from phosphene.films.frames import FilmInfo, Frame
+from phosphene.films.messages import fraction, pair, seconds
+from phosphene.films.process import Child, check_extra
 from phosphene.image.codec import read_image
 from phosphene.image.tensor import size_of
 

@@ -12,9 +12,9 @@ from PIL.Image import Resampling
 from PIL.WebPImagePlugin import WebPImageFile
 
 from phosphene.errors import FilmError
-from phosphene.film.blocks import webp_durations
-from phosphene.film.formats import FRAME_LIMIT
-from phosphene.film.messages import pair
+from phosphene.films.blocks import webp_durations
+from phosphene.films.formats import FRAME_LIMIT
+from phosphene.films.messages import pair
 
 Message = tuple[dict[str, Any], list[memoryview]]
 

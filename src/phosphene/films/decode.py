@@ -14,12 +14,12 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from phosphene.errors import FilmError, one_line
-from phosphene.film.blocks import declared_size
-from phosphene.film.child import FRAME_SECONDS, Channel, grant
-from phosphene.film.convert import Conversion
-from phosphene.film.formats import ANIMATED_WEBP, FRAME_LIMIT, demuxer_of
-from phosphene.film.messages import fraction, pair, seconds
-from phosphene.film.webp import webp_frames
+from phosphene.films.blocks import declared_size
+from phosphene.films.child import FRAME_SECONDS, Channel, grant
+from phosphene.films.convert import Conversion
+from phosphene.films.formats import ANIMATED_WEBP, FRAME_LIMIT, demuxer_of
+from phosphene.films.messages import fraction, pair, seconds
+from phosphene.films.webp import webp_frames
 
 if TYPE_CHECKING:
     from av.container import InputContainer

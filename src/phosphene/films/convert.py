@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from phosphene.film.formats import FRAME_LIMIT
+from phosphene.films.formats import FRAME_LIMIT
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
