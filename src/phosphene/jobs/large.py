@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_WORK = 2_000_000_000
 """px times steps that are usual at most: a dream of 100 megapixels has 1,000 million."""
 
-OF_A_FILM = 20  # times the work of a picture: 20 minutes of 640×360 at 3 steps have half of that
+OF_A_FILM = 20  # times the work of a picture: 20 minutes of 640×360 at 3 steps have two thirds
 
 DRAWN = 256  # px a side, of what is drawn from noise where its size is left to the recipe
 
