@@ -21,9 +21,9 @@ from torch import Tensor
 
 from benchmarks import report
 from phosphene import image, load_network, parse
-from phosphene.film import flow
-from phosphene.film.cuts import Lookahead, change
-from phosphene.film.frames import Frame
+from phosphene.films import flow
+from phosphene.films.cuts import Lookahead, change
+from phosphene.films.frames import Frame
 from phosphene.network import Network
 from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.steps.film import film_frames
