@@ -8,11 +8,7 @@ from pathlib import Path
 
 import torch
 
-<<<<<<< HEAD
-from benchmarks import command, films, jobs, memory, quality, regions, report, steps
-=======
-from benchmarks import command, films_zoom, jobs, memory, quality, regions, report, steps
->>>>>>> zoom
+from benchmarks import command, films, films_zoom, jobs, memory, quality, regions, report, steps
 from phosphene.runtime.allocator import keep_freed
 
 
@@ -51,11 +47,8 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[report.Table]]] = {
         device=given.device,
     ),
     "regions": lambda given: regions.tables(given.repeats, device=given.device),
-<<<<<<< HEAD
     "films": lambda given: films.tables(given.repeats, device=given.device),
-=======
     "films-zoom": lambda given: films_zoom.tables(given.repeats, device=given.device),
->>>>>>> zoom
     "memory": lambda given: memory.tables(
         given.repeats,
         sizes=[side for side in memory.SIZES if side <= given.largest],

@@ -262,7 +262,7 @@ def test_twenty_kills_at_random_moments() -> None:
         Path("zoom.mp4").unlink(missing_ok=True)
         while not Path("zoom.mp4").exists():
             before = _frames_kept()
-            with start(*command, folder=Path.cwd()) as running:
+            with start(*command, cwd=Path.cwd()) as running:
                 running.wait_for(lambda kept=before: _frames_kept() > kept or _ended())
                 time.sleep(rng.random() * 0.05)
                 running.process.kill()
@@ -432,4 +432,4 @@ def test_a_request_of_a_film_that_cannot_be() -> None:
     with pytest.raises(SettingsError, match="seconds are"):
         ph.zoom("sky.png", ph.load_network(NET), "second", seconds=2, frames=3)
     with pytest.raises(SettingsError, match=r"1\.5/s or 1\.05/f"):
-        ph.zoom("sky.png", ph.load_network(NET), "second", zoom="fast")
+        ph.zoom("sky.png", ph.load_network(NET), "second", zoom="fast")  # pyright: ignore[reportArgumentType]
