@@ -37,6 +37,7 @@ from phosphene.image.files import refuse_address
 from phosphene.plugins.available import load_available
 from phosphene.recipes.base import Recipe, is_recipe, recipe_named, recipe_names, recipe_summary
 from phosphene.runtime.allocator import large_pages
+from phosphene.runtime.threads import wait_passively
 
 EPILOGUE = """Examples:
 
@@ -198,6 +199,7 @@ def _add_recipes(tokens: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the process's arguments by default. Returns the exit code."""
     large_pages()
+    wait_passively()
     with forgiving_streams():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 

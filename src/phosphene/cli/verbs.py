@@ -19,7 +19,7 @@ from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind
 from phosphene.manifest.schema import Region
 from phosphene.objectives.text import expanded
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
-from phosphene.settings import checked
+from phosphene.zoo import named_architecture
 
 POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
 PRESETS = "How (what is not given is the preset's, or what stands here)"
@@ -227,7 +227,7 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         size = given.get(f"{entry.role}_size")
         _check_size(f"{entry.role} size", size)
         inputs[entry.role] = InputFile(path=str(value), size=size)
-    model = checked(recipe.settings, settings)
+    model = recipe.checked_settings(settings, named_architecture(given["network"]))
     subject = recipe.subject
     named = given.get(subject.name) if subject else None
     texts = (named,) if isinstance(named, str) else tuple(named or ())

@@ -31,11 +31,13 @@ from phosphene.manifest.schema import (
     check_fit,
     checked_settings,
     format_problem,
+    is_complete,
     refuse_missing_recipe,
 )
 from phosphene.objectives.text import Call, parse_tree, quoted
 from phosphene.recipes.base import Recipe, recipe_named
 from phosphene.settings import Settings, chain_plugins
+from phosphene.zoo import named_architecture
 
 FORMAT = 1
 LONGEST = 16 * 2**20  # bytes; one is some 2 kB
@@ -72,7 +74,7 @@ class Request(Part):
     start, size: what a recipe begins with where it needs no photo, and the longest side in px.
     inputs: by role. Paths are relative to the folder of the request's file, once it is saved.
     regions: parts of the picture that have objectives of their own; masks are named by their role.
-    settings: by name; what is not given is the setting's default.
+    settings: by name; what is not given is its default, through that network.
     outputs: where the picture or page, the data, the recipe and the octaves are to lie. `{}` in a
         picture's path stands for one name for each of several. Whether a file may be replaced is
         for the caller to say, and not for a request.
@@ -125,8 +127,17 @@ class Request(Part):
         return None if path is None else Path(path)
 
     def checked_settings(self) -> Settings:
-        """The settings, complete. RecipeError if this version has no such settings."""
-        return checked_settings(self.declaration, self.settings)
+        """The settings, complete. RecipeError if this version has no such settings.
+
+        What is not given is the default through that network. Where all is given that has no
+        meaning of its own when it is absent, as of a request that was completed, what lacks came
+        later, and is what its absence means in a manifest.
+        """
+        recipe = self.declaration
+        if is_complete(recipe, self.settings):
+            return checked_settings(recipe, self.settings)
+        architecture = named_architecture(self.network)
+        return checked_settings(recipe, self.settings, architecture=architecture)
 
     def input_paths(self) -> dict[str, Path]:
         """Every file and folder that is read, by role; the file of weights among them."""

@@ -32,7 +32,7 @@ from phosphene.jobs.request import (
 from phosphene.manifest.schema import Plugin, refuse_missing
 from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
 from phosphene.plugins import find_plugin, plugin_files
-from phosphene.recipes.base import Recipe, imported, recipe_named, recipe_names
+from phosphene.recipes.base import Arguments, Recipe, imported, recipe_named, recipe_names
 from phosphene.settings import check_chains
 from phosphene.zoo import load_network, names_code, starts_download
 
@@ -126,6 +126,7 @@ def prepare(
     net = network or load_network(request.network)
     loaded = load_inputs(request, settings)
     arguments = arguments_of(request, net, settings, loaded, cache=cache)
+    chosen = [] if named else _told(arguments, recipe)
     if not named:
         texts = tuple(goal.text for goal in arguments.objectives)
         update = {"objectives": texts, "layers": arguments.layers}
@@ -145,7 +146,7 @@ def prepare(
         job.request, job.targets = _with_targets(
             request, settings, job.may_replace, default, read | code, written, kept
         )
-    job.notes = [*_other_plugins(asked), *_notes(job)]
+    job.notes = [*_other_plugins(asked), *chosen, *_notes(job)]
     return job
 
 
@@ -322,6 +323,12 @@ def own_roles(request: Request) -> set[str]:
     """The roles of inputs that are no pictures of objectives: the recipe's, and regions' masks."""
     declared = {entry.role for entry in request.declaration.inputs}
     return declared | {region.mask for region in request.regions}
+
+
+def _told(arguments: Arguments, recipe: Recipe) -> list[Note]:
+    """What a user should know of what the recipe chose to be about."""
+    told = recipe.subject and recipe.subject.default_told
+    return [Note(text) for text in imported(told)(arguments)] if told else []
 
 
 def _notes(job: Job) -> list[Note]:

@@ -54,6 +54,7 @@ class Network:
         classes: Names in the order of the logits.
         aliases: Other names of layers.
         name: What it is called; by default as the module's class.
+        architecture: What it is built as, by which presets know it; by default its name.
         copy: Whether to copy the module.
     """
 
@@ -68,6 +69,7 @@ class Network:
         classes: Sequence[str] = (),
         aliases: Mapping[str, str] | None = None,
         name: str | None = None,
+        architecture: str | None = None,
         copy: bool = True,
     ) -> None:
         if not isinstance(module, nn.Module):
@@ -76,6 +78,7 @@ class Network:
         self.module = (_copied(module) if copy else module).float().eval()
         self.module.requires_grad_(False)
         self.name = name or type(module).__name__
+        self.architecture = architecture or self.name
         self.input_size = input_size
         self.classes = tuple(classes)
         self.aliases = dict(aliases or {})

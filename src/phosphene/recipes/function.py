@@ -14,9 +14,14 @@ from pydantic import BeforeValidator
 
 from phosphene.errors import SettingsError, suggest
 from phosphene.objectives.text import expanded
-from phosphene.recipes.arguments import PICTURE, mask_of, network_of, picture_of
+from phosphene.recipes.arguments import (
+    PICTURE,
+    architecture_of,
+    mask_of,
+    network_of,
+    picture_of,
+)
 from phosphene.recipes.base import Arguments, Recipe, Region, recipe_named
-from phosphene.settings import checked
 
 # The public keywords of what is no setting: painted regions; whether finished parts are stored, and
 # taken from there; and a step's state to go on from.
@@ -71,7 +76,8 @@ class RecipeFunction:
     def _arguments(self, given: dict[str, Any]) -> Arguments:
         recipe, subject = self.recipe, self.recipe.subject
         fields = recipe.settings.model_fields
-        settings = checked(recipe.settings, {k: v for k, v in given.items() if k in fields})
+        own = {name: value for name, value in given.items() if name in fields}
+        settings = recipe.checked_settings(own, architecture_of(given["network"]))
         network = network_of(given["network"])
         images, folders = _pictures(recipe, given)
         more: dict[str, Any] = {}

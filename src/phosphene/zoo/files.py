@@ -58,6 +58,7 @@ def load(path_text: str, architecture: str, weights: str | None) -> Network:
         classes=network.classes,
         aliases=network.aliases,
         name=path.stem,
+        architecture=network.architecture,
     )
     _check_fit(loaded.module, state, path, architecture)
     loaded.module.load_state_dict(state, strict=False)

@@ -116,6 +116,18 @@ def network_label(name: str) -> str:
     return name if scheme is None else scheme.label(name)
 
 
+def named_architecture(name: str) -> str:
+    """The architecture that a network's name says: resnet18 of "file:a.pth@torchvision:resnet18".
+
+    Without loading it; "" for code, which says its own.
+    """
+    _, _, name = name.rpartition("@") if name.startswith("file:") else ("", "", name)
+    if names_code(name):
+        return ""
+    head, _, rest = name.partition(":")
+    return rest.partition(":")[0] if head in ("torchvision", "timm") else head
+
+
 def listing(*, all: bool = False) -> list[NetworkInfo]:
     """The networks that have a name of their own; `all` adds every classifier of torchvision.
 
