@@ -11,8 +11,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
@@ -274,10 +275,13 @@ class Request(Part):
         return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
     @staticmethod
-    def parse(text: str | bytes, source: str = "the request") -> Request:
-        """The request of a JSON text. RequestError if it is damaged or of a newer format."""
+    def parse(text: str | bytes | dict[str, Any], source: str = "the request") -> Request:
+        """The request of a JSON text, or of the object in it.
+
+        RequestError if it is damaged or of a newer format.
+        """
         try:
-            stated = _Stated.model_validate_json(text)
+            stated = _validated(_Stated, text)
         except ValidationError as error:
             problem = format_problem(error)
             raise RequestError(f"{source} is no request of phosphene: {problem}") from None
@@ -287,7 +291,7 @@ class Request(Part):
                 "upgrade phosphene"
             )
         try:
-            return Request.model_validate_json(text)
+            return _validated(Request, text)
         except ValidationError as error:
             raise RequestError(f"{source} is no whole request: {format_problem(error)}") from None
 
@@ -306,7 +310,7 @@ class Request(Part):
             raise RequestError(f"cannot read the request {str(path)!r}: {reason}") from None
         if len(text) > LONGEST:
             raise RequestError(f"the request {str(path)!r} is longer than {LONGEST >> 20} MiB")
-        found = Request.parse(text, repr(str(path)))
+        found = Request.parse(_with_any_paths(text), repr(str(path)))
         return found.moved(lambda inner: os.path.normpath(path.parent / inner))
 
     def relative_to(self, folder: str | Path) -> Request:
@@ -388,7 +392,8 @@ def picture_roles(paths: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
     used = set(taken)
     for path in paths:
         bare = Path(path)
-        role, count = bare.name, 1
+        # A name may be no text, and a recipe holds nothing else.
+        role, count = bare.name.encode("utf-8", "replace").decode(), 1
         while role in used:
             count += 1
             role = f"{bare.stem}-{count}{bare.suffix}"
@@ -405,3 +410,23 @@ def plain_name(text: str) -> str:
 class _Stated(BaseModel):
     format: int = Field(ge=1)
     recipe: str
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(model: type[_Model], given: str | bytes | dict[str, Any]) -> _Model:
+    if isinstance(given, dict):
+        return model.model_validate(given)
+    return model.model_validate_json(given)
+
+
+def _with_any_paths(text: bytes) -> bytes | dict[str, Any]:
+    """A request's text; where its bytes are no UTF-8, as a path's may be, the object in it."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        with suppress(ValueError, RecursionError):
+            found = json.loads(text.decode("utf-8", "surrogateescape"))
+            return found if isinstance(found, dict) else text
+    return text

@@ -23,6 +23,7 @@ Rounding = Literal["round", "floor", "chain", "chain_floor"]
 Resampling = Literal["antialias", "bilinear", "corners", "nearest"]
 EPSILON = 1e-20
 MOST_OCTAVES = 40
+LONGEST = 1_000_000  # px, beyond the side of any picture
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -52,7 +53,7 @@ class DreamSettings(Settings):
         le=100,
         description="Step, where black to white is 1, of the normalised gradient.",
     )
-    jitter: Annotated[int, Field(ge=0)] | Literal["half"] = Field(
+    jitter: Annotated[int, Field(ge=0, le=LONGEST)] | Literal["half"] = Field(
         32, description="Largest random shift of each step, px, or half the picture."
     )
     gradient: Normalisation = Field(
@@ -105,14 +106,18 @@ class DreamSettings(Settings):
         "stays as it is.",
         json_schema_extra={"absent": "dream", "of_regions_alone": True, "group": "what"},
     )
-    keep_colors: bool = Field(False, description="Keep the photograph's colours.")
+    keep_colors: bool = Field(
+        False,
+        description="Keep the photograph's colours.",
+        json_schema_extra={"needs_photo": True},
+    )
     blend: Fraction = Field(1.0, description="Share of the dream in the result; 0 is the photo.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of every random choice.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
         "auto", description="auto takes bf16 where it is fast and its gradient agrees."
     )
-    tile: Literal["auto", "off", "approximate"] | Annotated[int, Field(ge=1)] = Field(
+    tile: Literal["auto", "off", "approximate"] | Annotated[int, Field(ge=1, le=LONGEST)] = Field(
         "auto",
         description="Tiles, where the picture is more than memory takes, or of so many px a side; "
         "approximate where they cannot be exact.",

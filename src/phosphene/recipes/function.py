@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BeforeValidator
 
 from phosphene.errors import SettingsError, suggest
+from phosphene.objectives.text import expanded
 from phosphene.recipes.arguments import (
     PICTURE,
     architecture_of,
@@ -93,7 +94,7 @@ class RecipeFunction:
             elif subject.field == "layers":
                 more["layers"] = (named,) if isinstance(named, str) else tuple(named)
             else:
-                more["objectives"] = _objectives(named)
+                more["objectives"] = _objectives(named, several=subject.several)
         if given.get(REGIONS) is not None:
             more["regions"] = _regions(given[REGIONS], next(iter(images.values()), None))
         more |= {"cache": bool(given.get(CACHE, True)), "state": given.get(STATE)}
@@ -119,12 +120,18 @@ def _pictures(recipe: Recipe, given: dict[str, Any]) -> tuple[dict[str, Any], di
     return images, folders
 
 
-def _objectives(named: Any) -> tuple[Any, ...]:
-    """Each an `Objective`: itself, or that of its text."""
+def _objectives(named: Any, *, several: bool = False) -> tuple[Any, ...]:
+    """Each an `Objective`: itself, or that of its text.
+
+    several: there may be several, and so a text may be of a range of channels.
+    """
     from phosphene.objectives import Objective, parse
 
-    several = [named] if isinstance(named, (str, Objective)) else list(named)
-    return tuple(parse(one) if isinstance(one, str) else one for one in several)
+    found: list[Any] = []
+    for one in [named] if isinstance(named, (str, Objective)) else list(named):
+        texts = expanded([one]) if several and isinstance(one, str) else [one]
+        found += [parse(text) if isinstance(text, str) else text for text in texts]
+    return tuple(found)
 
 
 def _regions(named: Any, photo: Any) -> tuple[Region, ...]:
