@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,15 @@ def film_of(given: Any, settings: Any) -> FilmSource:
     if settings.begin or settings.end:
         raise FilmError("begin and end go with the path of a film, and not with its frames")
     return FilmSource(given=given)
+
+
+def is_film_file(given: Any) -> bool:
+    """Whether it is the path of what is no picture."""
+    from phosphene.image.files import READABLE_SUFFIXES
+
+    if not isinstance(given, (str, PathLike)):
+        return False
+    return os.path.splitext(given)[1].lower() not in READABLE_SUFFIXES
 
 
 def _is_file(given: Any) -> bool:
