@@ -6,7 +6,9 @@
     write     frames into a file, which appears whole
     text      the text that a film carries
     process   the process that decodes and encodes, as seen from here
-    child     the same from within: `decode` and `encode` are its work
+    child     the same from within: `decode` (with `convert`, `webp`) and `encode` are its work
+    messages  what goes through the pipes between the two
+    blocks    the outermost structure of files, as far as it is needed
     keys      settings that change while a film runs; `expressions` and `times` are their parts
     source    what a recipe's frames come from
     affine    one affine a frame: the camera of a zoom

@@ -1,13 +1,7 @@
-"""Reading a film, in the process that knows FFmpeg: what it says of itself, and its frames.
-
-Frames leave as planes of green, blue, red (and alpha) in whole numbers. They are converted by
-FFmpeg's scaler, with chroma interpolated and rounding exact, for their own matrix and range; its
-fast way would be up to one and a half levels too dark in the mean.
-"""
+"""Reading a film, in the process that knows FFmpeg: what it says of itself, and its frames."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,38 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
-import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from phosphene.errors import FilmError, one_line
+from phosphene.films.blocks import declared_size
 from phosphene.films.child import FRAME_SECONDS, Channel, grant
+from phosphene.films.convert import Conversion
 from phosphene.films.formats import ANIMATED_WEBP, FRAME_LIMIT, demuxer_of
 from phosphene.films.messages import fraction, pair, seconds
 from phosphene.films.webp import webp_frames
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-# ITU-T H.273: of transfer characteristics, and of matrices as FFmpeg's scaler numbers them.
-_HDR = {16: "PQ", 18: "HLG"}
-_MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
-}
-_WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, as ITU-T H.273 numbers them
 _COUNTABLE = 2**28  # bytes of a file whose frames are counted where its header does not say
 _STILL = {"gif", "apng"}  # what holds a picture as well as a film
-_ERRORS = 1000  # damaged packets before the first whole frame, as where a broadcast is joined
+_COVER = Disposition.attached_pic
+_DAMAGE = "explode+crccheck"  # else decoders paint over what they cannot read
 
 
 # --- what is said ----------------------------------------------------------------------------
@@ -57,8 +41,12 @@ def info(channel: Channel, task: Mapping[str, Any]) -> None:
     """Answer with what the film says of itself."""
     source = _opened(task)
     said = source.info()
-    if said["count"] is None:
-        said["count"] = source.counted()
+    if isinstance(source, Source) and source.demuxer in _STILL and source.counted() == 1:
+        raise source.picture()
+    if said["count"] is None and (count := source.counted()) is not None:
+        said["count"] = count
+        if (rate := fraction(said["rate"])) and said["duration"]:  # guessed, as of MPEG-PS
+            said["duration"] = pair(max(Fraction(*said["duration"]), (count - 1) / rate))
     channel.send(said)
 
 
@@ -76,7 +64,7 @@ def frames(channel: Channel, task: Mapping[str, Any]) -> None:
 
 def text(channel: Channel, task: Mapping[str, Any]) -> None:
     """Answer with the comment of the file; None if it has none."""
-    with _container(task) as container:
+    with open_film(task) as container:
         said = {key.lower(): value for key, value in container.metadata.items()}
     channel.send({"text": said.get("comment")})
 
@@ -90,27 +78,40 @@ def _opened(task: Mapping[str, Any]) -> Source | AnimatedWebp:
 # --- files that FFmpeg reads -----------------------------------------------------------------
 
 
-def _container(task: Mapping[str, Any]) -> InputContainer:
+def open_film(task: Mapping[str, Any]) -> InputContainer:
+    """The file at `task["path"]`, by the one demuxer that its first bytes ask for. FilmError."""
     path, demuxer = task["path"], demuxer_of(task["path"])
     check_whole(path, demuxer)
     options = {
         "protocol_whitelist": "file",
         "max_pixels": str(FRAME_LIMIT),
-        "err_detect": "explode",
+        "err_detect": _DAMAGE,
         "max_streams": "100",
     }
     try:
         return av.open(f"file:{path}", format=demuxer, options=options, metadata_errors="replace")
     except FFmpegError as error:
-        reason = f"it is damaged or cut short ({one_line(error.strerror or error)})"
+        reason = f"it is damaged or cut short ({_said(error)})"
         raise FilmError(f"cannot read {task['shown']!r}: {reason}") from error
+
+
+def _said(error: FFmpegError) -> str:
+    return one_line(error.strerror or error)
+
+
+def start_of(container: InputContainer) -> Fraction:
+    """The time at which the first of a film's pictures and sounds begins."""
+    starts = [
+        each.start_time * each.time_base
+        for each in (*container.streams.video, *container.streams.audio)
+        if each.start_time is not None and each.time_base and not each.disposition & _COVER
+    ]
+    return min(starts, default=Fraction(0))
 
 
 def check_whole(path: str, demuxer: str) -> None:
     """FilmError if the file is shorter than it says. FFmpeg reads such a file up to where it ends,
     as if that were the end of the film."""
-    from phosphene.films.blocks import declared_size
-
     size = Path(path).stat().st_size
     declared = declared_size(path, demuxer)
     if declared is not None and declared > size:
@@ -124,30 +125,31 @@ class Source:
     task: Mapping[str, Any]
     container: InputContainer = field(init=False)
     stream: VideoStream = field(init=False)
-    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.container = _container(self.task)
         self.shown = self.task["shown"]
         self.demuxer = demuxer_of(self.task["path"])
-        self.stream = self._stream()
+        self._open()
         self._check_index()
-        context = self.stream.codec_context
-        if context is None:
-            raise FilmError(f"cannot read {self.shown!r}: FFmpeg has no decoder for its pictures")
-        self._check_size(context.width, context.height)
-        context.options = {"max_pixels": str(FRAME_LIMIT), "err_detect": "explode"}
-        context.thread_count, context.thread_type = 2, "SLICE"
         self.begin = fraction(self.task.get("begin")) or Fraction(0)
         self.end = fraction(self.task.get("end"))
-        self.start = self._start()
+        self.start = start_of(self.container)
         self._decoded = self._from_begin()
         self.first = self._first()
         self.plan = Conversion.of(self.first, self.stream, self.task.get("size"))
 
+    def _open(self) -> None:
+        self.container = open_film(self.task)
+        self.stream = self._stream()
+        context = self.stream.codec_context
+        if context is None:
+            raise FilmError(f"cannot read {self.shown!r}: FFmpeg has no decoder for its pictures")
+        self._check_size(context.width, context.height)
+        context.options = {"max_pixels": str(FRAME_LIMIT), "err_detect": _DAMAGE}
+        context.thread_count, context.thread_type = 2, "SLICE"
+
     def _stream(self) -> VideoStream:
-        covers = Disposition.attached_pic
-        found = [each for each in self.container.streams.video if not each.disposition & covers]
+        found = [each for each in self.container.streams.video if not each.disposition & _COVER]
         if not found:
             raise FilmError(f"{self.shown!r} has no video track; a film was expected")
         return found[0]
@@ -166,14 +168,6 @@ class Source:
                 f"the limit is {FRAME_LIMIT / 1e6:.0f} megapixels a frame"
             )
 
-    def _start(self) -> Fraction:
-        starts = [
-            each.start_time * each.time_base
-            for each in (*self.container.streams.audio, self.stream)
-            if each.start_time is not None and each.time_base
-        ]
-        return min(starts, default=Fraction(0))
-
     @property
     def base(self) -> Fraction:
         return self.stream.time_base or Fraction(1, 1000)
@@ -189,16 +183,21 @@ class Source:
         """Times and frames from `begin` on.
 
         A seek goes to the picture before `begin` that needs no other; in some files it goes too
-        far, and is tried from further back.
+        far, so it is tried from further back, and at last all is decoded.
         """
         wanted = self.start + self.begin
-        for back in (Fraction(0), Fraction(10), None) if self.begin else (None,):
-            decoded = self._from(None if back is None else wanted - back)
-            first = next(decoded, None)
-            if first is not None and (first[0] <= wanted or back is None):
+        decoded, first = iter(()), None
+        for back in (0, 10) if self.begin else ():
+            decoded = self._from(wanted - back)
+            with suppress(FilmError):  # of a seek into the middle of nothing
+                first = next(decoded, None)
+            if first is not None and first[0] <= wanted:
                 break
         else:
-            first, decoded = None, iter(())
+            if self.begin:
+                self._open()
+            decoded = self._from(None)
+            first = next(decoded, None)
         while first is not None:
             if first[0] >= wanted:
                 yield first
@@ -223,30 +222,40 @@ class Source:
             yield at, frame
 
     def _pictures(self) -> Iterator[VideoFrame]:
-        """Decoded frames; damage before the first of them is passed over, later it is an error."""
-        started, errors, at = False, 0, Fraction(0)
-        try:
-            for packet in self.container.demux(self.stream):
-                if packet.pts is not None:
-                    at = packet.pts * (packet.time_base or self.base)
-                try:
-                    decoded = packet.decode()
-                except FFmpegError:
-                    errors += 1
-                    if started or errors > _ERRORS:
-                        raise
-                    continue
-                for frame in decoded:
-                    if frame.is_corrupt and not started:
+        """Decoded frames. Damage is an error, but where a film is joined in the middle, as by a
+        seek or by a recording, pictures may refer to what lies before: these are passed over."""
+        joined: Fraction | None = None
+        failed: FFmpegError | None = None
+        for packet in self._packets():
+            at = packet.pts * (packet.time_base or self.base) if packet.pts is not None else None
+            try:
+                decoded = packet.decode()
+            except FFmpegError as error:
+                if joined is not None and (at is None or at >= joined):
+                    raise self._damaged(error, joined if at is None else at) from error
+                failed = error
+                continue
+            for frame in decoded:
+                if joined is None:
+                    if frame.is_corrupt:
                         continue
-                    started = True
-                    yield frame
-        except FFmpegError as error:
-            where = f" near {seconds(at - self.start)}" if started else ""
-            reason = one_line(error.strerror or error)
+                    joined = (frame.pts or 0) * (frame.time_base or self.base)
+                yield frame
+        if joined is None and failed is not None:
             raise FilmError(
-                f"cannot read {self.shown!r}: it is damaged{where} ({reason})"
-            ) from error
+                f"{self.shown!r} holds no frames that can be decoded ({_said(failed)}; "
+                f"the limit is {FRAME_LIMIT / 1e6:.0f} megapixels a frame)"
+            )
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        try:
+            yield from self.container.demux(self.stream)
+        except FFmpegError as error:
+            raise self._damaged(error, None) from error
+
+    def _damaged(self, error: FFmpegError, at: Fraction | None) -> FilmError:
+        where = "" if at is None else f" near {seconds(at - self.start)}"
+        return FilmError(f"cannot read {self.shown!r}: it is damaged{where} ({_said(error)})")
 
     def _first(self) -> VideoFrame:
         if self.end is not None and self.end <= self.begin:
@@ -303,9 +312,8 @@ class Source:
 
     def _left_out(self) -> Iterator[str]:
         kinds: dict[str, int] = {}
-        covers = Disposition.attached_pic
         for stream in self.container.streams:
-            kind = "cover" if stream.disposition & covers else stream.type
+            kind = "cover" if stream.disposition & _COVER else stream.type
             if stream is not self.stream and kind != "audio":
                 kinds[kind] = kinds.get(kind, 0) + 1
         names = {"video": "further video track", "subtitle": "subtitle track", "data": "data track"}
@@ -319,9 +327,14 @@ class Source:
         """How many frames there are, by their packets, where the file is not too long for that."""
         if Path(self.task["path"]).stat().st_size > _COUNTABLE:
             return None
-        with _container(self.task) as container:
+        with open_film(self.task) as container:
             stream = container.streams[self.stream.index]
             return sum(1 for packet in container.demux(stream) if packet.size)
+
+    def picture(self) -> FilmError:
+        """What to say of a GIF or PNG of one frame, which makes no film."""
+        kind = self.demuxer.removeprefix("a").upper()
+        return FilmError(f"{self.shown!r} is a picture ({kind}); a film was expected")
 
     def frames(self) -> Iterator[tuple[dict[str, Any], list[memoryview]]]:
         """Each frame: what is said of it, and its planes."""
@@ -332,11 +345,10 @@ class Source:
             time, frame = held
             if self.end is not None and time >= self.start + self.end:
                 return
-            if not many:  # GIF and PNG hold pictures too: one frame makes no film
+            if not many:
                 following = next(self._decoded, None)
                 if following is None:
-                    kind = self.demuxer.removeprefix("a").upper()
-                    raise FilmError(f"{self.shown!r} is a picture ({kind}); a film was expected")
+                    raise self.picture()
                 self._decoded, many = _after(following, self._decoded), True
             length = frame.duration * (frame.time_base or self.base) if frame.duration else None
             said = {"time": pair(time), "duration": pair(length), **self.plan.said}
@@ -359,157 +371,6 @@ def describe_audio(stream: Any) -> str:
     parts = [context.codec.canonical_name, f"{context.sample_rate} Hz", context.layout.name]
     language = stream.metadata.get("language", "und")
     return ", ".join(parts + ([language] if language != "und" else []))
-
-
-# --- pixels ----------------------------------------------------------------------------------
-
-
-@dataclass
-class Conversion:
-    """How a film's frames become planes of RGB: scaled to square pixels, and turned when shown."""
-
-    size: tuple[int, int]
-    """(width, height) before turning."""
-    pixels: str
-    """FFmpeg's name of the format of the planes."""
-    white: int
-    matrix: Colorspace | None
-    full_range: bool
-    swap: bool
-    flip: list[int]
-    notes: list[str]
-
-    def __post_init__(self) -> None:
-        self._scaler = VideoReformatter()
-
-    @classmethod
-    def of(cls, frame: VideoFrame, stream: VideoStream, longest: int | None) -> Conversion:
-        """From the first frame; `longest` is the longest side to scale to."""
-        notes: list[str] = []
-        swap, flip = _orientation(frame, notes)
-        size = _square(frame, stream, notes)
-        if longest is not None and longest != max(size):
-            scaled = (max(1, round(side * longest / max(size))) for side in size)
-            was, size = size, (next(scaled), next(scaled))
-            notes.append(f"resized {was[0]}x{was[1]} -> {size[0]}x{size[1]}")
-        rgb = frame.format.is_rgb or frame.format.has_palette
-        pixels, white = _planes_of(frame, rgb)
-        if frame.interlaced_frame:
-            notes.append("interlaced; its two fields are taken as one frame")
-        if wide := _WIDE.get(frame.color_primaries):
-            notes.append(f"its wide colours ({wide}) are taken as BT.709")
-        return cls(
-            size,
-            pixels,
-            white,
-            None if rgb else _matrix(frame),
-            rgb or frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj"),
-            swap,
-            flip,
-            notes,
-        )
-
-    @property
-    def upright(self) -> tuple[int, int]:
-        """(width, height) as it is shown."""
-        return (self.size[1], self.size[0]) if self.swap else self.size
-
-    @property
-    def said(self) -> dict[str, Any]:
-        """What the other side has to know to make a picture of the planes."""
-        return {
-            "size": self.size,
-            "deep": self.pixels.endswith("le"),
-            "white": self.white,
-            "alpha": self.pixels.startswith("gbrap"),
-            "swap": self.swap,
-            "flip": self.flip,
-        }
-
-    def planes(self, frame: VideoFrame) -> list[memoryview]:
-        """Green, blue, red, and alpha if there is any."""
-        converted = self._scaler.reformat(
-            frame,
-            width=self.size[0],
-            height=self.size[1],
-            format=self.pixels,
-            src_colorspace=self.matrix,
-            src_color_range=ColorRange.JPEG if self.full_range else ColorRange.MPEG,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=_SCALING,
-            threads=1,
-        )
-        return [_rows(plane, self.said["deep"]) for plane in converted.planes]
-
-
-def _rows(plane: Any, deep: bool) -> memoryview:
-    """A plane's pixels, without what pads its rows."""
-    width = plane.width * (2 if deep else 1)
-    rows = np.frombuffer(plane, np.uint8, plane.line_size * plane.height)
-    return np.ascontiguousarray(rows.reshape(plane.height, -1)[:, :width]).data.cast("B")
-
-
-def _planes_of(frame: VideoFrame, rgb: bool) -> tuple[str, int]:
-    """The format of planes that loses nothing, and the value that is white in it."""
-    components = frame.format.components
-    alpha = frame.format.has_palette or any(each.is_alpha for each in components)
-    deepest = 8 if frame.format.has_palette else max(each.bits for each in components)
-    start = "gbrap" if alpha else "gbrp"
-    if deepest <= 8:
-        return start, 255
-    if rgb:
-        depth = next(each for each in (10, 12, 16) if each >= deepest)
-        return f"{start}{depth}le", 2**depth - 1
-    # FFmpeg's scaler takes 255 · 2^(n − 8) for white between YUV and deep RGB.
-    return f"{start}14le" if not alpha else f"{start}12le", 255 << (4 if alpha else 6)
-
-
-def _matrix(frame: VideoFrame) -> Colorspace:
-    """The matrix from YUV that a frame names, or what players take where it names none."""
-    found = _MATRICES.get(frame.colorspace)
-    if found is None:
-        found = (
-            Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
-        )
-    return found
-
-
-def _square(frame: VideoFrame, stream: VideoStream, notes: list[str]) -> tuple[int, int]:
-    """(width, height) with square pixels."""
-    ratio = stream.sample_aspect_ratio
-    if not ratio or ratio == 1 or not Fraction(1, 8) <= ratio <= 8:
-        return frame.width, frame.height
-    width = max(1, round(frame.width * ratio))
-    if width * frame.height > FRAME_LIMIT:
-        return frame.width, frame.height
-    notes.append(
-        f"pixels are {ratio.numerator}:{ratio.denominator}; "
-        f"stretched {frame.width}x{frame.height} -> {width}x{frame.height}"
-    )
-    return width, frame.height
-
-
-def _orientation(frame: VideoFrame, notes: list[str]) -> tuple[bool, list[int]]:
-    """Whether rows and columns change places, and which axes (-2, -1) are flipped after that.
-
-    The display matrix (ISO 14496-12, 8.2.2) brings (x, y) to (a·x + c·y, b·x + d·y).
-    """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return False, []
-    values = struct.unpack("=9i", bytes(data)[:36])
-    a, b, c, d = (round(values[at] / 65536, 2) for at in (0, 1, 3, 4))
-    if {abs(a), abs(d)} == {1} and b == c == 0:
-        swap, across, down = False, a, d
-    elif {abs(b), abs(c)} == {1} and a == d == 0:
-        swap, across, down = True, c, b
-    else:
-        notes.append("turned by an odd angle, which is left out")
-        return False, []
-    flip = [axis for axis, sign in ((-2, down), (-1, across)) if sign < 0]
-    if swap or flip:
-        notes.append("turned upright, as its file says")
-    return swap, flip
 
 
 # --- animated WebP, which Pillow reads -------------------------------------------------------

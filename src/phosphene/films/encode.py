@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from phosphene.errors import FilmError, one_line
 from phosphene.films.blocks import add_gif_comment, add_webp_xmp
 from phosphene.films.child import ENCODING_SECONDS, Channel, grant
-from phosphene.films.decode import Source, describe_audio
+from phosphene.films.decode import describe_audio, open_film, start_of
 from phosphene.films.formats import ENCODERS, Encoder
 from phosphene.films.messages import fraction
 from phosphene.films.text import MARK
@@ -196,6 +196,8 @@ def _output(task: Mapping[str, Any], base: Fraction) -> OutputContainer:
     if task["muxer"] in ("mp4", "mov"):
         # Else a film that starts beyond 0 would start at a whole thousandth of a second.
         options = {"movflags": "+faststart", "movie_timescale": str(base.denominator)}
+    if task["muxer"] == "mov":  # QuickTime's own place for text ends at 64 kB
+        options["movflags"] += "+use_metadata_tags"
     if task["muxer"] == "webp":
         options = {"loop": "0"}
     output = av.open(f"file:{task['path']}", "w", format=task["muxer"], container_options=options)
@@ -246,11 +248,9 @@ class _Sound:
         self._packets: Iterator[Packet[Any]] = iter(())
         if task["audio_from"] is None:
             return
-        self._source = Source(
-            {**task, "size": None, "path": task["audio_from"], "shown": task["audio_shown"]}
-        )
+        self._source = open_film({"path": task["audio_from"], "shown": task["audio_shown"]})
         self._shift = fraction(task["shift"]) or Fraction(0)
-        self._cut = task["begin"] is not None
+        self._begin, self._end = fraction(task["begin"]), fraction(task["end"])
         self._tracks = self._added(output, task)
         if self._tracks:
             self._packets = self._copied()
@@ -258,7 +258,7 @@ class _Sound:
 
     def _added(self, output: OutputContainer, task: Mapping[str, Any]) -> dict[int, Any]:
         tracks: dict[int, Any] = {}
-        for number, stream in enumerate(self._source.container.streams.audio, 1):
+        for number, stream in enumerate(self._source.streams.audio, 1):
             described = describe_audio(stream)
             try:
                 track = output.add_stream_from_template(stream)
@@ -273,11 +273,10 @@ class _Sound:
         return tracks
 
     def _copied(self) -> Iterator[Packet[Any]]:
-        container = self._source.container
-        where = (self._shift if self._cut else self._source.start) - _OVERLAP
-        # The pictures were decoded from here already; now for the sound.
-        container.seek(int(where * av.time_base), backward=True)
-        stop = None if self._source.end is None else self._source.start + self._source.end
+        container, start = self._source, start_of(self._source)
+        if self._begin:
+            container.seek(int((self._shift - _OVERLAP) * av.time_base), backward=True)
+        stop = None if self._end is None else start + self._end
         streams = tuple(container.streams[index] for index in self._tracks)
         for packet in container.demux(streams):
             if packet.pts is None or not packet.size:
@@ -287,7 +286,7 @@ class _Sound:
                 if time >= stop + _OVERLAP:
                     return
                 continue
-            if self._cut and time < self._shift:
+            if self._begin and time < self._shift:
                 continue
             back = round(self._shift / packet.time_base)
             packet.pts -= back

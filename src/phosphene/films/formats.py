@@ -129,10 +129,13 @@ def pictures_in(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: _natural(path.name))
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def _natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """What orders names as people count: a digit's run by its value, before any letter."""
     parts = [part for part in re.split(r"([0-9]+)", name) if part]
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
+    keys = [
+        (False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts
+    ]
+    return keys, name
 
 
 # --- writing ---------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class Child:
             stderr=self._errors,
             bufsize=0,
             pipesize=_PIPE,
+            start_new_session=os.name == "posix",  # Ctrl-C is for this process to decide upon
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
