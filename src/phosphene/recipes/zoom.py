@@ -72,6 +72,26 @@ Degrees = Annotated[float, Field(ge=-3600, le=3600), BeforeValidator(_same)]
 class ZoomSettings(FrameSettings):
     """Every setting of a zoom: of each frame those of a dream, and of the journey."""
 
+    # Small steps, each frame being dreamt on ninety times while things grow by half; and no equal
+    # strength for coarse bands, which turns the colours of thousands of frames.
+    step_size: float = Field(
+        0.008,
+        gt=0,
+        le=100,
+        description="Step, where black to white is 1, of the normalised gradient.",
+        json_schema_extra={"animatable": True},
+    )
+    smooth: float = Field(
+        0.5,
+        ge=0,
+        le=100,
+        description="Gaussian blur of the gradient, sigma in px.",
+        json_schema_extra={"animatable": True},
+    )
+    laplacian: int = Field(
+        0, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
+    )
+
     zoom: Factor = Field(
         1.5,
         description="How much larger things get in a second, such as 1.5/s; or in a frame, 1.05/f.",
@@ -103,7 +123,7 @@ class ZoomSettings(FrameSettings):
     fps: FrameRate = Field(FPS, description="Frames a second, such as 30 or 30000/1001.")
     loop: bool = Field(False, description="The end goes over into the beginning.")
     pull: Share = Field(
-        0.05,
+        0.08,
         description="How far, in 1/30 s, colours are pulled back to those of the start: their mean "
         "and deviation in Lab.",
         json_schema_extra={"animatable": True},
