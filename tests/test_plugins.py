@@ -619,7 +619,10 @@ def test_a_request_whose_recipe_is_not_there_says_what_it_needs(glow: Path) -> N
 
 
 def test_the_key_has_the_plugins_that_are_needed(glow: Path, here: Path) -> None:
+    defaults_then = {"natural": 0, "laplacian": 0, "smooth": 0.5, "smallest_octave": 2}
+
     def key(*objectives: str, **settings: Any) -> str:
+        settings = defaults_then | settings
         photo = {"photo": InputFile(path="photo.png", sha256="1" * 64)}
         asked = Request(recipe="dream", inputs=photo, objectives=objectives, settings=settings)
         return asked.key("0" * 64)
