@@ -27,6 +27,7 @@ from phosphene.jobs.inputs import (
     load_inputs,
 )
 from phosphene.jobs.job import Job
+from phosphene.jobs.large import refuse_large
 from phosphene.jobs.outputs import Target
 from phosphene.jobs.request import (
     InputFile,
@@ -38,9 +39,9 @@ from phosphene.jobs.request import (
 from phosphene.manifest.schema import Plugin, refuse_missing
 from phosphene.objectives.text import parse_tree
 from phosphene.plugins import find_plugin, plugin_files
-from phosphene.recipes.base import Recipe, imported, recipe_named, recipe_names
+from phosphene.recipes.base import Arguments, Recipe, imported, recipe_named, recipe_names
 from phosphene.settings import check_chains
-from phosphene.zoo import load_network, names_code
+from phosphene.zoo import load_network, names_code, starts_download
 
 if TYPE_CHECKING:
     from phosphene.network import Network
@@ -66,13 +67,15 @@ def prepare(
     kept: Mapping[str, Path] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: float | None = None,
+    large: bool = False,
 ) -> Job:
     """Check a request and load what it names; nothing is computed or written yet.
 
     Args:
         force: files that are there may be replaced; an input never is.
-        allow: names of networks that are code, which may be imported. A request, which may be a
-            stranger's, does not start any by itself.
+        allow: names of networks that are code, which may be imported, or are to be fetched, which
+            they may be. A request, which may be a stranger's, starts neither by itself.
+        large: work far beyond what is usual may be begun, too, such as 100,000 steps.
         network: to use instead of loading the one that the request names.
         cache: whether finished parts are stored in the cache folder, and taken from there.
         name_output: name the output by the recipe's template, where the request names none; the
@@ -93,9 +96,13 @@ def prepare(
     """
     refuse_missing(request.plugins, "the request", RequestError)
     asked, recipe, settings = request.plugins, request.declaration, request.checked_settings()
-    _refuse_code(request, allow)
+    if network is None:
+        _refuse_code(request, allow)
+        _refuse_download(request, allow)
     with _paths_told():
         check_readable(request)
+        if not large:
+            refuse_large(request, settings)
         check_memory(request, settings)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
     every = EVERY if checkpoint_every is None else checkpoint_every
@@ -132,6 +139,7 @@ def prepare(
     net = network or load_network(request.network)
     loaded = load_inputs(request, settings)
     arguments = arguments_of(request, net, settings, loaded, cache=cache)
+    chosen = [] if named else _told(arguments, recipe)
     if not named:
         texts = tuple(goal.text for goal in arguments.objectives)
         update = {"objectives": texts, "layers": arguments.layers}
@@ -147,11 +155,11 @@ def prepare(
     with _paths_told():
         if default is not None and not force:
             own = None if job.checkpoint is None else job.checkpoint.is_own
-            default = outputs.free_output(default, own)
+            job.default, default = default, outputs.free_output(default, own)
         job.request, job.targets = _with_targets(
             request, settings, job.may_replace, default, read | code, written, kept
         )
-    job.notes = [*_other_plugins(asked), *_notes(job)]
+    job.notes = [*_other_plugins(asked), *chosen, *_notes(job)]
     return job
 
 
@@ -223,6 +231,15 @@ def _refuse_code(request: Request, allow: Collection[str]) -> None:
         raise RequestError(
             f"the request's network {request.network!r} may be code, which a request does not "
             f"start by itself: allow it with --network {request.network}"
+        )
+
+
+def _refuse_download(request: Request, allow: Collection[str]) -> None:
+    if request.network not in allow and starts_download(request.network):
+        raise RequestError(
+            f"the weights of the request's network {request.network!r} are not on this machine, "
+            "and a request starts no download by itself: allow it with "
+            f"--network {request.network}"
         )
 
 
@@ -343,6 +360,12 @@ def own_roles(request: Request) -> set[str]:
     """The roles of inputs that are no pictures of objectives: the recipe's, and regions' masks."""
     declared = {entry.role for entry in request.declaration.inputs}
     return declared | {region.mask for region in request.regions}
+
+
+def _told(arguments: Arguments, recipe: Recipe) -> list[Note]:
+    """What a user should know of what the recipe chose to be about."""
+    told = recipe.subject and recipe.subject.default_told
+    return [Note(text) for text in imported(told)(arguments)] if told else []
 
 
 def _notes(job: Job) -> list[Note]:
