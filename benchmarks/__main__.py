@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import command, jobs, memory, quality, regions, report, steps
+from benchmarks import command, films, films_zoom, jobs, memory, quality, regions, report, steps
 from phosphene.runtime.allocator import keep_freed
 
 
@@ -47,6 +47,8 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[report.Table]]] = {
         device=given.device,
     ),
     "regions": lambda given: regions.tables(given.repeats, device=given.device),
+    "films": lambda given: films.tables(given.repeats, device=given.device),
+    "films-zoom": lambda given: films_zoom.tables(given.repeats, device=given.device),
     "memory": lambda given: memory.tables(
         given.repeats,
         sizes=[side for side in memory.SIZES if side <= given.largest],

@@ -156,7 +156,7 @@ def regions() -> Tensor:
     for mask, colour in ((sky, (1.0, 0.72, 0.2)), (lake, (0.1, 0.5, 1.0))):
         painted = torch.lerp(painted, torch.tensor(colour).view(1, 3, 1, 1), 0.6 * mask)
     wishes = [(sky, 'logit("golden retriever")'), (lake, "mixed5a:7")]
-    dreamt = ph.dream(photo, net, regions=wishes, rest="stay", octaves=4, steps=14, smooth=0.8)
+    dreamt = ph.dream(photo, net, regions=wishes, rest="stay", octaves=4, steps=14)
     return grid([[smaller(painted), smaller(dreamt)]])
 
 

@@ -6,6 +6,7 @@ import platform
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,6 +150,23 @@ def test_regions() -> None:
         passes = forward + count * backward
         assert number(row["forward + backwards"]) == pytest.approx(passes, rel=0.05, abs=1)
         assert number(row["of that"]) == pytest.approx(number(row["time"]) / passes, rel=0.05)
+
+
+@pytest.mark.slow
+def test_films() -> None:
+    pytest.importorskip("cv2")
+    from benchmarks import films
+
+    given: dict[str, Any] = {"frames": 4, "still": 12, "long": 20, "lengths": (20, 60)}
+    steady, found, drift, costs = films.tables(1, size=(48, 64), small=(48, 64), **given)
+    rows = {row["mixed4c, 3 octaves"]: row for row in parsed(steady)}
+    alone = rows["warping error ÷ each frame alone"]
+    assert number(alone["error"]) <= 0.25
+    assert number(alone["score"]) >= 0.9
+    assert any("half of the last dream" in name for name in rows)
+    assert number(parsed(found)[-1]["found"]) >= 0.95
+    assert len(parsed(drift)) == 3
+    assert number(parsed(costs)[-1]["measured"]) <= 1.05
 
 
 @pytest.mark.slow

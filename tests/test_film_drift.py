@@ -12,11 +12,13 @@ from phosphene.films.drift import (
     SHOULDER,
     LabStatistics,
     band_noise,
+    colours_to_keep,
     from_lab,
     lab_statistics,
     pulled,
     to_lab,
 )
+from phosphene.image import start_picture
 
 
 def colours(seed: int = 0, side: int = 32) -> torch.Tensor:
@@ -86,6 +88,21 @@ def test_pulls_lead_to_the_target_and_stay_there() -> None:
         image = pulled(image, target, 0.05)
     assert torch.allclose(lab_statistics(image).mean, target.mean, atol=1e-2)
     assert torch.allclose(lab_statistics(image).deviation, target.deviation, rtol=1e-3)
+
+
+def test_the_colours_of_pixel_noise_are_not_kept() -> None:
+    noise = start_picture("noise", (64, 96)).double()
+    own, kept = lab_statistics(noise), colours_to_keep(noise)
+    assert torch.equal(kept.mean, own.mean)
+    assert torch.equal(kept.deviation[:, :1], own.deviation[:, :1])
+    assert torch.allclose(kept.deviation[:, 1:], 1.5 * own.deviation[:, :1])
+    assert bool((own.deviation[:, 1:] > 2 * own.deviation[:, :1]).all())
+    # Colours in large parts are: red and green of the same lightness.
+    parts = torch.zeros(1, 3, 64, 64, dtype=torch.float64)
+    parts[:, 0, :, :32], parts[:, 1, :, 32:] = 0.8, 0.55
+    assert torch.allclose(
+        colours_to_keep(parts).deviation, lab_statistics(parts).deviation, rtol=0.1
+    )
 
 
 def test_no_pull_changes_nothing_and_a_flat_picture_stays_flat() -> None:

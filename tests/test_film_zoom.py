@@ -234,11 +234,17 @@ def test_the_pull_to_the_source_holds_on_to_it() -> None:
     assert farthest(near, start()) < 0.5 * farthest(far, start())
 
 
-def test_noise_is_of_its_seed_and_adds_what_it_says() -> None:
-    plain = {"frames": 2, "pull": 0, "step_size": 1e-9, "zoom": 1.0}
-    quiet, loud = (pictures(frames(noise=noise, **plain))[-1] for noise in (0, 0.02))
-    assert float((loud - quiet).std()) == pytest.approx(0.02, rel=0.1)
-    assert not torch.equal(loud, pictures(frames(noise=0.02, **{**plain, "seed": 6}))[-1])
+def test_noise_is_of_its_seed_and_its_frame_and_adds_what_it_says() -> None:
+    plain = {"frames": 3, "pull": 0, "step_size": 1e-9, "zoom": 1.0}
+    first, second, third = pictures(frames(noise=0.02, **plain))
+    added = second - first
+    assert float(added.std()) == pytest.approx(0.02, rel=0.1)
+    assert abs(float((added * (third - second)).mean())) < 0.3 * 0.02**2
+    other = pictures(frames(noise=0.02, **{**plain, "seed": 6}))[1] - first
+    assert abs(float((added * other).mean())) < 0.3 * 0.02**2
+    # Four times as many frames add up to as much in the same time.
+    often = pictures(frames(noise=0.02, **{**plain, "fps": 120}))
+    assert float((often[1] - often[0]).std()) == pytest.approx(0.01, rel=0.1)
 
 
 def test_colours_are_kept_and_a_share_is_blended() -> None:

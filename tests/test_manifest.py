@@ -158,7 +158,7 @@ def test_a_replay_ends_where_the_dream_did(tmp_path: Path) -> None:
         files = find_inputs(manifest, [tmp_path])
         assert files == {"photo": tmp_path / "a.png"}
         job = replaying(manifest, files)
-        steps: list[Step] = list(job._steps())  # pyright: ignore[reportPrivateUsage]
+        steps: list[Step] = list(job.steps())
         assert steps[-1].image.shape[-1] <= 24
         return [(step.octave, step.index) for step in steps]
 
@@ -185,7 +185,7 @@ def test_a_replay_gives_what_the_dream_gave() -> None:
     network = toy_network.net()
     picture = dream(sky, network, "second", **chosen)
     manifest = manifest_of(picture, start="sky", inputs={}, size=30)
-    *_, last = replaying(manifest, {})._steps()  # pyright: ignore[reportPrivateUsage]
+    *_, last = replaying(manifest, {}).steps()
     assert result_of(last.picture()) == manifest.result
 
 

@@ -37,6 +37,7 @@ from phosphene.recipes.steps.stages import early, stages
 from phosphene.recipes.steps.visualize import VisualizeStep, relative_content
 from phosphene.recipes.style import StyleSettings, style
 from phosphene.recipes.visualize import VISUALIZE, VisualizeSettings, visualize
+from phosphene.settings import checked
 
 TINY: dict[str, Any] = {"size": 24, "steps": 4, "device": "cpu", "precision": "fp32"}
 EXACT = TINY | {"precision": "fp64"}
@@ -469,7 +470,7 @@ def test_a_whole_is_never_shown_smaller_than_the_network_takes() -> None:
 
 
 def test_an_older_recipe_has_no_framing() -> None:
-    given = VisualizeSettings().model_dump(mode="json")
+    given = checked(VisualizeSettings, {}).model_dump(mode="json")
     for name in ("framing", "low_pass"):
         del given[name]
     old = checked_settings(VISUALIZE, given)

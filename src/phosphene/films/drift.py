@@ -25,6 +25,7 @@ _KNEE = 6 / 29  # CIE 15: below its cube the cube root is a line
 SHOULDER = 0.08  # of black to white, at each end, in which values are bent away from it
 LEAST_DEVIATION = 1e-3  # of a flat channel, which no factor makes lively
 FINEST, COARSEST = 2, 8  # px, the grids between which lies the band of the noise
+COLOURFUL = 1.5  # how far a* and b* may deviate, of L*, where it is more only from px to px
 COLOUR = 0.35  # how strong the noise's three channels are apart, next to what they share
 
 
@@ -89,6 +90,21 @@ def _statistics(lab: Tensor) -> LabStatistics:
         lab.double() if lab.device.type != "mps" else lab, (2, 3), correction=0, keepdim=True
     )
     return LabStatistics(mean.to(lab), deviation.to(lab))
+
+
+def colours_to_keep(start: Tensor) -> LabStatistics:
+    """Those of a picture that a film comes back to: its own, but for the colours of pixel noise.
+
+    Where a* and b* deviate more than `COLOURFUL` times as L* only because each px has a colour of
+    its own, as in white noise, a film as colourful would be neon: they count as far as that, or as
+    they are seen at a quarter of the size.
+    """
+    own = lab_statistics(start)
+    height, width = images.size_of(start)
+    quarter = (-(-height // 4), -(-width // 4))
+    seen = lab_statistics(images.resize(start, quarter).clamp(0, 1))
+    most = torch.maximum(seen.deviation, COLOURFUL * own.deviation[:, :1])
+    return LabStatistics(own.mean, torch.minimum(own.deviation, most))
 
 
 def pulled(image: Tensor, target: LabStatistics, share: float) -> Tensor:

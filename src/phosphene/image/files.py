@@ -43,6 +43,8 @@ SUFFIXES = {
 
 #: What can be read, by suffix.
 READABLE_SUFFIXES = {*SUFFIXES, ".bmp", ".gif"}
+# Of sheets and cards.
+PAGE_SUFFIXES = (*SUFFIXES, ".svg", ".json")
 
 #: Seconds after which a scratch file is left over, if it cannot be asked whether its process lives.
 STRAY_AGE = 24 * 3600
@@ -292,6 +294,20 @@ def check_place(path: Path, *, overwrite: bool) -> Path:
             raise _in_the_way(path)
     check_folder(path)
     return path
+
+
+def check_page(path: Path, *, overwrite: bool) -> None:
+    """ImageError unless `explain.layout.save_page` can write there: see `check_output`."""
+    if path.suffix.lower() not in PAGE_SUFFIXES:
+        given = f"has the unknown suffix {path.suffix!r}" if path.suffix else "has no suffix"
+        raise ImageError(f"{str(path)!r} {given}; pages are written as {', '.join(PAGE_SUFFIXES)}")
+    # What is checked besides is the same for all kinds of file.
+    probe = path if path.suffix.lower() in SUFFIXES else path.with_suffix(".png")
+    check_output(probe, overwrite=True)
+    if path.is_dir():
+        raise ImageError(f"{str(path)!r} is a folder; a file name was expected")
+    if not overwrite and path.exists():
+        raise ImageError(f"{str(path)!r} is already there; choose another name")
 
 
 def check_folder(path: Path) -> None:

@@ -12,9 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from phosphene import __version__
 from phosphene import image as images
@@ -29,6 +27,9 @@ from phosphene.manifest import capture
 from phosphene.manifest import schema as m
 from phosphene.recipes.base import Arguments, Recipe
 from phosphene.zoo import network_label
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Signals that ask a process to end; Windows has no SIGHUP.
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")

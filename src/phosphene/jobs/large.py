@@ -7,15 +7,20 @@ take days, so what is far beyond the usual is for whoever runs it to allow.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import RequestError
 from phosphene.image.files import open_image
 from phosphene.jobs.inputs import SKY
 from phosphene.jobs.request import Request
 
+if TYPE_CHECKING:
+    from phosphene.films.frames import FilmInfo
+
 MOST_WORK = 2_000_000_000
 """px times steps that are usual at most: a dream of 100 megapixels has 1,000 million."""
+
+OF_A_FILM = 20  # times the work of a picture: 20 minutes of 640×360 at 3 steps have two thirds
 
 DRAWN = 256  # px a side, of what is drawn from noise where its size is left to the recipe
 
@@ -28,15 +33,29 @@ def refuse_large(request: Request, settings: Any) -> None:
     """
     width, height = picture_size(request, settings)
     steps = getattr(settings, "steps", 1)
-    several = max(1, len(request.objectives) + len(request.layers)) * getattr(settings, "batch", 1)
-    work = width * height * steps * (several if request.declaration.several else 1)
-    if work > MOST_WORK:
+    count, what, most = _pictures(request, settings)
+    work = width * height * steps * count
+    if work > most:
         raise RequestError(
             f"this asks for {steps} steps of {width}×{height} px"
-            + (f" for each of {several} pictures" if several > 1 else "")
-            + f", {work / MOST_WORK:.3g} times the most that is begun unasked: allow it with "
-            "--large"
+            + (f" for each of {count} {what}" if count > 1 else "")
+            + f", {work / most:.3g} times the most that is begun unasked: allow it with --large"
         )
+
+
+def _pictures(request: Request, settings: Any) -> tuple[int, str, int]:
+    """How many pictures or frames are worked on, what they are, and the most work for all."""
+    recipe = request.declaration
+    subjects = max(1, len(request.objectives) + len(request.layers))
+    if recipe.output == "video":
+        film = _film(request)
+        frames = subjects * getattr(settings, "frames", 1) if film is None else film.count or 1
+        return frames, "frames", MOST_WORK * OF_A_FILM
+    return (
+        (subjects * getattr(settings, "batch", 1) if recipe.several else 1),
+        "pictures",
+        MOST_WORK,
+    )
 
 
 def picture_size(request: Request, settings: Any) -> tuple[int, int]:
@@ -44,8 +63,10 @@ def picture_size(request: Request, settings: Any) -> tuple[int, int]:
     size = request.size
     if size is None and isinstance(own := getattr(settings, "size", None), int):
         return own, own
-    photo = _photo(request)
-    if photo is not None and any(entry.resized for entry in request.declaration.inputs):
+    film, photo = _film(request), _photo(request)
+    if film is not None:
+        width, height = film.width, film.height
+    elif photo is not None and any(entry.resized for entry in request.declaration.inputs):
         with open_image(photo) as file:
             width, height = file.size
     elif request.declaration.starts:
@@ -54,6 +75,16 @@ def picture_size(request: Request, settings: Any) -> tuple[int, int]:
         return size or DRAWN, size or DRAWN
     scale = size / max(width, height) if size else 1
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _film(request: Request) -> FilmInfo | None:
+    """What the film says of itself that it goes through, if there is one."""
+    for entry in request.declaration.inputs:
+        if entry.kind == "video" and entry.role in request.inputs:
+            from phosphene.films import film_info
+
+            return film_info(request.inputs[entry.role].path)
+    return None
 
 
 def _photo(request: Request) -> Path | None:

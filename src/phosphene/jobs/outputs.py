@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phosphene.errors import ImageError, SettingsError
-from phosphene.image.files import check_folder
+from phosphene.image.files import check_folder, find_pictures
 from phosphene.jobs.request import RESULTS, Request
 from phosphene.recipes.base import imported
 
@@ -171,8 +171,6 @@ def refuse_inputs(outputs: Iterable[tuple[str, Path]], inputs: Mapping[str, Path
 def _files(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    from phosphene.explain.responses import find_pictures
-
     return find_pictures(given)
 
 

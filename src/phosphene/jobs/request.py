@@ -64,12 +64,15 @@ class Result:
 
 RESULTS: dict[Output, Result] = {
     "image": Result(
-        "picture", ".png", "phosphene.image:check_output", "phosphene.jobs.pictures:PictureJob"
+        "picture",
+        ".png",
+        "phosphene.image.files:check_output",
+        "phosphene.jobs.pictures:PictureJob",
     ),
     "page": Result(
         "page",
         ".png",
-        "phosphene.explain.layout:check_page",
+        "phosphene.image.files:check_page",
         "phosphene.jobs.pages:PageJob",
         more=("data",),
     ),

@@ -18,7 +18,14 @@ from phosphene.errors import ImageError, RequestError, SettingsError
 from phosphene.jobs import outputs
 from phosphene.jobs.checkpoint import EVERY, Checkpoint, recipe_of, with_sizes
 from phosphene.jobs.events import Event, Note
-from phosphene.jobs.inputs import Loaded, arguments_of, check_readable, load_inputs
+from phosphene.jobs.inputs import (
+    Loaded,
+    arguments_of,
+    check_memory,
+    check_pictures,
+    check_readable,
+    load_inputs,
+)
 from phosphene.jobs.job import Job
 from phosphene.jobs.large import refuse_large
 from phosphene.jobs.outputs import Target
@@ -31,7 +38,7 @@ from phosphene.jobs.request import (
     weights_file,
 )
 from phosphene.manifest.schema import Plugin, refuse_missing
-from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
+from phosphene.objectives.text import parse_tree
 from phosphene.plugins import find_plugin, plugin_files
 from phosphene.recipes.base import Arguments, Recipe, imported, recipe_named, recipe_names
 from phosphene.settings import check_chains
@@ -93,18 +100,12 @@ def prepare(
     if network is None:
         _refuse_code(request, allow)
         _refuse_download(request, allow)
-    check_chains(settings)
     with _paths_told():
         check_readable(request)
         if not large:
             refuse_large(request, settings)
+        check_memory(request, settings)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
-    named = _names_all(request, settings, shorthands)
-    # What can be refused is refused before a network is loaded.
-    if named:
-        request = _shortened(request, shorthands)
-        with _paths_told():
-            check_readable(request)
     every = EVERY if checkpoint_every is None else checkpoint_every
     read, written, kept = dict(read or {}), dict(written or {}), dict(kept or {})
     if checkpoint is not None:
@@ -115,12 +116,24 @@ def prepare(
         # Whether it is of this very request, and not only of the recipe, is seen below.
         return force or (checkpoint is not None and recipe_of(path) == recipe.name)
 
+    more = {s.name: Path(shorthands[s.name]) for s in recipe.shorthands
+            if s.takes == "picture" and s.name in shorthands}  # fmt: skip
+    # What can be refused is refused before torch is there, and the rest before a network is.
+    with _paths_told():
+        check_pictures(more.values())
+    if request.main_output is not None and outputs.EACH not in str(request.main_output):
+        with _paths_told():
+            _with_targets(request, settings, may_replace, None, read | more, written, kept)
+    check_chains(settings)
+    named = _names_all(request, settings, shorthands)
+    if named:
+        request = _shortened(request, shorthands)
+        with _paths_told():
+            check_readable(request)
     default = None
     if name_output and request.main_output is None:
         default = outputs.default_output(request)
     if named or outputs.EACH not in str(request.main_output):
-        more = {s.name: Path(shorthands[s.name]) for s in recipe.shorthands
-                if s.takes == "picture" and s.name in shorthands}  # fmt: skip
         with _paths_told():
             first = default if default is None or force else outputs.free_output(default)
             _with_targets(request, settings, may_replace, first, read | more, written, kept)
@@ -277,6 +290,8 @@ def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
 
     Shorthands change the main ones, and not those of regions.
     """
+    from phosphene.objectives import parse, picture_paths, with_pictures
+
     recipe = request.declaration
     parts = [region.objective for region in request.regions]
     texts = [*request.objectives, *parts]
@@ -306,19 +321,41 @@ def named_by_role(request: Request, texts: Sequence[str], parts: Sequence[str] =
     """
     own = own_roles(request)
     every = (*texts, *parts)
-    found = dict.fromkeys(path for text in every for path in picture_paths(parse_tree(text)))
+    found = dict.fromkeys(path for text in every for path in _pictures_in(text))
     roles = picture_roles(found, own)
     inputs = {role: entry for role, entry in request.inputs.items() if role in own}
     known = {entry.path: entry for entry in request.inputs.values()}
     for path, role in roles.items():
         inputs[role] = known.get(path) or InputFile(path=path)
     regions = tuple(
-        region.model_copy(update={"objective": with_pictures(text, roles)})
+        region.model_copy(update={"objective": _with_pictures(text, roles)})
         for region, text in zip(request.regions, parts, strict=True)
     )
-    objectives = tuple(with_pictures(text, roles) for text in texts)
+    objectives = tuple(_with_pictures(text, roles) for text in texts)
     update = {"objectives": objectives, "inputs": inputs, "regions": regions}
     return request.model_copy(update=update)
+
+
+# Which arguments are pictures is known with torch; what has no call has none.
+
+
+def _pictures_in(text: str) -> list[str]:
+    """The paths of the pictures that an objective's text names."""
+    tree = parse_tree(text)
+    if "(" not in text:
+        return []
+    from phosphene.objectives import picture_paths
+
+    return picture_paths(tree)
+
+
+def _with_pictures(text: str, names: Mapping[str, str]) -> str:
+    """An objective's text in canonical form, its pictures renamed."""
+    if "(" not in text:
+        return parse_tree(text).text
+    from phosphene.objectives import with_pictures
+
+    return with_pictures(text, names)
 
 
 def own_roles(request: Request) -> set[str]:

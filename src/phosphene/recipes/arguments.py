@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +66,19 @@ def picture_of(given: Any) -> Any:
 
 
 def mask_of(given: Any, photo: Any) -> Any:
-    """A mask as a tensor `(1, 1, H, W)` of the photo's size, where it is a path or Pillow's."""
+    """A mask as a tensor `(1, 1, H, W)` of the photo's size, where it is a path or Pillow's.
+
+    Where there is no photo, as of a film, it is of its own size.
+    """
     from torch import Tensor
 
-    from phosphene.image import load_mask, size_of
+    from phosphene.image import load_image, load_mask, luma, size_of
 
-    if not _is_file(given) or not isinstance(photo, Tensor):
+    if not _is_file(given):
+        return given
+    if photo is None:
+        return luma(load_image(given))
+    if not isinstance(photo, Tensor):
         return given
     mask, _ = load_mask(given, size_of(photo))
     return mask
@@ -95,6 +103,15 @@ def film_of(given: Any, settings: Any) -> FilmSource:
     if settings.begin or settings.end:
         raise FilmError("begin and end go with the path of a film, and not with its frames")
     return FilmSource(given=given)
+
+
+def is_film_file(given: Any) -> bool:
+    """Whether it is the path of what is no picture."""
+    from phosphene.image.files import READABLE_SUFFIXES
+
+    if not isinstance(given, (str, PathLike)):
+        return False
+    return os.path.splitext(given)[1].lower() not in READABLE_SUFFIXES
 
 
 def _is_file(given: Any) -> bool:

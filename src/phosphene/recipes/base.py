@@ -70,6 +70,7 @@ class ImageInput:
     positional: on the command line, an argument and no flag.
     flag: of the command line; by default `--ROLE`.
     with_setting: an integer setting that the flag takes before the path, as in `--top 8 lion.jpg`.
+    or_film: it may be a film, too, frame for frame.
     alpha: the result keeps its transparency.
     resized: by the request's `size` on loading.
     own_size: has a flag of its own for the longest side to resize it to, `--ROLE-size`, described
@@ -85,6 +86,7 @@ class ImageInput:
     flag: str | None = None
     with_setting: str | None = None
     shown_default: str | None = None
+    or_film: bool = False
     alpha: bool = False
     resized: bool = False
     own_size: str | None = None

@@ -92,6 +92,7 @@ FILM = register(
                 "mask",
                 "A picture or a film: dream where it is white. Of another shape, it is resized.",
                 kind="mask",
+                or_film=True,
             ),
         ),
         shorthands=(

@@ -19,6 +19,7 @@ from phosphene.recipes.arguments import (
     PICTURE,
     architecture_of,
     film_of,
+    is_film_file,
     mask_of,
     network_of,
     picture_of,
@@ -125,7 +126,7 @@ def _pictures(
             continue
         if entry.kind == "folder":
             folders[entry.role] = value
-        elif entry.kind == "video":
+        elif entry.kind == "video" or (entry.or_film and is_film_file(value)):
             films[entry.role] = film_of(value, settings)
         elif entry.kind == "mask":
             images[entry.role] = mask_of(value, next(iter(images.values()), None))

@@ -15,7 +15,7 @@ from phosphene import image as images
 from phosphene.errors import ImageError, ObjectiveError, SettingsError, StateError
 from phosphene.evaluation.several import joint
 from phosphene.films.affine import Affine, warp
-from phosphene.films.drift import LabStatistics, band_noise, lab_statistics, pulled
+from phosphene.films.drift import LabStatistics, band_noise, colours_to_keep, pulled
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.recipes.base import Arguments, Region
@@ -199,7 +199,7 @@ def _frames(
     net = network.prepared(settings.device, precision, layers=layers, sample=start)
     start = start.to(net.device, torch.float64 if net.precision == "fp64" else torch.float32)
     goals = [objective.bound(net) for objective in objectives]
-    zoom = _Zoom(start, net, goals, table, *at, lab_statistics(start))
+    zoom = _Zoom(start, net, goals, table, *at, colours_to_keep(start))
     carried = None if state is None else _Carried.of(state, start, table)
     for number in range(0 if carried is None else carried.number + 1, table.dreamt):
         steps = zoom.dream(number, carried)
