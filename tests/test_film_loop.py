@@ -34,10 +34,10 @@ def settings(**given: Any) -> SimpleNamespace:
     film = {
         "first_steps": 4,
         "uncovered_steps": 2,
-        "decay": 0.9,
+        "decay": 0.8,
         "calm": 0.8,
         "flow": "dis",
-        "cut_difference": 20.0,
+        "cut_difference": 0.08,
         "cut_seen": 0.35,
     }
     known = DreamSettings(**DREAM).model_dump()
@@ -151,11 +151,13 @@ def test_a_dream_stays_bounded(toy: Network) -> None:
 # Cuts and flashes ---------------------------------------------------------------------------------
 
 
-def test_no_dream_crosses_a_cut(toy: Network) -> None:
+@pytest.mark.parametrize("given", [{}, {"flow": "off"}, {"cut_difference": 1.0}])
+def test_no_dream_crosses_a_cut(toy: Network, given: dict[str, Any]) -> None:
+    """By what differs, or by what was not seen before."""
     before, after = clips.static(14, SIZE, seed=1).frames, clips.pan(3, SIZE, seed=2).frames
-    found = whole(before + after, toy)
+    found = whole(before + after, toy, **given)
     assert [step.shot for step in found] == 14 * [0] + 3 * [1]
-    alone = shown(after, toy)
+    alone = shown(after, toy, **given)
     for step, image in zip(found[14:], alone, strict=True):
         assert step.image is not None
         assert torch.equal(step.image, image)
@@ -208,6 +210,15 @@ def test_a_film_may_be_the_mask_and_its_last_frame_stays(toy: Network) -> None:
     for image in found[1:]:
         alike(image[LEFT], images[0][LEFT])
         assert (image[RIGHT] - images[0][RIGHT]).abs().mean() > 0.001
+
+
+def test_a_film_goes_on_after_its_mask_is_over(toy: Network) -> None:
+    images = clips.static(3, SIZE).frames
+    found = whole(images, toy, mask=iter([left()]))
+    state = found[1].state()
+    (rest,) = shown(images, toy, mask=iter([]), state=state, first=2)
+    assert found[2].image is not None
+    assert torch.equal(rest, found[2].image)
 
 
 def test_a_grey_mask_counts_once_and_not_once_a_frame(toy: Network) -> None:

@@ -91,13 +91,14 @@ def film_frames(
         frames,
     )
     masks = iter([mask] if isinstance(mask, Tensor) else mask or ())
-    number, shown, here = (0 if carried is None else carried.number + 1), None, None
+    number, here = (0 if carried is None else carried.number + 1), None
+    shown = None if carried is None else carried.mask
     for frame in ahead:
         _check(frame, first)
         shown = next(masks, shown)
         here = None if shown is None else _sized(shown, frame.image)
         s = settings if settings_at is None else settings_at(number, frame.time)
-        begun = film.begun(frame, ahead, carried, here, s)
+        begun = replace(film.begun(frame, ahead, carried, here, s), mask=shown)
         carried = yield from film.dream(begun, carried, here, s)
         number += 1
 
@@ -121,7 +122,8 @@ class _Carried:
 
     number, time: of the frame. shot: its number, which began at the time `since`. source: the frame
     that the dream lies on, the last that was no flash, `(1, 3, H, W)`. dream: its Δ, of that shape.
-    tile: px, the side of the tiles in which all frames are evaluated.
+    tile: px, the side of the tiles in which all frames are evaluated. mask: the last that there
+    was, which stays where a film of masks is over.
     """
 
     number: int
@@ -132,6 +134,7 @@ class _Carried:
     dream: Tensor
     tile: int | None
     precision: str
+    mask: Tensor | None = None
 
     def state(self) -> State:
         values = {
@@ -142,7 +145,8 @@ class _Carried:
             "tile": self.tile,
             "precision": self.precision,
         }
-        return State({"source": self.source, "dream": self.dream}, values)
+        tensors = {"source": self.source, "dream": self.dream}
+        return State(tensors | ({} if self.mask is None else {"mask": self.mask}), values)
 
     @classmethod
     def of(cls, state: State, image: Tensor) -> _Carried:
@@ -163,6 +167,7 @@ class _Carried:
             state.tensor("dream"),
             state.value("tile"),
             state.value("precision"),
+            state.tensors.get("mask"),
         )
 
 
@@ -173,7 +178,7 @@ class _Begun:
     shot, since: as in `_Carried`. start: X, `(1, 3, H, W)`. anew: nothing was carried. kept: how
     much of the last Δ stays in this one, `(1, 1, H, W)`, and that. uncovered: `(1, 1, H, W)` in
     [0, 1], what came into view, where it is worth steps of its own. flash: the dream that was
-    carried here goes on behind it.
+    carried here goes on behind it. mask: that of the frame, as given.
     """
 
     frame: Frame
@@ -184,6 +189,7 @@ class _Begun:
     kept: tuple[Tensor, Tensor] | None = None
     uncovered: Tensor | None = None
     flash: bool = False
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -332,6 +338,7 @@ def _left(
         delta,
         step.tile,
         step.network.precision,
+        begun.mask,
     )
 
 
