@@ -154,11 +154,11 @@ def test_a_dream_stays_bounded(toy: Network) -> None:
 @pytest.mark.parametrize("given", [{}, {"flow": "off"}, {"cut_difference": 1.0}])
 def test_no_dream_crosses_a_cut(toy: Network, given: dict[str, Any]) -> None:
     """By what differs, or by what was not seen before."""
-    before, after = clips.static(14, SIZE, seed=1).frames, clips.pan(3, SIZE, seed=2).frames
-    found = whole(before + after, toy, **given)
-    assert [step.shot for step in found] == 14 * [0] + 3 * [1]
-    alone = shown(after, toy, **given)
-    for step, image in zip(found[14:], alone, strict=True):
+    before, after = clips.static(7, SIZE, seed=1).frames, clips.pan(2, SIZE, seed=2).frames
+    found = whole(before + after, toy, rate=Fraction(12), **given)
+    assert [step.shot for step in found] == 7 * [0] + 2 * [1]
+    alone = shown(after, toy, rate=Fraction(12), **given)
+    for step, image in zip(found[7:], alone, strict=True):
         assert step.image is not None
         assert torch.equal(step.image, image)
 
@@ -257,13 +257,14 @@ def test_what_comes_into_view_has_steps_of_its_own(toy: Network) -> None:
 
 @pytest.mark.parametrize("flash", [False, True])
 def test_a_film_goes_on_to_the_byte(toy: Network, tmp_path: Any, flash: bool) -> None:
-    images = clips.moving_square(16, SIZE, speed=(3.0, 1.0)).frames
-    images += clips.pan(3, SIZE, seed=5).frames
+    images = clips.moving_square(7, SIZE, speed=(3.0, 1.0)).frames
+    images += clips.pan(2, SIZE, seed=5).frames
     if flash:
-        images[4:6] = [0.9 + 0.1 * image for image in images[4:6]]
-    given: dict[str, Any] = {"precision": "auto", "mask": left() * 0.7}
+        images[3] = 0.9 + 0.1 * images[3]
+    given: dict[str, Any] = {"precision": "auto", "mask": left() * 0.7, "rate": Fraction(12)}
     found = whole(images, toy, **given)
-    for stop in (0, 3, 4, 5, 15, 17):
+    assert [step.shot for step in found] == 7 * [0] + 2 * [1]
+    for stop in (0, 2, 3, 6, 7):
         found[stop].state().save(tmp_path / "state.safetensors")
         state = State.load(tmp_path / "state.safetensors")
         rest = whole(images, toy, state=state, first=stop + 1, **given)
