@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     networks = {name: load_network(name) for name in JUDGES}
-    settings = dict(_setting(text) for text in given.set)
+    settings = dict(setting(text) for text in given.set)
     draws = [given.draws] if given.draws else list(JUDGES)
     kinds = [given.parameterization] if given.parameterization else list(PARAMETERIZATIONS)
     for kind in kinds if not given.judge_only else ():
@@ -193,7 +193,7 @@ def _drawn(network: Network, settings: Mapping[str, Any], given: argparse.Namesp
         report.say(f"{place.name}: {done} of {len(classes)} classes, {passed:.0f} s")
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
     """`size=96` → ("size", 96)."""
     name, _, value = text.partition("=")
     try:

@@ -69,6 +69,26 @@ def sky_before_after() -> Tensor:
     return torch.cat([smaller(photo), smaller(ph.dream(photo, ph.load_network()))], 3)
 
 
+# What a dream was before: the gradient hardly smoothed, of any colour, and of another size.
+BEFORE = {"natural": 0, "laplacian": 0, "smooth": 0.5, "smallest_octave": 2}
+
+
+@picture
+def looks() -> Tensor:
+    """The same pictures by the first defaults, and by those of now."""
+    china, flower = smaller(sample("china.jpg"), 400), smaller(sample("flower.jpg"), 400)
+    rows = []
+    for name, photo, first in (
+        ("dreamnet", china, "mixed5a"),
+        ("dreamnet", sky(267, 400), "mixed5a"),
+        ("dreamnet-robust", flower, "mixed5a + mixed5b"),
+    ):
+        net = ph.load_network(name)
+        before, now = ph.dream(photo, net, first, **BEFORE), ph.dream(photo, net)
+        rows.append([labelled(before, f"{name}, before"), labelled(now, f"{name}, now")])
+    return grid(rows)
+
+
 @picture
 def layers() -> Tensor:
     """From edges to animals: the same photograph, six depths."""
@@ -132,7 +152,7 @@ def regions() -> Tensor:
     for mask, colour in ((sky, (1.0, 0.72, 0.2)), (lake, (0.1, 0.5, 1.0))):
         painted = torch.lerp(painted, torch.tensor(colour).view(1, 3, 1, 1), 0.6 * mask)
     wishes = [(sky, 'logit("golden retriever")'), (lake, "mixed5a:7")]
-    dreamt = ph.dream(photo, net, regions=wishes, rest="stay", octaves=4, steps=14, smooth=0.8)
+    dreamt = ph.dream(photo, net, regions=wishes, rest="stay", octaves=4, steps=14)
     return grid([[smaller(painted), smaller(dreamt)]])
 
 

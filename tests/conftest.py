@@ -6,6 +6,8 @@ import os
 
 # Tensors this small only lose by being shared out between threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Those that are shared out are so beside other processes that test.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import hypothesis
 import pytest
@@ -13,6 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from phosphene.network import Network
+from phosphene.runtime import pooling
+
+# What a test pools with, and which memory that takes, is not to depend on those before it.
+pooling.loading.enough = float("inf")
 
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("phosphene", deadline=None)

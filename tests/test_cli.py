@@ -308,7 +308,12 @@ def test_a_guide_takes_the_place_of_whole_layers(sky: Path, tmp_path: Path) -> N
     assert str(tmp_path).encode() not in (tmp_path / "out.png").read_bytes()
     failed(run(*words, flowers, "--objective", "second:3", "--force", cwd=tmp_path), "whole layers")
     failed(run(*words, "nope.png", "--objective", "second", "--force", cwd=tmp_path), "no file")
-    failed(run(*words, flowers, "--force", cwd=tmp_path), "names no layers of toy", code=2)
+    keras = ("--force", "--preset", "keras")
+    failed(run(*words, flowers, *keras, cwd=tmp_path), "names no layers of toy", code=2)
+    done = run(*words, flowers, "--force", cwd=tmp_path)
+    assert done.code == 0, done
+    assert "knows no layers of toy; chosen: second" in done.err
+    assert Manifest.read(tmp_path / "out.png").objectives == ('guide(second, "my flowers.png")',)
 
 
 def test_a_mask_of_another_shape_is_resized_and_that_is_said(sky: Path, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ from phosphene.recipes.presets import PRESETS
 from phosphene.recipes.steps.dream import DreamStep
 from phosphene.settings import Settings, checked
 
-FIXED: dict[str, Any] = {"device": "cpu", "precision": "fp32", "octaves": 2, "steps": 3}
+# The loop, and not the look: the gradient as it is, but for a little blur.
+PLAIN: dict[str, Any] = {"natural": 0, "laplacian": 0, "smooth": 0.5, "smallest_octave": 2}
+FIXED: dict[str, Any] = {"device": "cpu", "precision": "fp32", "octaves": 2, "steps": 3, **PLAIN}
 
 
 def steps(photo: Tensor, net: Network, what: Any = "third", **given: Any) -> Iterator[DreamStep]:
@@ -252,8 +254,8 @@ def test_unknown_layers_and_no_objective_are_told(toy: Network, photo: Tensor) -
         dreamt(photo, toy, "thrid")
     with pytest.raises(ObjectiveError, match="third has 8 channels"):
         dreamt(photo, toy, "third:8")
-    with pytest.raises(SettingsError, match=r"preset 'phosphene' names no layers of toy.*dreamnet"):
-        dreamt(photo, toy, None)
+    with pytest.raises(SettingsError, match=r"preset 'keras' names no layers of toy.*dreamnet"):
+        dreamt(photo, toy, None, preset="keras")
 
 
 def test_without_an_objective_it_is_the_presets(toy: Network, photo: Tensor) -> None:

@@ -261,7 +261,7 @@ def test_any_name_reads_back(name: str) -> None:
         ("a b", 'at character 3, near \'b\': expected "(", "+", "-", "*", ":" or the end'),
         ("a ? b", "at character 3, near '? b': '?' means nothing here"),
         ("a + 'b", 'at character 5, near "\'b": this quote is not closed'),
-        ("3", "at character 1, near '3': the number 3 stands alone; a number weighs an objective"),
+        ("-3", "near '3': the number -3 stands alone; a number weighs an objective"),
         ("a + 2*3", "at character 5, near '2*3': the number 6 stands alone"),
         ("c + a*b", "cannot read the objective 'c + a*b': a times b: only a number can weigh"),
         ("1e999*a", "at character 1, near '1e999*a': 1e999 is too large a number"),

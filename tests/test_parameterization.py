@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -357,6 +358,23 @@ def test_fourier_decay_moves_strength_between_frequencies():
     )
     ratio = (fine / rough).detach()
     assert ratio[1, 1] / ratio[12, 12] == pytest.approx(144, rel=0.3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (31, 20)])
+def test_fourier_without_fine_detail_is_blurred(height: int, width: int):
+    plain, blurred = (
+        Fourier((height, width), low_pass=sigma, generator=seeded())().detach()
+        for sigma in (0.0, 1.5)
+    )
+    assert 0.1 < float(plain.min()) < float(plain.max()) < 0.9  # nothing is clipped
+    spectrum = scipy.ndimage.fourier_gaussian(np.fft.fft2(plain.numpy()), (0, 0, 1.5, 1.5))
+    expected = torch.from_numpy(np.fft.ifft2(spectrum).real).double()
+    torch.testing.assert_close(blurred.double(), expected, atol=1e-4, rtol=0)
+
+
+def test_fourier_gives_an_image_back_whatever_is_blurred(photo: Tensor):
+    made = Fourier.from_image(photo.double(), low_pass=3.0)
+    torch.testing.assert_close(made().detach(), photo.double(), atol=2e-3, rtol=0)
 
 
 # --- MaCo -----------------------------------------------------------------------------------------

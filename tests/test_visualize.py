@@ -26,6 +26,7 @@ from phosphene.errors import (
 )
 from phosphene.evaluation.leaking import leaking_relus
 from phosphene.evaluation.whole import shared, whole
+from phosphene.manifest.schema import checked_settings
 from phosphene.network import Network
 from phosphene.objectives import IMAGE
 from phosphene.recipes.accentuate import AccentuateSettings, accentuate
@@ -35,7 +36,8 @@ from phosphene.recipes.steps import visualize as module
 from phosphene.recipes.steps.stages import early, stages
 from phosphene.recipes.steps.visualize import VisualizeStep, relative_content
 from phosphene.recipes.style import StyleSettings, style
-from phosphene.recipes.visualize import VisualizeSettings, visualize
+from phosphene.recipes.visualize import VISUALIZE, VisualizeSettings, visualize
+from phosphene.settings import checked
 
 TINY: dict[str, Any] = {"size": 24, "steps": 4, "device": "cpu", "precision": "fp32"}
 EXACT = TINY | {"precision": "fp64"}
@@ -423,6 +425,56 @@ def test_a_place_stays_where_it_is(toy: Network) -> None:
 
 
 # Any network
+
+
+def classifier() -> Network:
+    """A map and, of its means over positions, class scores; it knows pictures of 16 px."""
+    parts = [nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return network(nn.Sequential(*parts, nn.Linear(4, 3)))
+
+
+def test_what_answers_to_the_whole_picture_is_drawn_as_a_whole(photo: Tensor) -> None:
+    net, given = classifier(), EXACT | {"size": 32}
+    drawn = visualize(net, '"3":1', **given)
+    plain = visualize(net, '"3":1', **given, framing="detail")
+    assert not torch.equal(drawn, plain)
+    # Twice what the network knows: seen at 0.7 to 1.6 times that.
+    by_hand = {"low_pass": 1.5, "transforms": "whole(0.35, 0.8)"}
+    assert torch.equal(drawn, visualize(net, '"3":1', **given, framing="detail", **by_hand))
+    by_hand = {"low_pass": 0, "transforms": "robust"}
+    assert torch.equal(plain, visualize(net, '"3":1', **given, framing="whole", **by_hand))
+    for goal, more in (
+        ('"0":1', {}),  # a channel of a map
+        ('"0":1 + "3":1', {}),
+        ('"3":1', {"size": 16}),  # no larger than it knows
+        ('"3":1', {"start": photo, "size": 32}),
+        ('"3":1', {"parameterization": "maco", "size": 32}),
+    ):
+        settings = given | more
+        auto = visualize(net, goal, **settings)
+        assert torch.equal(auto, visualize(net, goal, **settings, framing="detail"))
+    assert not torch.equal(
+        visualize(net, '"0":1', **given), visualize(net, '"0":1', **given, framing="whole")
+    )
+
+
+def test_a_whole_is_never_shown_smaller_than_the_network_takes() -> None:
+    net = network(nn.Sequential(nn.Conv2d(3, 4, 15), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    # 0.7 times what the network knows would be 3 px high.
+    picture = visualize(net, '"2":0', size=64, aspect=4.0, steps=8, framing="whole")
+    assert picture.shape[2:] == (16, 64)
+    goal = obj.channel("2", 0).bound(net)
+    assert module._whole(net, [goal], (16, 64)) == "whole(0.96875, 0.96875)"
+    assert module._whole(net, [goal], (64, 64)) == "whole(0.242188, 0.4)"
+    assert module._whole(net, [goal], (32, 32)) == "whole(0.484375, 0.8)"
+
+
+def test_an_older_recipe_has_no_framing() -> None:
+    given = checked(VisualizeSettings, {}).model_dump(mode="json")
+    for name in ("framing", "low_pass"):
+        del given[name]
+    old = checked_settings(VISUALIZE, given)
+    assert (old.framing, old.low_pass) == ("detail", 0.0)  # pyright: ignore
 
 
 def test_a_network_of_one_size_is_shown_its_size() -> None:

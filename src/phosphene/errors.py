@@ -2,6 +2,7 @@
 
     PhospheneError
     ├── ImageError            a picture that cannot be read or written
+    │   └── InTheWayError     a file is where one is to be written
     ├── NetworkError
     │   ├── UnknownLayerError
     │   ├── InputTooSmallError
@@ -34,6 +35,10 @@ class PhospheneError(Exception):
 
 class ImageError(PhospheneError):
     """A picture cannot be read or written."""
+
+
+class InTheWayError(ImageError):
+    """A file is where one is to be written, and may not be replaced."""
 
 
 class NetworkError(PhospheneError):

@@ -235,7 +235,7 @@ def laplacian(levels: int = 4, *, weight: Tensor | None = None) -> GradientTrans
         least = (FAINTEST * _rms(g, here)).clamp_min(EPSILON)
 
         def scaled(band: Tensor, weight: Tensor | None) -> Tensor:
-            return band / torch.maximum(_rms(band, weight), least)
+            return band.div_(torch.maximum(_rms(band, weight), least))
 
         bands = []
         for _ in range(levels):
@@ -243,12 +243,12 @@ def laplacian(levels: int = 4, *, weight: Tensor | None = None) -> GradientTrans
                 break
             low, below = halved_within(g, here)
             up = F.interpolate(low, g.shape[2:], mode="bilinear", align_corners=False)
-            bands.append((g - up, here))
+            bands.append((up.neg_().add_(g), here))  # g - up: no third picture of full size
             g, here = low, below
-        out = scaled(g, here)
+        out = scaled(g.clone(), here)
         for band, there in reversed(bands):
             up = F.interpolate(out, band.shape[2:], mode="bilinear", align_corners=False)
-            out = up + scaled(band, there)
+            out = up.add_(scaled(band, there))
         return out
 
     return equalised

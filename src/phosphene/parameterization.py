@@ -22,6 +22,8 @@ Squash = Literal["soft", "sigmoid"]
 # How near to black and white a picture is taken to be, where black and white lie at infinity:
 # a quarter of an 8-bit level.
 MARGIN = 1 / 1024
+# How faint a frequency becomes at most: a start from a picture has to be divided by it.
+FAINTEST = 1e-3
 # Where soft_clip() begins to bend. A power of two, so that 1 - KNEE + KNEE is 1 exactly.
 KNEE = 1 / 16
 
@@ -180,8 +182,9 @@ class Fourier(nn.Module):
     """Decorrelated colours and scaled frequencies: a better-conditioned start for visualisation.
 
     The parameter `spectrum`, `(N, 3, H, W // 2 + 1, 2)`, holds the real and imaginary parts of each
-    frequency. Each is divided by its frequency to the power of `decay`, transformed back, given the
-    colours of natural pictures (unless `decorrelate=False`) and squashed to [0, 1]:
+    frequency. Each is divided by its frequency to the power of `decay`, fades as under a blur of
+    deviation `low_pass`, px, is transformed back, given the colours of natural pictures (unless
+    `decorrelate=False`) and squashed to [0, 1]:
     "soft", straight around mid-grey and bent at the ends only, or "sigmoid", as in lucid. Both
     start alike, but the sigmoid holds tones and colours back the harder the further they are from
     grey: it leaves pictures paler and fits a photograph 10 dB worse in as many steps.
@@ -200,6 +203,7 @@ class Fourier(nn.Module):
         batch: int = 1,
         std: float = 0.01,
         decay: float = 1.0,
+        low_pass: float = 0.0,
         decorrelate: bool = True,
         squash: Squash = "soft",
         generator: torch.Generator | None = None,
@@ -215,7 +219,11 @@ class Fourier(nn.Module):
         self.squash = squash
         # The lowest frequency of all stands in for 0, as in lucid, so that the mean can move.
         frequencies = _frequencies(size).clamp(min=1 / max(size))
-        self.register_buffer("spectrum_scale", (frequencies**-decay / 4).to(like)[..., None])
+        scale = frequencies**-decay / 4
+        if low_pass:
+            passed = (-2 * (math.pi * low_pass * _frequencies(size)) ** 2).exp()
+            scale = scale * passed.clamp(min=FAINTEST)
+        self.register_buffer("spectrum_scale", scale.to(like)[..., None])
         colour = natural_statistics().colour if decorrelate else torch.eye(3, dtype=torch.float64)
         self.register_buffer("colour", colour.to(like))
         if start is None:
@@ -237,6 +245,7 @@ class Fourier(nn.Module):
         image: Tensor,
         *,
         decay: float = 1.0,
+        low_pass: float = 0.0,
         decorrelate: bool = True,
         squash: Squash = "soft",
     ) -> Fourier:
@@ -244,7 +253,13 @@ class Fourier(nn.Module):
         image = _checked(image)
         size, batch = (image.shape[-2], image.shape[-1]), image.shape[0]
         return cls(
-            size, batch=batch, decay=decay, decorrelate=decorrelate, squash=squash, image=image
+            size,
+            batch=batch,
+            decay=decay,
+            low_pass=low_pass,
+            decorrelate=decorrelate,
+            squash=squash,
+            image=image,
         )
 
     def forward(self) -> Tensor:

@@ -109,12 +109,28 @@ def checked(model: type[SettingsT], given: dict[str, Any]) -> SettingsT:
     try:
         return model(**given)
     except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"][:1]).replace("_", " ")
-            # Pydantic's own wording starts with a capital; ours follows a colon.
-            message = problem["msg"].removeprefix("Value error, ")
-            message = message[:1].lower() + message[1:]
-            given_text = f" (given: {problem['input']!r})" if where else ""
-            problems.append(f"{where}: {message}{given_text}" if where else message)
-        raise SettingsError("; ".join(dict.fromkeys(problems))) from None
+        raise SettingsError("; ".join(_problems(error))) from None
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """What is wrong, a setting at a time; what each of several types expects is joined by "or"."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"][:1]).replace("_", " ")
+        # Pydantic's own wording starts with a capital; ours follows a colon.
+        message = problem["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        given = f" (given: {_shown(problem['input'])})" if where else ""
+        found.setdefault((where, given), []).append(message)
+    shared = "input should be "
+    texts = []
+    for (where, given), messages in found.items():
+        first, *others = dict.fromkeys(messages)
+        joined = " or ".join([first, *(other.removeprefix(shared) for other in others)])
+        texts.append(f"{where}: {joined}{given}" if where else joined)
+    return texts
+
+
+def _shown(value: object, most: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"

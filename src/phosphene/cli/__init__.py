@@ -33,9 +33,11 @@ from phosphene.cli.exits import (
 )
 from phosphene.cli.signals import ending_signals
 from phosphene.errors import PluginWarning, SettingsError
+from phosphene.image.files import refuse_address
 from phosphene.plugins.available import load_available
-from phosphene.recipes.base import is_recipe, recipe_named, recipe_names, recipe_summary
+from phosphene.recipes.base import Recipe, is_recipe, recipe_named, recipe_names, recipe_summary
 from phosphene.runtime.allocator import large_pages
+from phosphene.runtime.threads import wait_passively
 
 EPILOGUE = """Examples:
 
@@ -155,6 +157,13 @@ def _plugins_taken_out(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
     return kept, sources
 
 
+def _refuse_addresses(tokens: Sequence[str]) -> None:
+    """ImageError for a URL where a path is meant, before it is read as one and loses a slash."""
+    for token in tokens:
+        flag, equals, value = token.partition("=")
+        refuse_address(value if equals and flag.startswith("-") else token)
+
+
 def _load_plugins(sources: Sequence[str], tokens: Sequence[str]) -> None:
     """Load those that are named; and all that can be had where a verb may be theirs, or in help."""
     if sources:
@@ -190,6 +199,7 @@ def _add_recipes(tokens: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the process's arguments by default. Returns the exit code."""
     large_pages()
+    wait_passively()
     with forgiving_streams():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -203,6 +213,7 @@ def _main(tokens: list[str]) -> int:
     try:
         with ending_signals(), _telling_failures():
             tokens, sources = _plugins_taken_out(tokens)
+            _refuse_addresses(tokens)
             _load_plugins(sources, tokens)
             _add_recipes(tokens)
             code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -241,6 +252,20 @@ def _telling_failures() -> Iterator[None]:
         yield
 
 
+def _subject_instead(flag: str, recipe: Recipe) -> str | None:
+    """What a recipe is about, for who named it by the flag of another recipe."""
+    kinds = ("objective", "layer", "unit", "channel")
+    subject = recipe.subject
+    if flag.removesuffix("s") not in kinds or subject is None or subject.name == flag:
+        return None
+    if not subject.positional:
+        return f"{recipe.name} has no --{flag}; what it is about is said by --{subject.name}"
+    return (
+        f"{recipe.name} has no --{flag}; its {subject.name} has no flag: phosphene "
+        f"{recipe.examples[0] if recipe.examples else recipe.name}"
+    )
+
+
 def _usage(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         text = f"{error.unused_tokens[0]!r} is one argument too many"
@@ -250,4 +275,6 @@ def _usage(error: CycloptsError) -> str:
     if found := re.search(r"Unknown option: .?(-[A-Za-z_][\w./]*:\w+)", text):
         text = f'an objective that begins with "-" comes last, after --: -- "{found[1]}"'
     verb = " ".join(error.command_chain or ())
+    if (found := re.search(r"Unknown option: .?--(\w+)", text)) and is_recipe(verb):
+        text = _subject_instead(found[1], recipe_named(verb)) or text
     return f"{text.rstrip('.')} (see phosphene {verb + ' ' if verb else ''}--help)"

@@ -31,8 +31,9 @@ def setting_flag(
     flag = Parameter(
         name="--" + name.replace("_", "-"),
         help=f"{described}; {bounds}." if bounds else f"{described}.",
-        show_default=lambda _: shown,
+        show_default=False if shown == "()" else lambda _: shown,  # which the text tells
         negative_none=(),
+        negative_iterable=(),  # of a list, an empty one: the setting's text has a word for it
         negative=() if extra.get("of_files_alone") else None,
         allow_leading_hyphen=True,  # so that a negative number is told its bounds
         group=group,

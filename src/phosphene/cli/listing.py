@@ -31,7 +31,7 @@ def layers(
     *,
     size: Annotated[str | None, Parameter(show_default=lambda _: "as trained")] = None,
     depth: int | None = None,
-    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False,
     plugin: Plugins = (),
 ) -> int:
     """The layers of a network: what can be dreamt.
@@ -126,7 +126,11 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def networks(*, all: Annotated[bool, Parameter(negative=())] = False, plugin: Plugins = ()) -> int:
+def networks(
+    *,
+    all: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    plugin: Plugins = (),
+) -> int:
     """The networks that have a name, and whether their weights are here.
 
     Parameters

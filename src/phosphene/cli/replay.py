@@ -17,17 +17,29 @@ if TYPE_CHECKING:
     from phosphene.manifest import Manifest
 
 
+# In one line each: help would break a docstring's lines where its source does.
+INPUT = (
+    "ROLE=PATH, as in photo=sky.jpg, or pictures=FOLDER of a unit: where an input lies, if neither "
+    "beside the file nor in the current folder. May be given several times."
+)
+NETWORK = (
+    "To take instead of the recipe's: for a recipe whose network is code, is to be fetched, or is "
+    "a file elsewhere."
+)
+
+
 def verb(
     file: Path,
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    input: Annotated[list[str] | None, Parameter(negative=())] = None,
-    network: str | None = None,
-    anyway: Annotated[bool, Parameter(negative=())] = False,
-    force: Annotated[bool, Parameter(negative=())] = False,
-    quiet: Annotated[bool, Parameter(negative=())] = False,
-    verbose: Annotated[bool, Parameter(negative=())] = False,
+    input: Annotated[list[str] | None, Parameter(negative=(), help=INPUT)] = None,
+    network: Annotated[str | None, Parameter(help=NETWORK)] = None,
+    anyway: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    large: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    force: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    quiet: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    verbose: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     plugin: Plugins = (),
 ) -> int:
     """Make again what a picture's recipe says, and say whether it is the same.
@@ -40,13 +52,10 @@ def verb(
         A picture or page that phosphene made, or the JSON file of its recipe.
     output
         Where to write what is made; without it, it is only compared.
-    input
-        ROLE=PATH, as in photo=sky.jpg, or pictures=FOLDER of a unit: where an input lies, if
-        neither beside the file nor in the current folder. May be given several times.
-    network
-        To take instead of the recipe's: for a recipe whose network is code, or a file elsewhere.
     anyway
         Take inputs though they are not the recipe's by their SHA-256.
+    large
+        Begin it though it takes far more work than is usual.
     force
         Replace a file that is there. Never the one replayed.
     quiet
@@ -67,6 +76,7 @@ def verb(
                 anyway=anyway,
                 output=output,
                 force=force,
+                large=large,
             )
         except KeyboardInterrupt as error:
             complain("interrupted, nothing was written")

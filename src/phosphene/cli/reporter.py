@@ -148,8 +148,11 @@ def _journal(path: Path | None, note: Callable[[str], None]) -> Iterator[Callabl
 
 def check_journal(path: Path) -> None:
     """ImageError if a file is there that holds no events: nothing else is added to."""
-    if not path.is_file():
-        return  # a pipe, say
+    try:
+        if not path.is_file():
+            return  # a pipe, say
+    except OSError as error:
+        raise ImageError(f"cannot write {str(path)!r}: {error.strerror}") from None
     try:
         with path.open("rb") as stream:
             first = stream.readline(1 << 16)

@@ -8,22 +8,28 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from phosphene.cli.plugins import Plugins
-from phosphene.cli.running import OUT, Events, Force, make
+from phosphene.cli.running import CHECKPOINT, OUT, Events, Force, make
 from phosphene.jobs.request import Request, main_kind
+
+NETWORK = (
+    "To take instead of the request's: for a request whose network is code, is to be fetched, or "
+    "is a file elsewhere."
+)
 
 
 def verb(
     file: Path,
     /,
     *,
-    network: str | None = None,
+    network: Annotated[str | None, Parameter(help=NETWORK)] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], group=OUT)] = None,
-    checkpoint: Annotated[Path | None, Parameter(group=OUT)] = None,
+    checkpoint: Annotated[Path | None, Parameter(group=OUT, help=CHECKPOINT)] = None,
     checkpoint_every: Annotated[
         float | None,
         Parameter(group=OUT, show_default=lambda _: "60", allow_leading_hyphen=True),
     ] = None,
     events: Events = None,
+    large: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     dry_run: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
     force: Force = False,
     quiet: Annotated[bool, Parameter(group=OUT, negative=(), show_default=False)] = False,
@@ -32,23 +38,21 @@ def verb(
 ) -> int:
     """Run a saved request.
 
-    It replaces no file, and starts no code, unless that is said here.
+    It replaces no file, and starts no code, download or uncommonly large work, unless that is
+    said here.
 
     Parameters
     ----------
     file
         JSON, such as --save-request writes; paths in it are relative to its folder.
-    network
-        To take instead of the request's: for a request whose network is code, or a file elsewhere.
     output
         Where the result is to lie, instead of where the request says.
-    checkpoint
-        A file for where it is, so that the same command goes on after a kill. It is written at the
-        end of each octave and now and then, and removed when the result is whole.
     checkpoint_every
         Seconds between two checkpoints.
     events
         A file to which everything that happens is added, as lines of JSON.
+    large
+        Begin it though it takes far more work than is usual.
     dry_run
         Check everything, but make nothing.
     force
@@ -72,6 +76,7 @@ def verb(
         Reporter(quiet=quiet, verbose=verbose),
         force=force,
         allow=(network,) if network else (),
+        large=large,
         source=file,
         dry_run=dry_run,
         journal=events,

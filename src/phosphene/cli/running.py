@@ -41,6 +41,7 @@ def make(
     force: bool = False,
     allow: Collection[str] = (),
     cache: bool = True,
+    large: bool = True,
     shorthands: Mapping[str, Any] | None = None,
     source: Path | None = None,
     save_request: Path | None = None,
@@ -49,7 +50,10 @@ def make(
     checkpoint: Path | None = None,
     checkpoint_every: float | None = None,
 ) -> int:
-    """Prepare a request, be it of the file `source`, and run it; the exit code."""
+    """Prepare a request, be it of the file `source`, and run it; the exit code.
+
+    What stands on the command line is its user's own, so that `large` work is begun unasked.
+    """
     if checkpoint is None and checkpoint_every is not None:
         raise SettingsError("--checkpoint-every says how often; --checkpoint FILE says where")
     if journal is not None:
@@ -65,6 +69,7 @@ def make(
                 force=force,
                 allow=allow,
                 cache=cache,
+                large=large,
                 shorthands=shorthands,
                 name_output=True,
                 read={} if source is None else {"request": source},

@@ -17,8 +17,9 @@ from phosphene.cli.running import CHECKPOINT, CHECKPOINT_EVERY, OUT, Events, For
 from phosphene.errors import SettingsError
 from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind
 from phosphene.manifest.schema import Region
+from phosphene.objectives.text import expanded
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
-from phosphene.settings import checked
+from phosphene.zoo import named_architecture
 
 POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
 PRESETS = "How (what is not given is the preset's, or what stands here)"
@@ -226,10 +227,12 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         size = given.get(f"{entry.role}_size")
         _check_size(f"{entry.role} size", size)
         inputs[entry.role] = InputFile(path=str(value), size=size)
-    model = checked(recipe.settings, settings)
+    model = recipe.checked_settings(settings, named_architecture(given["network"]))
     subject = recipe.subject
     named = given.get(subject.name) if subject else None
     texts = (named,) if isinstance(named, str) else tuple(named or ())
+    if subject and subject.parsed and subject.several:
+        texts = expanded(texts)
     if subject and not texts and subject.default is None:
         raise SettingsError(subject.missing or f"no {subject.name} is named")
     _check_size("size", given.get("size") if recipe.starts else None)
@@ -245,13 +248,15 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         regions.append(Region(mask=f"region-{number}", objective=objective))
         inputs[f"region-{number}"] = InputFile(path=mask)
     layers = subject is not None and subject.field == "layers"
+    start = _start(recipe, inputs, given.get("start"))
+    _check_photo(recipe, given, start)
     recipe.check_regions(regions, vars(model))
     request = Request(
         recipe=recipe.name,
         network=given["network"],
         layers=texts if layers else (),
         objectives=texts if subject and not layers and not subject.parsed else (),
-        start=_start(recipe, inputs, given.get("start")),
+        start=start,
         size=given.get("size") if recipe.starts else None,
         inputs=inputs,
         regions=tuple(regions),
@@ -283,6 +288,20 @@ def split_region(text: str) -> tuple[str, str]:
 def _check_size(what: str, size: int | None) -> None:
     if size is not None and size < 1:
         raise SettingsError(f"{what} is {size}; the longest side must be 1 px or more")
+
+
+def _check_photo(recipe: Recipe, given: dict[str, Any], start: Any) -> None:
+    """SettingsError for a setting that is of the photograph, where there is none."""
+    if start in (None, "photo"):
+        return
+    for name, entry in recipe.settings.model_fields.items():
+        extra = entry.json_schema_extra
+        if given.get(name) and isinstance(extra, dict) and extra.get("needs_photo"):
+            flag = "--" + name.replace("_", "-")
+            raise SettingsError(
+                f"{flag} needs a photograph, and --start {start} has none: "
+                f"phosphene {recipe.name} PHOTO {flag}"
+            )
 
 
 def _start(recipe: Recipe, inputs: dict[str, InputFile], start: Any) -> Any:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from phosphene.errors import ObjectiveError
 from phosphene.network import Layer, Network
 from phosphene.objectives import IMAGE
 
 
 def layer_of(network: Network, name: str) -> Layer:
-    """A layer by its name or alias; "logits" is the layer of the class scores.
+    """A layer by its name or alias.
 
     UnknownLayerError; ObjectiveError for what has no channels.
     """
     if name == IMAGE:
         raise ObjectiveError(f"{name} is the picture itself; a layer was expected")
-    if name == "logits" and name not in {*network.layers, *network.aliases}:
-        name = network.logits_layer
     layer = network.layers[network.resolve(name)]
     if layer.channels is None or len(layer.shape) > 3:
         raise ObjectiveError(
@@ -34,11 +34,16 @@ def check_channel(layer: Layer, channel: int) -> None:
         )
 
 
+def has_classes(network: Network, layer: Layer) -> bool:
+    """Whether each channel of a layer is the score of a class that has a name."""
+    if layer.channels != len(network.classes):
+        return False
+    return math.prod(layer.shape) == layer.channels or layer.name == network.logits_layer
+
+
 def class_of(network: Network, layer: Layer, channel: int) -> str | None:
     """The class that a channel stands for; None unless the layer has a number for each class."""
-    if len(layer.shape) == 1 and layer.channels == len(network.classes):
-        return network.classes[channel]
-    return None
+    return network.classes[channel] if has_classes(network, layer) else None
 
 
 def label_of(network: Network, layer: Layer, channel: int) -> str:

@@ -13,14 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from phosphene import image as images
-from phosphene.errors import ImageError
 from phosphene.explain import pages
 from phosphene.explain.card_page import CARD_SCALE, card_page
 from phosphene.explain.sheet_page import sheet_page
 from phosphene.explain.sheets import Sheet
 from phosphene.explain.units import Card
-
-SUFFIXES = (*images.SUFFIXES, ".svg", ".json")
+from phosphene.image.files import check_page as check_page
 
 
 def page(content: Sheet | Card) -> Image.Image:
@@ -39,20 +37,6 @@ def svg(content: Sheet | Card, recipe: str | None = None) -> str:
     recipe: text to lie inside, in its `<metadata>`.
     """
     return pages.as_svg(_layout(content), recipe)
-
-
-def check_page(path: Path, *, overwrite: bool) -> None:
-    """ImageError unless `save_page` can write there: see `image.check_output`."""
-    if path.suffix.lower() not in SUFFIXES:
-        given = f"has the unknown suffix {path.suffix!r}" if path.suffix else "has no suffix"
-        raise ImageError(f"{str(path)!r} {given}; pages are written as {', '.join(SUFFIXES)}")
-    # What is checked besides is the same for all kinds of file.
-    probe = path if path.suffix.lower() in images.SUFFIXES else path.with_suffix(".png")
-    images.check_output(probe, overwrite=True)
-    if path.is_dir():
-        raise ImageError(f"{str(path)!r} is a folder; a file name was expected")
-    if not overwrite and path.exists():
-        raise ImageError(f"{str(path)!r} is already there; choose another name")
 
 
 def save_page(

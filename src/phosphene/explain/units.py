@@ -14,7 +14,13 @@ from phosphene import __version__
 from phosphene import objectives as obj
 from phosphene.errors import ImageError, ObjectiveError, PhospheneError, UnknownLayerError
 from phosphene.explain.cells import Cell, RenderedCell, render_cells, resolve_settings
-from phosphene.explain.layers import check_channel, class_of, describe_layer, layer_of
+from phosphene.explain.layers import (
+    check_channel,
+    class_of,
+    describe_layer,
+    has_classes,
+    layer_of,
+)
 from phosphene.explain.responses import Response, Skipped, find_pictures, respond
 from phosphene.network import Layer, Network
 from phosphene.objectives.text import unquoted
@@ -258,7 +264,7 @@ def find_unit(network: Network, unit: str | tuple[str, int]) -> tuple[Layer, int
             return _class_unit(network, unit)
         layer = layer_of(network, name)
         if not which.isdecimal():
-            if len(layer.shape) == 1 and layer.channels == len(network.classes):
+            if has_classes(network, layer):
                 return layer, _class_index(network, which)
             raise ObjectiveError(
                 f"unit {unit!r}: a channel is a number, {layer.name} has {layer.channels}, "

@@ -29,9 +29,11 @@ from phosphene.image.files import (
     PIXEL_LIMIT,
     check_output,
     check_pixels,
+    count_gif_frames,
     format_of,
     open_image,
     reading,
+    refuse_address,
     write_atomically,
 )
 from phosphene.image.tensor import REC_709, fit, luma, quantize, resize, size_of, to_uint8
@@ -81,6 +83,8 @@ def read_image(source: str | Path | Image.Image, *, size: int | None = None) -> 
             check_pixels(path, *source.size)
             pixels, opacity = _decoded(source, notes)
     else:
+        if isinstance(source, str):
+            refuse_address(source)
         path = Path(source)
         with open_image(path) as file:
             check_pixels(path, *file.size)
@@ -153,8 +157,10 @@ def load_mask(
 
 
 def _frame_count(file: ImageFile) -> int:
-    """How many frames there are; of a TIFF, whose pages take long to count, `PAGES` + 1 at most."""
+    """How many frames there are; where these take long to count, `PAGES` + 1 at most."""
     try:
+        if file.format == "GIF" and isinstance(file.fp, io.BufferedReader):
+            return count_gif_frames(file.fp, PAGES + 1)
         if not isinstance(file, TiffImageFile):
             return getattr(file, "n_frames", 1)
         count = 0

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from phosphene.errors import ImageError, suggest
+from phosphene.errors import ImageError, InTheWayError, suggest
 from phosphene.runtime.memory import available_memory, format_bytes
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ SUFFIXES = {
 
 #: What can be read, by suffix.
 READABLE_SUFFIXES = {*SUFFIXES, ".bmp", ".gif"}
+# Of sheets and cards.
+PAGE_SUFFIXES = (*SUFFIXES, ".svg", ".json")
 
 #: Seconds after which a scratch file is left over, if it cannot be asked whether its process lives.
 STRAY_AGE = 24 * 3600
@@ -76,6 +78,19 @@ _DECODERS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
 )
 
 
+# As a path reads it, "//" is "/".
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)[^/]")
+
+
+def refuse_address(text: str) -> None:
+    """ImageError if a text is a URL, where the path of a file was expected."""
+    found = _ADDRESS.match(text)
+    if found is None or os.path.lexists(text) or os.path.lexists(f"{found[1]}:"):
+        return
+    whole = text if found[2] == "//" else text.replace(":/", "://", 1)
+    raise ImageError(f"{whole!r} is a URL, which is not read: fetch it first, and name the file")
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[ImageFile]:
     """The open file, its header read; whatever goes wrong inside becomes one ImageError.
@@ -87,6 +102,7 @@ def open_image(path: Path) -> Iterator[ImageFile]:
         if path.is_dir():
             raise ImageError(f"{str(path)!r} is a folder; a picture file was expected")
         if not path.exists():
+            refuse_address(str(path))
             raise ImageError(f"there is no file {str(path)!r}{_near(path)}")
         if not path.is_file():
             raise ImageError(f"{str(path)!r} is not a regular file; a picture file was expected")
@@ -163,6 +179,31 @@ def _check_jpeg(stream: BinaryIO) -> None:
             if at < 2:
                 return
     raise ValueError(f"it has more than {SCANS} scans, which are the most")
+
+
+def count_gif_frames(stream: BinaryIO, most: int) -> int:
+    """How many pictures a GIF has, `most` at most; the stream is left as it was.
+
+    Pillow would read each of them; a file of some MB can have a million.
+    """
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+
+        def table(flags: int) -> int:
+            return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+        at, count = 13 + table(data[10]), 0
+        while at + 10 < len(data) and count < most:
+            if data[at] == 0x2C:
+                count += 1
+                at += 11 + table(data[at + 9])
+            elif data[at] == 0x21:
+                at += 2
+            else:
+                break
+            while at < len(data) and data[at]:  # blocks of data, each after its length
+                at += data[at] + 1
+            at += 1
+    return max(1, count)
 
 
 def _decoder(head: bytes) -> type[ImageFile] | None:
@@ -250,13 +291,29 @@ def check_output(path: str | Path, *, overwrite: bool) -> Path:
     return path
 
 
+def check_page(path: Path, *, overwrite: bool) -> None:
+    """ImageError unless `explain.layout.save_page` can write there: see `check_output`."""
+    if path.suffix.lower() not in PAGE_SUFFIXES:
+        given = f"has the unknown suffix {path.suffix!r}" if path.suffix else "has no suffix"
+        raise ImageError(f"{str(path)!r} {given}; pages are written as {', '.join(PAGE_SUFFIXES)}")
+    # What is checked besides is the same for all kinds of file.
+    probe = path if path.suffix.lower() in SUFFIXES else path.with_suffix(".png")
+    check_output(probe, overwrite=True)
+    if path.is_dir():
+        raise ImageError(f"{str(path)!r} is a folder; a file name was expected")
+    if not overwrite and path.exists():
+        raise ImageError(f"{str(path)!r} is already there; choose another name")
+
+
 def check_folder(path: Path) -> None:
     """ImageError unless a file can be made beside `path`, which is tried: permission bits say
     nothing of read-only or network disks."""
     with _writing(path):
         scratch, handle = _scratch_file(path.parent)
-        os.close(handle)
-        scratch.unlink()
+        try:
+            os.close(handle)
+        finally:
+            scratch.unlink()
 
 
 def write_atomically(path: Path, data: bytes, *, overwrite: bool = True) -> None:
@@ -282,8 +339,8 @@ def appearing_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     with _writing(path):
         target = Path(os.path.realpath(path)) if overwrite else path
         scratch, handle = _scratch_file(target.parent)  # same folder: a rename cannot cross disks
-        os.close(handle)
         try:
+            os.close(handle)
             yield scratch
             with scratch.open("rb+") as stream:
                 os.fsync(stream.fileno())
@@ -293,7 +350,8 @@ def appearing_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
                 _place_new(scratch, target)
             _sync_folder(target.parent)
         finally:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # what is placed is placed, and what failed has said why
+                scratch.unlink(missing_ok=True)
 
 
 def _place_new(scratch: Path, target: Path) -> None:
@@ -309,8 +367,10 @@ def _place_new(scratch: Path, target: Path) -> None:
     os.rename(scratch, target)
 
 
-def _in_the_way(path: Path) -> ImageError:
-    return ImageError(f"{str(path)!r} is already there; choose another name or allow to overwrite")
+def _in_the_way(path: Path) -> InTheWayError:
+    return InTheWayError(
+        f"{str(path)!r} is already there; choose another name or allow to overwrite"
+    )
 
 
 def _sync_folder(folder: Path) -> None:

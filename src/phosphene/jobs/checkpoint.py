@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phosphene.errors import ImageError, PhospheneError, StateError
 from phosphene.jobs.request import InputFile, Request, request_of
 from phosphene.manifest.schema import NUMERICS, Input, Manifest
 from phosphene.settings import Settings
-from phosphene.state import State
+
+if TYPE_CHECKING:
+    from phosphene.state import State
 
 EVERY = 60.0  # s
 
@@ -41,6 +43,8 @@ class Checkpoint:
 
         StateError if that is damaged, or of another request.
         """
+        from phosphene.state import State
+
         identity = request.identity(fingerprint)
         path = Path(os.path.realpath(path))  # what a link points at is written, and removed
         if not path.exists():

@@ -7,21 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from phosphene import image as images
-from phosphene.errors import ImageError, RequestError
-from phosphene.explain.responses import find_pictures
+from phosphene.errors import ImageError, RequestError, SettingsError
+from phosphene.image.files import check_pixels, find_pictures, open_image
 from phosphene.jobs.request import Request
 from phosphene.manifest import capture
-from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
+from phosphene.objectives.text import parse_tree
 from phosphene.recipes.base import Arguments, ImageInput, Recipe, Region, imported
+from phosphene.runtime.memory import format_bytes, parse_memory
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from phosphene.manifest.schema import Folder, Input
     from phosphene.network import Network
     from phosphene.objectives import Objective
 
+BYTES_PER_PIXEL = 2 * 12  # of a picture and its gradient, float32
 SKY = (640, 427)  # px, of a start that no photo gives a size to
 
 
@@ -51,9 +53,37 @@ def check_readable(request: Request) -> None:
         declared = request.declaration.input(role)
         if declared is not None and declared.kind == "folder":
             find_pictures(path)
-        elif not path.is_file():
-            images.read_image(path)  # tells what is wrong
+        else:
+            check_pictures([path])
     request.check_inputs()
+
+
+def check_pictures(paths: Iterable[Path]) -> None:
+    """ImageError for what is no picture, or too large a one, by its header."""
+    for path in paths:
+        with open_image(path) as file:
+            check_pixels(path, *file.size)
+
+
+def check_memory(request: Request, settings: Any) -> None:
+    """SettingsError where a limit to memory is too low for a picture and its gradient alone."""
+    given = getattr(settings, "memory", None)
+    if given is None:
+        return
+    for entry in request.declaration.inputs:
+        if entry.kind != "image" or entry.default_size or entry.role not in request.inputs:
+            continue
+        path, longest = Path(request.inputs[entry.role].path), request.inputs[entry.role].size
+        with open_image(path) as file:
+            width, height = file.size
+        longest = request.size if entry.resized else longest
+        share = 1 if longest is None else longest / max(width, height)
+        needed = int(width * height * share**2) * BYTES_PER_PIXEL
+        if needed > parse_memory(given):
+            raise SettingsError(
+                f"memory: {given} is too little for {width * share:.0f}×{height * share:.0f} px: "
+                f"the picture and its gradient alone take {format_bytes(needed)}"
+            )
 
 
 def load_inputs(request: Request, settings: Any) -> Loaded:
@@ -128,6 +158,8 @@ def load_objectives(
     request: Request, texts: Iterable[str], loaded: Loaded
 ) -> tuple[Objective, ...]:
     """A request's objectives, their pictures those of its inputs; no other file is read."""
+    from phosphene.objectives import parse, picture_paths, with_pictures
+
     found = []
     for text in texts:
         paths = {}

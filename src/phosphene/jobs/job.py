@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from phosphene import __version__
 from phosphene import image as images
-from phosphene.errors import ImageError, NonFiniteError, RequestError, StateError
+from phosphene.errors import (
+    ImageError,
+    InTheWayError,
+    NonFiniteError,
+    RequestError,
+    StateError,
+)
 from phosphene.jobs import outputs
 from phosphene.jobs.checkpoint import Checkpoint
 from phosphene.jobs.events import Ended, Event, Note, Preview, Progress, Saved, Started
@@ -28,8 +32,12 @@ from phosphene.recipes.base import Arguments, Recipe
 from phosphene.runtime.memory import out_of_memory
 from phosphene.zoo import network_label
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Signals that ask a process to end; Windows has no SIGHUP.
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+CLAIMS = 100  # names that are tried for a result where another process takes one after the other
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Job:
     request: complete: what was the recipe's to choose is chosen. force: files may be replaced.
     until: end after this step, as a replay of what was interrupted does.
     part: of a replay: the one picture of several that is compared.
+    default: the name that its output has by default, before any number.
     checkpoint: where it keeps what a later run goes on from.
     """
 
@@ -63,6 +72,7 @@ class Job:
     force: bool = False
     until: m.Ended | None = None
     part: int | None = None
+    default: Path | None = None
     notes: list[Note] = field(default_factory=list)
     plan: list[int | None] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
@@ -219,16 +229,40 @@ class Job:
         dead, all_dead = self._dead_units(outcome)
         if all_dead and outcome.error is None:
             return [], []
-        saved = []
+        saved: list[Saved] = []
+        moved: list[Note] = []
         for target in self.targets:
             picture, alpha, manifest = self.recorded(outcome, target.part)
             text = manifest.text()
-            over = self.may_replace(target.path)
-            images.save_image(picture, target.path, alpha=alpha, recipe=text, overwrite=over)
-            saved.append(Saved("picture", target.path))
+
+            def save(path: Path) -> None:
+                over = self.may_replace(path)
+                images.save_image(picture, path, alpha=alpha, recipe=text, overwrite=over)  # noqa: B023
+
+            path = self._saved_beside(target.path, save, moved)
+            saved.append(Saved("picture", path))
             saved += self._save_recipe(target, manifest)
         notes = [Note(f"note: {dead} no gradient: dead, and left grey")] if dead else []
-        return saved, notes if outcome.error is None else []
+        return saved, moved + (notes if outcome.error is None else [])
+
+    def _saved_beside(self, path: Path, save: Callable[[Path], None], notes: list[Note]) -> Path:
+        """Save what is made, and say where it lies.
+
+        It was seen before that nothing is in the way. What has come there since is another's, and
+        is left; the result, which may have taken hours, lies beside it under the next free number.
+        """
+        free = path
+        for _ in range(CLAIMS):
+            try:
+                save(free)
+            except InTheWayError:
+                free = outputs.free_output(self.default or path)
+                continue
+            if free != path and self.default is None:
+                notes.append(Note(f"note: {str(path)!r} is there by now: saved as {str(free)!r}"))
+            return free
+        save(free)
+        return free
 
     def _save_page(self, outcome: Outcome) -> tuple[list[Saved], list[Note]]:
         from phosphene.explain.layout import save_page
@@ -247,9 +281,12 @@ class Job:
                 raise
             notes.append(Note(f"the recipe is left out: {error}"))
         saved = []
-        for kind, path in files:
+
+        def save(path: Path) -> None:
             save_page(outcome.page, path, recipe=text, overwrite=self.force)
-            saved.append(Saved(kind, path))
+
+        for kind, path in files:
+            saved.append(Saved(kind, self._saved_beside(path, save, notes)))
         for target in self.targets if manifest else ():
             saved += self._save_recipe(target, manifest)
         return saved, notes

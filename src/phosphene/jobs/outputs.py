@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phosphene.errors import ImageError, SettingsError
-from phosphene.image.files import check_folder
+from phosphene.image.files import check_folder, check_output, check_page, find_pictures
 from phosphene.jobs.request import Request, main_kind
 
 EACH = "{}"  # in a file's name: one file for each picture
@@ -67,11 +67,8 @@ def check_outputs(
     written: what is written besides, such as the request itself. kept: what is written and may be
     there, such as a checkpoint.
     """
-    from phosphene import image as images
-    from phosphene.explain.layout import check_page
-
     pages = main_kind(request.declaration) == "page"
-    check = check_page if pages else images.check_output
+    check = check_page if pages else check_output
     outputs: list[tuple[str, Path]] = []
     for target in targets:
         outputs.append(("output", target.path))
@@ -174,8 +171,6 @@ def refuse_inputs(outputs: Iterable[tuple[str, Path]], inputs: Mapping[str, Path
 def _files(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    from phosphene.explain.responses import find_pictures
-
     return find_pictures(given)
 
 

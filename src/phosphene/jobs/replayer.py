@@ -26,7 +26,7 @@ from phosphene.manifest.capture import folder_of
 from phosphene.manifest.hashes import file_hash
 from phosphene.manifest.schema import Folder, Input, Manifest, refuse_missing
 from phosphene.network import pick_device
-from phosphene.zoo import names_code
+from phosphene.zoo import names_code, starts_download
 
 if TYPE_CHECKING:
     from phosphene.settings import Settings
@@ -40,23 +40,31 @@ def replay(
     anyway: bool = False,
     output: Path | None = None,
     force: bool = False,
+    large: bool = False,
 ) -> Generator[Event, None, None]:
     """Make again what a file's manifest says: events, of which `Compared` tells whether it is it.
 
     Args:
         file: a picture or page that phosphene made, or the JSON of its manifest.
         inputs: role -> path, for what lies neither beside the file nor in the current folder.
-        network: a name to take instead of the manifest's, which may then be code.
+        network: a name to take instead of the manifest's, which may then be code or be fetched.
         anyway: take inputs though they are not the manifest's by their SHA-256.
         output: where what is made is written; without it, it is only compared.
         force: a file that is there may be replaced; never the one that is replayed.
+        large: work far beyond what is usual may be begun, too.
 
     Raises:
         RecipeError: for a manifest that is missing, damaged or of a newer version, and for inputs
             that are not there, or plugins that are not loaded.
     """
     yield from Replay.prepared(
-        file, inputs=inputs, network=network, anyway=anyway, output=output, force=force
+        file,
+        inputs=inputs,
+        network=network,
+        anyway=anyway,
+        output=output,
+        force=force,
+        large=large,
     ).events()
 
 
@@ -79,6 +87,7 @@ class Replay:
         anyway: bool = False,
         output: Path | None = None,
         force: bool = False,
+        large: bool = False,
     ) -> Replay:
         """See `replay`."""
         file = Path(file)
@@ -97,7 +106,7 @@ class Replay:
         if on_cpu and manifest.machine.threads <= (os.cpu_count() or 1):
             torch.set_num_threads(manifest.machine.threads)
         request = request_of(manifest, name, files, settings, output)
-        job = prepare(request, force=force, allow=(name,), cache=False)
+        job = prepare(request, force=force, allow=(name,), cache=False, large=large)
         job.until, job.part = manifest.ended, manifest.part
         job.notes = [*_differences(manifest, job, files), *job.notes]
         return Replay(file, manifest, job, output)
@@ -247,5 +256,10 @@ def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
         raise RecipeError(
             f"the recipe's network {name!r} may be code, which a recipe does not start by itself: "
             f"allow it with --network {name}"
+        )
+    if starts_download(name):
+        raise RecipeError(
+            f"the weights of the recipe's network {name!r} are not on this machine, and a recipe "
+            f"starts no download by itself: allow it with --network {name}"
         )
     return name

@@ -11,8 +11,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
@@ -30,11 +31,13 @@ from phosphene.manifest.schema import (
     check_fit,
     checked_settings,
     format_problem,
+    is_complete,
     refuse_missing_recipe,
 )
 from phosphene.objectives.text import Call, parse_tree, quoted
 from phosphene.recipes.base import Recipe, recipe_named
 from phosphene.settings import Settings, chain_plugins
+from phosphene.zoo import named_architecture
 
 FORMAT = 1
 LONGEST = 16 * 2**20  # bytes; one is some 2 kB
@@ -71,7 +74,7 @@ class Request(Part):
     start, size: what a recipe begins with where it needs no photo, and the longest side in px.
     inputs: by role. Paths are relative to the folder of the request's file, once it is saved.
     regions: parts of the picture that have objectives of their own; masks are named by their role.
-    settings: by name; what is not given is the setting's default.
+    settings: by name; what is not given is its default, through that network.
     outputs: where the picture or page, the data, the recipe and the octaves are to lie. `{}` in a
         picture's path stands for one name for each of several. Whether a file may be replaced is
         for the caller to say, and not for a request.
@@ -124,8 +127,17 @@ class Request(Part):
         return None if path is None else Path(path)
 
     def checked_settings(self) -> Settings:
-        """The settings, complete. RecipeError if this version has no such settings."""
-        return checked_settings(self.declaration, self.settings)
+        """The settings, complete. RecipeError if this version has no such settings.
+
+        What is not given is the default through that network. Where all is given that has no
+        meaning of its own when it is absent, as of a request that was completed, what lacks came
+        later, and is what its absence means in a manifest.
+        """
+        recipe = self.declaration
+        if is_complete(recipe, self.settings):
+            return checked_settings(recipe, self.settings)
+        architecture = named_architecture(self.network)
+        return checked_settings(recipe, self.settings, architecture=architecture)
 
     def input_paths(self) -> dict[str, Path]:
         """Every file and folder that is read, by role; the file of weights among them."""
@@ -263,10 +275,13 @@ class Request(Part):
         return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
     @staticmethod
-    def parse(text: str | bytes, source: str = "the request") -> Request:
-        """The request of a JSON text. RequestError if it is damaged or of a newer format."""
+    def parse(text: str | bytes | dict[str, Any], source: str = "the request") -> Request:
+        """The request of a JSON text, or of the object in it.
+
+        RequestError if it is damaged or of a newer format.
+        """
         try:
-            stated = _Stated.model_validate_json(text)
+            stated = _validated(_Stated, text)
         except ValidationError as error:
             problem = format_problem(error)
             raise RequestError(f"{source} is no request of phosphene: {problem}") from None
@@ -276,7 +291,7 @@ class Request(Part):
                 "upgrade phosphene"
             )
         try:
-            return Request.model_validate_json(text)
+            return _validated(Request, text)
         except ValidationError as error:
             raise RequestError(f"{source} is no whole request: {format_problem(error)}") from None
 
@@ -295,7 +310,7 @@ class Request(Part):
             raise RequestError(f"cannot read the request {str(path)!r}: {reason}") from None
         if len(text) > LONGEST:
             raise RequestError(f"the request {str(path)!r} is longer than {LONGEST >> 20} MiB")
-        found = Request.parse(text, repr(str(path)))
+        found = Request.parse(_with_any_paths(text), repr(str(path)))
         return found.moved(lambda inner: os.path.normpath(path.parent / inner))
 
     def relative_to(self, folder: str | Path) -> Request:
@@ -377,7 +392,8 @@ def picture_roles(paths: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
     used = set(taken)
     for path in paths:
         bare = Path(path)
-        role, count = bare.name, 1
+        # A name may be no text, and a recipe holds nothing else.
+        role, count = bare.name.encode("utf-8", "replace").decode(), 1
         while role in used:
             count += 1
             role = f"{bare.stem}-{count}{bare.suffix}"
@@ -394,3 +410,23 @@ def plain_name(text: str) -> str:
 class _Stated(BaseModel):
     format: int = Field(ge=1)
     recipe: str
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(model: type[_Model], given: str | bytes | dict[str, Any]) -> _Model:
+    if isinstance(given, dict):
+        return model.model_validate(given)
+    return model.model_validate_json(given)
+
+
+def _with_any_paths(text: bytes) -> bytes | dict[str, Any]:
+    """A request's text; where its bytes are no UTF-8, as a path's may be, the object in it."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        with suppress(ValueError, RecursionError):
+            found = json.loads(text.decode("utf-8", "surrogateescape"))
+            return found if isinstance(found, dict) else text
+    return text

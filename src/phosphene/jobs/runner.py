@@ -18,8 +18,16 @@ from phosphene.errors import ImageError, RequestError, SettingsError
 from phosphene.jobs import outputs
 from phosphene.jobs.checkpoint import EVERY, Checkpoint, recipe_of, with_sizes
 from phosphene.jobs.events import Event, Note
-from phosphene.jobs.inputs import Loaded, arguments_of, check_readable, load_inputs
+from phosphene.jobs.inputs import (
+    Loaded,
+    arguments_of,
+    check_memory,
+    check_pictures,
+    check_readable,
+    load_inputs,
+)
 from phosphene.jobs.job import Job
+from phosphene.jobs.large import refuse_large
 from phosphene.jobs.outputs import Target
 from phosphene.jobs.request import (
     InputFile,
@@ -29,11 +37,11 @@ from phosphene.jobs.request import (
     weights_file,
 )
 from phosphene.manifest.schema import Plugin, refuse_missing
-from phosphene.objectives import parse, parse_tree, picture_paths, with_pictures
+from phosphene.objectives.text import parse_tree
 from phosphene.plugins import find_plugin, plugin_files
-from phosphene.recipes.base import Recipe, imported, recipe_named, recipe_names
+from phosphene.recipes.base import Arguments, Recipe, imported, recipe_named, recipe_names
 from phosphene.settings import check_chains
-from phosphene.zoo import load_network, names_code
+from phosphene.zoo import load_network, names_code, starts_download
 
 if TYPE_CHECKING:
     from phosphene.network import Network
@@ -59,13 +67,15 @@ def prepare(
     kept: Mapping[str, Path] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: float | None = None,
+    large: bool = False,
 ) -> Job:
     """Check a request and load what it names; nothing is computed or written yet.
 
     Args:
         force: files that are there may be replaced; an input never is.
-        allow: names of networks that are code, which may be imported. A request, which may be a
-            stranger's, does not start any by itself.
+        allow: names of networks that are code, which may be imported, or are to be fetched, which
+            they may be. A request, which may be a stranger's, starts neither by itself.
+        large: work far beyond what is usual may be begun, too, such as 100,000 steps.
         network: to use instead of loading the one that the request names.
         cache: whether finished parts are stored in the cache folder, and taken from there.
         name_output: name the output by the recipe's template, where the request names none; the
@@ -86,17 +96,15 @@ def prepare(
     """
     refuse_missing(request.plugins, "the request", RequestError)
     asked, recipe, settings = request.plugins, request.declaration, request.checked_settings()
-    _refuse_code(request, allow)
-    check_chains(settings)
+    if network is None:
+        _refuse_code(request, allow)
+        _refuse_download(request, allow)
     with _paths_told():
         check_readable(request)
+        if not large:
+            refuse_large(request, settings)
+        check_memory(request, settings)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
-    named = _names_all(request, settings, shorthands)
-    # What can be refused is refused before a network is loaded.
-    if named:
-        request = _shortened(request, shorthands)
-        with _paths_told():
-            check_readable(request)
     every = EVERY if checkpoint_every is None else checkpoint_every
     read, written, kept = dict(read or {}), dict(written or {}), dict(kept or {})
     if checkpoint is not None:
@@ -107,18 +115,31 @@ def prepare(
         # Whether it is of this very request, and not only of the recipe, is seen below.
         return force or (checkpoint is not None and recipe_of(path) == recipe.name)
 
+    more = {s.name: Path(shorthands[s.name]) for s in recipe.shorthands
+            if s.takes == "picture" and s.name in shorthands}  # fmt: skip
+    # What can be refused is refused before torch is there, and the rest before a network is.
+    with _paths_told():
+        check_pictures(more.values())
+    if request.main_output is not None and outputs.EACH not in str(request.main_output):
+        with _paths_told():
+            _with_targets(request, settings, may_replace, None, read | more, written, kept)
+    check_chains(settings)
+    named = _names_all(request, settings, shorthands)
+    if named:
+        request = _shortened(request, shorthands)
+        with _paths_told():
+            check_readable(request)
     default = None
     if name_output and request.main_output is None:
         default = outputs.default_output(request)
     if named or outputs.EACH not in str(request.main_output):
-        more = {s.name: Path(shorthands[s.name]) for s in recipe.shorthands
-                if s.takes == "picture" and s.name in shorthands}  # fmt: skip
         with _paths_told():
             first = default if default is None or force else outputs.free_output(default)
             _with_targets(request, settings, may_replace, first, read | more, written, kept)
     net = network or load_network(request.network)
     loaded = load_inputs(request, settings)
     arguments = arguments_of(request, net, settings, loaded, cache=cache)
+    chosen = [] if named else _told(arguments, recipe)
     if not named:
         texts = tuple(goal.text for goal in arguments.objectives)
         update = {"objectives": texts, "layers": arguments.layers}
@@ -134,11 +155,11 @@ def prepare(
     with _paths_told():
         if default is not None and not force:
             own = None if job.checkpoint is None else job.checkpoint.is_own
-            default = outputs.free_output(default, own)
+            job.default, default = default, outputs.free_output(default, own)
         job.request, job.targets = _with_targets(
             request, settings, job.may_replace, default, read | code, written, kept
         )
-    job.notes = [*_other_plugins(asked), *_notes(job)]
+    job.notes = [*_other_plugins(asked), *chosen, *_notes(job)]
     return job
 
 
@@ -213,6 +234,15 @@ def _refuse_code(request: Request, allow: Collection[str]) -> None:
         )
 
 
+def _refuse_download(request: Request, allow: Collection[str]) -> None:
+    if request.network not in allow and starts_download(request.network):
+        raise RequestError(
+            f"the weights of the request's network {request.network!r} are not on this machine, "
+            "and a request starts no download by itself: allow it with "
+            f"--network {request.network}"
+        )
+
+
 def _other_plugins(asked: Sequence[Plugin]) -> Iterator[Note]:
     """That a plugin is loaded in another version than was asked for."""
     for was in asked:
@@ -258,6 +288,8 @@ def _shortened(request: Request, shorthands: Mapping[str, Any]) -> Request:
 
     Shorthands change the main ones, and not those of regions.
     """
+    from phosphene.objectives import parse, picture_paths, with_pictures
+
     recipe = request.declaration
     parts = [region.objective for region in request.regions]
     texts = [*request.objectives, *parts]
@@ -287,25 +319,53 @@ def named_by_role(request: Request, texts: Sequence[str], parts: Sequence[str] =
     """
     own = own_roles(request)
     every = (*texts, *parts)
-    found = dict.fromkeys(path for text in every for path in picture_paths(parse_tree(text)))
+    found = dict.fromkeys(path for text in every for path in _pictures_in(text))
     roles = picture_roles(found, own)
     inputs = {role: entry for role, entry in request.inputs.items() if role in own}
     known = {entry.path: entry for entry in request.inputs.values()}
     for path, role in roles.items():
         inputs[role] = known.get(path) or InputFile(path=path)
     regions = tuple(
-        region.model_copy(update={"objective": with_pictures(text, roles)})
+        region.model_copy(update={"objective": _with_pictures(text, roles)})
         for region, text in zip(request.regions, parts, strict=True)
     )
-    objectives = tuple(with_pictures(text, roles) for text in texts)
+    objectives = tuple(_with_pictures(text, roles) for text in texts)
     update = {"objectives": objectives, "inputs": inputs, "regions": regions}
     return request.model_copy(update=update)
+
+
+# Which arguments are pictures is known with torch; what has no call has none.
+
+
+def _pictures_in(text: str) -> list[str]:
+    """The paths of the pictures that an objective's text names."""
+    tree = parse_tree(text)
+    if "(" not in text:
+        return []
+    from phosphene.objectives import picture_paths
+
+    return picture_paths(tree)
+
+
+def _with_pictures(text: str, names: Mapping[str, str]) -> str:
+    """An objective's text in canonical form, its pictures renamed."""
+    if "(" not in text:
+        return parse_tree(text).text
+    from phosphene.objectives import with_pictures
+
+    return with_pictures(text, names)
 
 
 def own_roles(request: Request) -> set[str]:
     """The roles of inputs that are no pictures of objectives: the recipe's, and regions' masks."""
     declared = {entry.role for entry in request.declaration.inputs}
     return declared | {region.mask for region in request.regions}
+
+
+def _told(arguments: Arguments, recipe: Recipe) -> list[Note]:
+    """What a user should know of what the recipe chose to be about."""
+    told = recipe.subject and recipe.subject.default_told
+    return [Note(text) for text in imported(told)(arguments)] if told else []
 
 
 def _notes(job: Job) -> list[Note]:

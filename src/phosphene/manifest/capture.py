@@ -9,19 +9,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from phosphene import image as images
 from phosphene.manifest.hashes import file_hash, folder_hash
 from phosphene.manifest.schema import Folder, Input, Machine, Result
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from phosphene.network import Network
 
 
 def versions() -> dict[str, str]:
     """The versions that a result may depend on; what is not installed is left out."""
+    import torch
+
     found = {"python": platform.python_version(), "torch": str(torch.__version__)}
     for name in ("torchvision", "numpy", "pillow", "numba"):
         try:
@@ -33,6 +34,8 @@ def versions() -> dict[str, str]:
 
 def machine(network: Network) -> Machine:
     """What a network runs on. `network` is one that `prepared` gave."""
+    import torch
+
     kind = network.device.type
     if kind == "cuda":
         major, minor = torch.cuda.get_device_capability(network.device)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 # Goes up whenever rounding on purpose becomes other: within one number, on one machine, the same
 # request gives the same bytes.
-NUMERICS = 1
+NUMERICS = 2
 LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
 
 Start = Literal["photo", "noise", "sky"]
@@ -328,21 +328,37 @@ class Manifest(Part):
         return Manifest.parse(_of_data(text), repr(str(path)))
 
 
-def checked_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Settings:
+def checked_settings(
+    recipe: Recipe, settings: Mapping[str, Any], *, architecture: str | None = None
+) -> Settings:
     """A recipe's settings, checked; RecipeError if this version has no such settings.
 
     A setting that a later version added says in its declaration, by `"absent"` in its
-    `json_schema_extra`, what it means that an older manifest does not have it.
+    `json_schema_extra`, what it means that an older manifest does not have it. Of what somebody
+    asks for now, what lacks is the default, through a network of that `architecture`.
     """
     given = dict(settings)
-    for name, field in recipe.settings.model_fields.items():
-        extra = field.json_schema_extra
-        if name not in given and isinstance(extra, dict) and "absent" in extra:
-            given[name] = extra["absent"]
     try:
-        return checked(recipe.settings, given)
+        if architecture is not None:
+            return recipe.checked_settings(given, architecture)
+        return checked(recipe.settings, {**_absent(recipe), **given})
     except SettingsError as error:
         raise RecipeError(f"the recipe's settings do not hold here: {error}") from None
+
+
+def is_complete(recipe: Recipe, settings: Mapping[str, Any]) -> bool:
+    """Whether all settings are there that every version has."""
+    return settings.keys() >= recipe.settings.model_fields.keys() - _absent(recipe).keys()
+
+
+def _absent(recipe: Recipe) -> dict[str, Any]:
+    """What it means that a setting is not there, of those that came later."""
+    found = {}
+    for name, field in recipe.settings.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "absent" in extra:
+            found[name] = extra["absent"]
+    return found
 
 
 def check_fit(

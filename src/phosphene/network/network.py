@@ -54,6 +54,7 @@ class Network:
         classes: Names in the order of the logits.
         aliases: Other names of layers.
         name: What it is called; by default as the module's class.
+        architecture: What it is built as, by which presets know it; by default its name.
         copy: Whether to copy the module.
     """
 
@@ -68,6 +69,7 @@ class Network:
         classes: Sequence[str] = (),
         aliases: Mapping[str, str] | None = None,
         name: str | None = None,
+        architecture: str | None = None,
         copy: bool = True,
     ) -> None:
         if not isinstance(module, nn.Module):
@@ -76,6 +78,7 @@ class Network:
         self.module = (_copied(module) if copy else module).float().eval()
         self.module.requires_grad_(False)
         self.name = name or type(module).__name__
+        self.architecture = architecture or self.name
         self.input_size = input_size
         self.classes = tuple(classes)
         self.aliases = dict(aliases or {})
@@ -143,12 +146,18 @@ class Network:
 
     @functools.cached_property
     def logits_layer(self) -> str:
-        """The layer that gives the class scores: the last one that gives a vector."""
-        vectors = [layer for layer in self.layers.values() if len(layer.shape) == 1]
-        fitting = [v for v in vectors if len(self.classes) in (0, v.channels)]
-        if not fitting:
+        """The layer that gives the class scores; `logits` names it too, where no other layer does.
+
+        The last one that gives a number for each class: as a vector or, in a fully convolutional
+        classifier such as SqueezeNet, as a map of one position, or of several that are averaged.
+        """
+        count, layers = len(self.classes), self.layers.values()
+        single = [x for x in layers if len(x.shape) == 1 or x.shape[1:] == (1, 1)]
+        fitting = [x for x in single if count in (0, x.channels)]
+        maps = [x for x in layers if count and len(x.shape) == 3 and x.channels == count]
+        if not (fitting or maps):
             raise NetworkError(f"{self.name} has no layer that gives class scores")
-        return fitting[-1].name
+        return (fitting or maps)[-1].name
 
     def resolve(self, name: str) -> str:
         """A layer's own name for a name or alias; `UnknownLayerError` with the closest ones."""
@@ -156,6 +165,8 @@ class Network:
             return name
         if self.aliases.get(name) in self.layers:
             return self.aliases[name]
+        if name == "logits":
+            return self.logits_layer
         raise UnknownLayerError(name, self.name, [*self.layers, *self.aliases])
 
     # Activations ----------------------------------------------------------------------------------
@@ -339,6 +350,8 @@ class Network:
         names = tuple(self.resolve(layer) for layer in layers if layer != IMAGE)
         if not names:
             return True
+        if min(sample.shape[-2:]) < self.least_size(names):
+            return False  # nothing to compare; the ascent says so, with the picture's own size
         side = max(min(self.input_size, COMPARED), self.least_size(names), 32)
         crops = precisions.crops_of(sample, side)
         # By the picture, so that no choice hangs on what was dreamt before.

@@ -41,13 +41,15 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
             device = "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         picked = torch.device(device)
+        if ":" in device and str(picked) != device:  # torch keeps a byte of the number
+            raise RuntimeError
     except RuntimeError:
         raise SettingsError(
             f"no device {device!r}; there are auto, cpu, cuda, cuda:N and mps"
         ) from None
     there = {
         "cpu": lambda: True,
-        "cuda": lambda: (picked.index or 0) < torch.cuda.device_count(),
+        "cuda": lambda: 0 <= (picked.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available,
     }
     if picked.type not in there or not there[picked.type]():

@@ -4,7 +4,8 @@ A text is parsed by a small grammar and never evaluated. A bare name is a layer,
 channels of it, `logits:dumbbell` is a class of the layer that gives the logits, and `name(…)` is an
 objective of that name, with numbers, names, quoted strings and lists of them as arguments. Weights
 stand on either side of `*`, and parentheses nest. A name that holds more than letters, digits, `_`,
-`.` and `/`, or begins with a digit, goes in quotes, single or double; a quote within is doubled.
+`.` and `/` goes in quotes, single or double; a quote within is doubled. So does one that is a
+number, as layers of a `Sequential` are called, unless a colon follows or it is all of the text.
 
 The tree is one flat sum of weighted terms. `phosphene.objectives.build` makes an `Objective` of it.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -64,10 +66,19 @@ product: unary ("*" unary)*
      | name ":" name -> named
      | call
      | "(" sum ")"
-name: NAME | STRING
+name: NAME | STRING | NUMERIC
 """
     + calls.GRAMMAR
-)
+    # A name that begins with a digit and is no number, or is one that a colon follows.
+    + r"NUMERIC.2: /(?!NUM(?![\w.]))\d+(?:\.\w+)+|\d+(?:\.\w+)*(?=\s*:)/"
+    + "\n"
+).replace("NUM(", r"(?:\d+\.?\d*)(?:[eE][+-]?\d+)?(")
+
+MOST_CHANNELS = 1024
+"""The most channels of a range such as `mixed4c:1-4`."""
+
+_NAME = rf"{BARE_NAME}|\d+(?:\.\w+)*|\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"
+_RANGE = re.compile(rf"\s*(?P<head>-?(?:{_NAME}):)(?P<first>\d{{1,9}})-(?P<last>\d{{1,9}})\s*")
 
 
 # The tree
@@ -186,10 +197,44 @@ def parse_tree(text: str) -> Tree:
         raise ObjectiveError(
             "the objective is empty; expected a text such as 2*mixed4b + mixed4d:42"
         )
+    if found := _RANGE.fullmatch(text):
+        head, first = found["head"], int(found["first"])
+        raise ObjectiveError(
+            f"{text.strip()} is several objectives, channels {first} to {found['last']}, and one "
+            f"is expected; {head}{first},{first + 1} and so on is the mean of channels"
+        )
     result = calls.parsed(_parser(), text, "objective", ObjectiveError)
     if isinstance(result, _Weight):
+        if re.fullmatch(r"\d+(?:\.\d+)?", text.strip()):
+            return Tree(((1.0, Whole(text.strip())),), text)
         raise ObjectiveError(located(text, result.position, str(_lonely(result))))
     return Tree(result, text)
+
+
+def expanded(texts: Iterable[str]) -> tuple[str, ...]:
+    """Texts, of which each may be of a range of channels: `mixed4c:1-4` is four, one a channel.
+
+    >>> expanded(["mixed4c:1-3", "conv1"])
+    ('mixed4c:1', 'mixed4c:2', 'mixed4c:3', 'conv1')
+
+    Raises:
+        ObjectiveError: a range that ends before it begins, or has more than `MOST_CHANNELS`.
+    """
+    return tuple(one for text in texts for one in _channels_of(text))
+
+
+def _channels_of(text: str) -> Iterator[str]:
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        yield text
+        return
+    first, last = int(found["first"]), int(found["last"])
+    if not 0 <= last - first < MOST_CHANNELS:
+        raise ObjectiveError(
+            f"{text.strip()}: channels {first} to {last}; a range such as 1-4 goes up, and has "
+            f"{MOST_CHANNELS} channels at most"
+        )
+    yield from (f"{found['head']}{number}" for number in range(first, last + 1))
 
 
 def negate(text: str) -> str:
@@ -283,7 +328,8 @@ def _times(a: _Terms | _Weight, b: _Terms | _Weight) -> _Terms | _Weight:
 def _lonely(weight: _Weight) -> PlacedError:
     return PlacedError(
         weight.position,
-        f"the number {weight.value:g} stands alone; a number weighs an objective, as in 2*mixed4b",
+        f"the number {weight.value:g} stands alone; a number weighs an objective, as in "
+        "2*mixed4b, and a layer that is called so goes in quotes",
     )
 
 

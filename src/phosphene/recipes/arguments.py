@@ -40,6 +40,15 @@ def network_of(given: Any) -> Network:
     )
 
 
+def architecture_of(given: Any) -> str:
+    """The architecture of a network, or of what a name names; "" if it cannot be told."""
+    from phosphene.zoo import named_architecture
+
+    if isinstance(given, str):
+        return named_architecture(given)
+    return getattr(given, "architecture", "")
+
+
 def picture_of(given: Any) -> Any:
     """A picture as a tensor `(1, 3, H, W)`, where it is a path or Pillow's.
 

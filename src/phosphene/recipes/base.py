@@ -102,6 +102,7 @@ class Subject:
         likewise; unit: a layer's channel, or a class.
     default: what is taken where none is named, `default(arguments) -> texts`, given what else is
         there; None where one must be.
+    default_told: what a user should know of a default that was taken, `default_told(arguments)`.
     """
 
     kind: Literal["objective", "objectives", "layer", "layers", "unit"]
@@ -109,6 +110,7 @@ class Subject:
     positional: bool = False
     default: str | Callable[[Arguments], Sequence[str]] | None = None
     shown_default: str | None = None
+    default_told: str | Callable[[Arguments], Sequence[str]] | None = None
     missing: str | None = None  # what is said where none is named, and one must be
 
     @property
@@ -189,6 +191,8 @@ class Recipe:
 
     summary: one line, by default the first of the docstring of the file that declares it.
     settings: the model; `Settings` of one's own.
+    network_defaults: of settings that are not given, what they are through a network, where that is
+        other than the model says: `network_defaults(given, architecture) -> settings`.
     steps: `steps(arguments)` gives the steps; as "module:function" it is imported when run.
     result: what the public function returns, of the last step.
     result_type, step_type: "module:class" of both, for editors and the reference.
@@ -218,6 +222,7 @@ class Recipe:
     subject: Subject | None = None
     inputs: tuple[ImageInput, ...] = ()
     output: Output = "image"
+    network_defaults: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
     several: bool = False
     starts: tuple[str, ...] = ()
     regions: bool = False
@@ -257,6 +262,16 @@ class Recipe:
         for number, region in enumerate(arguments.regions, 1):
             _check_finite(region.mask, f"the mask of region {number}")
         return imported(self.steps)(arguments)
+
+    def checked_settings(self, given: Mapping[str, Any], architecture: str) -> Settings:
+        """All settings through a network of that architecture, of those that are given.
+
+        SettingsError for what is none.
+        """
+        from phosphene.settings import checked
+
+        more = self.network_defaults(given, architecture) if self.network_defaults else {}
+        return checked(self.settings, {**more, **given})
 
     def completed(self, arguments: Arguments) -> Arguments:
         """The arguments with what the recipe is about by default, if they name nothing.

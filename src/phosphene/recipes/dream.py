@@ -5,6 +5,7 @@ The loop is in `steps/dream.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -22,6 +23,7 @@ Rounding = Literal["round", "floor", "chain", "chain_floor"]
 Resampling = Literal["antialias", "bilinear", "corners", "nearest"]
 EPSILON = 1e-20
 MOST_OCTAVES = 40
+LONGEST = 1_000_000  # px, beyond the side of any picture
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,6 +38,14 @@ class DreamSettings(Settings):
     octave_scale: float = Field(
         1.4, gt=1, le=10, description="Each octave is so many times the one before."
     )
+    smallest_octave: float = Field(
+        0.75,
+        gt=0,
+        le=100,
+        description="Shorter side of auto's smallest octave, where 1 is that of the pictures that "
+        "the network was trained on.",
+        json_schema_extra={"absent": 2.0},
+    )
     steps: int = Field(10, ge=1, le=100_000, description="Ascent steps in each octave.")
     step_size: float = Field(
         0.012,
@@ -43,7 +53,7 @@ class DreamSettings(Settings):
         le=100,
         description="Step, where black to white is 1, of the normalised gradient.",
     )
-    jitter: Annotated[int, Field(ge=0)] | Literal["half"] = Field(
+    jitter: Annotated[int, Field(ge=0, le=LONGEST)] | Literal["half"] = Field(
         32, description="Largest random shift of each step, px, or half the picture."
     )
     gradient: Normalisation = Field(
@@ -51,10 +61,10 @@ class DreamSettings(Settings):
     )
     epsilon: float = Field(EPSILON, gt=0, le=1, description="Least divisor of the gradient.")
     smooth: float = Field(
-        0.5, ge=0, le=100, description="Gaussian blur of the gradient, sigma in px."
+        1.0, ge=0, le=100, description="Gaussian blur of the gradient, sigma in px."
     )
     laplacian: int = Field(
-        0, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
+        4, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
     )
     gradient_transforms: GradientTransforms = Field(
         "",
@@ -63,7 +73,7 @@ class DreamSettings(Settings):
         json_schema_extra={"absent": "", "shown": "none"},
     )
     natural: Fraction = Field(
-        0.0,
+        0.5,
         description="How far colours of the gradient go together as in nature; 1 is almost grey.",
         json_schema_extra={"absent": 0.0},
     )
@@ -96,14 +106,18 @@ class DreamSettings(Settings):
         "stays as it is.",
         json_schema_extra={"absent": "dream", "of_regions_alone": True, "group": "what"},
     )
-    keep_colors: bool = Field(False, description="Keep the photograph's colours.")
+    keep_colors: bool = Field(
+        False,
+        description="Keep the photograph's colours.",
+        json_schema_extra={"needs_photo": True},
+    )
     blend: Fraction = Field(1.0, description="Share of the dream in the result; 0 is the photo.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of every random choice.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
         "auto", description="auto takes bf16 where it is fast and its gradient agrees."
     )
-    tile: Literal["auto", "off", "approximate"] | Annotated[int, Field(ge=1)] = Field(
+    tile: Literal["auto", "off", "approximate"] | Annotated[int, Field(ge=1, le=LONGEST)] = Field(
         "auto",
         description="Tiles, where the picture is more than memory takes, or of so many px a side; "
         "approximate where they cannot be exact.",
@@ -134,10 +148,19 @@ class DreamSettings(Settings):
         return {**chosen.settings, **given}
 
 
+def network_defaults(given: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+    """What the preset says of settings that are not given, through such a network."""
+    try:
+        return preset(given.get("preset", "phosphene")).settings_for(architecture)
+    except SettingsError:
+        return {}  # the model tells what is wrong with it
+
+
 DREAM = register(
     Recipe(
         name="dream",
         settings=DreamSettings,
+        network_defaults=network_defaults,
         steps="phosphene.recipes.steps.dream:dream_steps",
         step_type="phosphene.recipes.steps.dream:DreamStep",
         subject=Subject(
@@ -145,6 +168,7 @@ DREAM = register(
             'What to dream, such as "2*mixed4b + mixed4d:42": see phosphene layers and objectives.',
             default="phosphene.recipes.steps.dream:preset_objective",
             shown_default="the preset's",
+            default_told="phosphene.recipes.steps.dream:what_is_chosen",
         ),
         inputs=(
             ImageInput(

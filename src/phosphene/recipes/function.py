@@ -13,9 +13,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BeforeValidator
 
 from phosphene.errors import SettingsError, suggest
-from phosphene.recipes.arguments import PICTURE, mask_of, network_of, picture_of
+from phosphene.objectives.text import expanded
+from phosphene.recipes.arguments import (
+    PICTURE,
+    architecture_of,
+    mask_of,
+    network_of,
+    picture_of,
+)
 from phosphene.recipes.base import Arguments, Recipe, Region, recipe_named
-from phosphene.settings import checked
 
 # The public keywords of what is no setting: painted regions; whether finished parts are stored, and
 # taken from there; and a step's state to go on from.
@@ -70,7 +76,8 @@ class RecipeFunction:
     def _arguments(self, given: dict[str, Any]) -> Arguments:
         recipe, subject = self.recipe, self.recipe.subject
         fields = recipe.settings.model_fields
-        settings = checked(recipe.settings, {k: v for k, v in given.items() if k in fields})
+        own = {name: value for name, value in given.items() if name in fields}
+        settings = recipe.checked_settings(own, architecture_of(given["network"]))
         network = network_of(given["network"])
         images, folders = _pictures(recipe, given)
         more: dict[str, Any] = {}
@@ -87,7 +94,7 @@ class RecipeFunction:
             elif subject.field == "layers":
                 more["layers"] = (named,) if isinstance(named, str) else tuple(named)
             else:
-                more["objectives"] = _objectives(named)
+                more["objectives"] = _objectives(named, several=subject.several)
         if given.get(REGIONS) is not None:
             more["regions"] = _regions(given[REGIONS], next(iter(images.values()), None))
         more |= {"cache": bool(given.get(CACHE, True)), "state": given.get(STATE)}
@@ -113,12 +120,18 @@ def _pictures(recipe: Recipe, given: dict[str, Any]) -> tuple[dict[str, Any], di
     return images, folders
 
 
-def _objectives(named: Any) -> tuple[Any, ...]:
-    """Each an `Objective`: itself, or that of its text."""
+def _objectives(named: Any, *, several: bool = False) -> tuple[Any, ...]:
+    """Each an `Objective`: itself, or that of its text.
+
+    several: there may be several, and so a text may be of a range of channels.
+    """
     from phosphene.objectives import Objective, parse
 
-    several = [named] if isinstance(named, (str, Objective)) else list(named)
-    return tuple(parse(one) if isinstance(one, str) else one for one in several)
+    found: list[Any] = []
+    for one in [named] if isinstance(named, (str, Objective)) else list(named):
+        texts = expanded([one]) if several and isinstance(one, str) else [one]
+        found += [parse(text) if isinstance(text, str) else text for text in texts]
+    return tuple(found)
 
 
 def _regions(named: Any, photo: Any) -> tuple[Region, ...]:

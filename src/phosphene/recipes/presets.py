@@ -5,15 +5,28 @@ Each of the four is held, in the tests, to a plain transcription of its publishe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 from phosphene.errors import SettingsError, suggest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings under a name. `objectives` gives the objective text by network."""
+    """Settings under a name, and what is dreamt through which network.
+
+    Networks are named by their architecture, or by a pattern as `fnmatch` takes it; the first that
+    fits counts.
+
+    network: the one that it was made with.
+    objectives: what is dreamt, by network.
+    settings: for all networks. by_network: for some, before those.
+    chooses: through a network that `objectives` does not name a layer is chosen, by its maps.
+    """
 
     name: str
     source: str
@@ -21,31 +34,70 @@ class Preset:
     network: str
     objectives: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
+    by_network: dict[str, dict[str, Any]] = field(default_factory=dict)
+    chooses: bool = False
 
     def objective_for(self, network: str) -> str:
-        """The objective on that network (its short name), if the preset knows it."""
-        short = network.removeprefix("torchvision:")
-        if short not in self.objectives:
+        """The objective on a network of that architecture; SettingsError if it names none."""
+        found = _fitting(self.objectives, network)
+        if found is None:
             raise SettingsError(
                 f"the preset {self.name!r} names no layers of {network}; say what to dream with an "
                 f"objective, or take one of {', '.join(self.objectives)}"
             )
-        return self.objectives[short]
+        return found
+
+    def names(self, network: str) -> bool:
+        """Whether it says what to dream through a network of that architecture."""
+        return _fitting(self.objectives, network) is not None
+
+    def settings_for(self, network: str) -> dict[str, Any]:
+        """The settings through a network of that architecture."""
+        return {**self.settings, **(_fitting(self.by_network, network) or {})}
+
+
+def _fitting(table: Mapping[str, T], network: str) -> T | None:
+    return next((found for pattern, found in table.items() if fnmatchcase(network, pattern)), None)
 
 
 _PHOSPHENE = Preset(
     "phosphene",
     "phosphene",
-    "Our own: octaves by the picture's size, even steps, a little smoothing.",
+    "Our own: octaves by the picture's size, even steps in colours that go together as in nature.",
     "dreamnet",
     {
         "dreamnet": "mixed5a",
-        "dreamnet-robust": "mixed5a + mixed5b",
+        "dreamnet-robust": "mixed4d + mixed5a",
         "googlenet": "inception4c",
         "inception_v3": "Mixed_5d + Mixed_6a",
         "vgg16": "features.25",
+        "squeezenet1_1": "features.10",
+        "resnet*": "layer3",
+        "resnext*": "layer3",
+        "wide_resnet*": "layer3",
     },
+    by_network={
+        # Trained at 64 px, they see nothing whole in a picture as small as that. What the robust
+        # one answers to has sharp edges of its own.
+        "dreamnet": {"smallest_octave": 2.0},
+        "dreamnet-robust": {"smallest_octave": 2.0, "smooth": 1.5},
+    },
+    chooses=True,
 )
+
+# All that a picture hangs on: a published loop says it, and leaves nothing to our own defaults.
+_PUBLISHED: dict[str, Any] = {
+    "epsilon": 1e-20,
+    "smooth": 0.0,
+    "laplacian": 0,
+    "gradient_transforms": "",
+    "natural": 0.0,
+    "clip": None,
+    "stop_above": None,
+    "values": "image",
+    "value_limit": None,
+    "detail": "before",
+}
 
 _GOOGLE = Preset(
     "google2015",
@@ -61,6 +113,7 @@ _GOOGLE = Preset(
         "dreamnet-robust": "layer(mixed4c, norm=half_sum_square)",
     },
     {
+        **_PUBLISHED,
         "octaves": 4,
         "octave_scale": 1.4,
         "octave_rounding": "chain",
@@ -70,7 +123,6 @@ _GOOGLE = Preset(
         "jitter": 32,
         "gradient": "mean",
         "clamp": "steps",
-        "smooth": 0.0,
     },
 )
 
@@ -88,6 +140,7 @@ _INCEPTION = Preset(
         "dreamnet-robust": "layer(mixed4d, norm=sum)",
     },
     {
+        **_PUBLISHED,
         "octaves": 3,
         "octave_scale": 1.25,
         "octave_rounding": "floor",
@@ -99,7 +152,6 @@ _INCEPTION = Preset(
         "gradient": "std",
         "epsilon": 1e-8,
         "clamp": "always",
-        "smooth": 0.0,
     },
 )
 
@@ -120,6 +172,7 @@ _KERAS = Preset(
         "+ 2*layer(mixed4b, margin=2) + 1.5*layer(mixed4d, margin=2)",
     },
     {
+        **_PUBLISHED,
         "octaves": 3,
         "octave_scale": 1.4,
         "octave_rounding": "floor",
@@ -132,7 +185,6 @@ _KERAS = Preset(
         "stop_above": 10.0,
         "detail": "after",
         "clamp": "off",
-        "smooth": 0.0,
     },
 )
 
@@ -151,6 +203,7 @@ _TORCHVISION = Preset(
         "dreamnet-robust": "layer(mixed5b, norm=l2)",
     },
     {
+        **_PUBLISHED,
         "octaves": 3,
         "octave_scale": 1.4,
         "octave_rounding": "chain_floor",
@@ -162,7 +215,6 @@ _TORCHVISION = Preset(
         "jitter": 0,
         "gradient": "norm",
         "clamp": "off",
-        "smooth": 0.0,
     },
 )
 

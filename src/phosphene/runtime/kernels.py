@@ -168,9 +168,9 @@ def routed(grad_output, indices, at, index, tap):
 def pool_backward(grad_output, apart, indices, gradient, shape, result, window, onto, first, last):
     """Rows `first` to `last` of the map's gradient, from that of the windows.
 
-    grad_output, gradient: float32, or uint16, the bits of bfloat16. Sums are float32, rounded once.
-    apart: from a window's first channel in `grad_output` to the next one's. onto: sums begin with
-    what is in `gradient`.
+    grad_output, gradient: float32, or uint16, the bits of bfloat16. Sums are float32, of windows
+    row by row as PyTorch adds them up, and rounded once. apart: from a window's first channel in
+    `grad_output` to the next one's. onto: the rounded sum is added to what is in `gradient`.
     """
     height, width, channels = shape
     rows, columns, _ = result
@@ -183,10 +183,7 @@ def pool_backward(grad_output, apart, indices, gradient, shape, result, window, 
         up, low = max(0, (y - down + step_down) // step_down), min(rows, y // step_down + 1)
         for x in range(width):
             to = (row * width + x) * channels
-            begun = onto
-            if onto:
-                for c in range(channels):
-                    put(total, c, number(get(gradient, to + c)))
+            begun = False
             for i in range(up, low):
                 j = nears[x]
                 while j < fars[x]:
@@ -200,26 +197,27 @@ def pool_backward(grad_output, apart, indices, gradient, shape, result, window, 
                     if many == 1:
                         for c in range(channels):
                             one = routed(grad_output, indices, g0 + c, p0 + c, t0)
-                            put(total, c, one + (get(total, c) if begun else NOTHING))
+                            put(total, c, (get(total, c) if begun else NOTHING) + one)
                     elif many == 2:
                         for c in range(channels):
                             one = routed(grad_output, indices, g0 + c, p0 + c, t0)
                             two = routed(grad_output, indices, g1 + c, p1 + c, t1)
-                            put(total, c, one + two + (get(total, c) if begun else NOTHING))
+                            put(total, c, (get(total, c) if begun else NOTHING) + one + two)
                     else:
                         for c in range(channels):
                             one = routed(grad_output, indices, g0 + c, p0 + c, t0)
                             two = routed(grad_output, indices, g1 + c, p1 + c, t1)
                             three = routed(grad_output, indices, g2 + c, p2 + c, t2)
-                            put(total, c, one + two + three + (get(total, c) if begun else NOTHING))
+                            so_far = get(total, c) if begun else NOTHING
+                            put(total, c, so_far + one + two + three)
                     begun = True
                     j += many
             for c in range(channels):
-                put(
-                    gradient,
-                    to + c,
-                    like(get(gradient, to + c), get(total, c) if begun else NOTHING),
-                )
+                there = get(gradient, to + c)
+                found = like(there, get(total, c) if begun else NOTHING)
+                if onto:
+                    found = like(there, number(there) + number(found))
+                put(gradient, to + c, found)
 
 
 # On several cores: each a share of the rows. Threads of our own would have to wait for a core on

@@ -232,10 +232,18 @@ def out_of_memory(error: BaseException | None) -> bool:
         # torch has a class of its own for accelerators alone, and that is a RuntimeError, too.
         if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
             return True
+        if isinstance(error, (ImportError, OSError)) and _NOT_LOADED.search(str(error)):
+            return True
         error = error.__cause__ or error.__context__
     return False
 
 
+# What the loader says of a library that memory does not hold.
+_NOT_LOADED = re.compile(
+    r"failed to map segment|cannot allocate memory|cannot map zero-fill|cannot create shared object"
+    r"|cannot apply additional memory protection",
+    re.IGNORECASE,
+)
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|std::bad_alloc|ALLOC_FAILED"
     r"|could not create a memory|could not create a primitive(?! desc)",

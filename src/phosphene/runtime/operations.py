@@ -306,7 +306,7 @@ class PooledConvolution:
 
     def forward(self, inputs: Sequence[Tensor], options: Options, save: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
-        if not (options.numba_pooling and self._by_rows(x)):
+        if not self._by_rows(x, options):
             between, saved = self.pool.forward(inputs, options, save)
             output, _ = self.convolution.forward([between], options, save)
             return output, saved
@@ -352,9 +352,13 @@ class PooledConvolution:
     def _transposed(self) -> ParallelConvolutions:
         return ParallelConvolutions((self.convolution,))
 
-    def _by_rows(self, x: Tensor) -> bool:
-        nonnegative = self.pool.nonnegative or x.dtype != torch.bfloat16
-        return nonnegative and pooling.numba_supports(x, self.pool.arguments)
+    def _by_rows(self, x: Tensor, options: Options) -> bool:
+        return pooling.numba_takes(
+            x,
+            self.pool.arguments,
+            wait=options.numba_pooling,
+            nonnegative=self.pool.nonnegative,
+        )
 
     def _bands(self, map_: Tensor) -> Iterator[tuple[slice, tuple[int, int]]]:
         """Pictures, and rows of each, of a map of this size; all at once if that is little."""

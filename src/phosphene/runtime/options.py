@@ -20,9 +20,8 @@ class Options:
         backward_passes: How many gradients will be taken of one forward pass.
         plain_modules: Run the operations of the network one by one, as it has them, and nothing
             fused: for whatever looks at single operations, or changes them.
-        numba_pooling: Max-pooling by Numba where it is installed, as it is otherwise for large
-            pictures only; so that all pictures of one dream, of which only some are large, are
-            pooled alike.
+        numba_pooling: Max-pooling by Numba where it is installed, waited for, as it is otherwise
+            for large pictures only: it takes less memory. Others have it once it is there.
         bands: "always" cuts pictures of any size into bands where memory is to be saved: to
             measure what large ones take.
         linked: Of several layers' activations, the gradient of one can be had with respect to

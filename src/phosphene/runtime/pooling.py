@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import logging
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from phosphene.runtime.loading import ENOUGH_VALUES, Background
+
 LAST = torch.channels_last
 # Indices of maxima that are as nothing beside a map.
 INDICES_AT_A_TIME = 2**17
-# px of all pictures from which on Numba is worth it: it takes most of a second to be there. It goes
-# by nothing else, so that the same dream comes out the same whatever was dreamt before.
+# px of all pictures from which on Numba is waited for; with less, it is taken once it is there.
 NUMBA_PIXELS = 300_000
 # Values of a map of which each core should have so many.
 VALUES_PER_CORE = 2**15
@@ -51,14 +54,16 @@ def max_pool(
     Args:
         x: A map.
         window: Kernel, stride, padding, dilation and `ceil_mode`.
-        numba: By Numba, if it is here and takes such maps.
+        numba: By Numba, if it takes such maps: wait for it. Otherwise by Numba once it is there.
         compact: Keep the indices in few bytes, even if that takes longer.
         nonnegative: No value is below 0.
         gated: No gradient is to pass where a maximum is not above 0; only indices of type uint8
             note that, for others it is the caller's to do.
+
+    Maxima and gradient are the same to the bit, whoever finds them; but for the gradient of
+    `compact` indices, which PyTorch adds up some rows at a time.
     """
-    # The bits of bfloat16 stand in the order of the numbers where none of them is below 0.
-    if numba and (nonnegative or x.dtype != torch.bfloat16) and numba_supports(x, window):
+    if numba_takes(x, window, wait=numba, nonnegative=nonnegative):
         return _max_pool_numba(x, window, gated)
     if compact:
         return max_pool_int16(x, *window)
@@ -73,14 +78,16 @@ def max_pool_backward(
         return _backward_numba(grad_output, shape, indices, window)
     if indices.dtype == torch.int16:
         return _backward_int16(grad_output, shape, indices, window)
+    # Sums of bfloat16 are rounded once, as the kernels do; PyTorch would after each summand.
+    summed = grad_output.float() if grad_output.dtype == torch.bfloat16 else grad_output
     like = torch.empty(
         shape,
-        dtype=grad_output.dtype,
-        device=grad_output.device,
-        memory_format=memory_format_of(grad_output),
+        dtype=summed.dtype,
+        device=summed.device,
+        memory_format=memory_format_of(summed),
     )
     backward = torch.ops.aten.max_pool2d_with_indices_backward
-    return backward(grad_output, like, *window, indices.long())
+    return backward(summed, like, *window, indices.long()).to(grad_output.dtype)
 
 
 def memory_format_of(map_: Tensor) -> torch.memory_format:
@@ -102,10 +109,40 @@ def kernels() -> Any:
     return None
 
 
-def numba_supports(x: Tensor, window: PoolWindow) -> bool:
-    """Whether Numba is here and takes such maps."""
+def _load(stopped: Callable[[], bool]) -> bool:
+    """Load all kernels and have them compiled, by running each once."""
+    if kernels() is None:
+        return False
+    window = [3, 3], [2, 2], [0, 0], [1, 1], False
+    side = math.isqrt(VALUES_PER_CORE // 8)
+    # Several cores share a map that is large enough; one of one row has one.
+    for dtype, rows in itertools.product((torch.float32, torch.bfloat16), (3, side)):
+        x = torch.zeros((1, 64, rows, side), dtype=dtype).contiguous(memory_format=LAST)
+        y, indices = _max_pool_numba(x, window, False)
+        if stopped():
+            return False
+        _backward_numba(y, x.shape, indices, window)
+        if stopped():
+            return False
+    return True
+
+
+loading = Background(_load, ENOUGH_VALUES)
+
+
+def numba_takes(
+    x: Tensor, window: PoolWindow, *, wait: bool = False, nonnegative: bool = False
+) -> bool:
+    """Whether Numba is here and takes such maps; waits for it, or has it loaded beside if not."""
+    # The bits of bfloat16 stand in the order of the numbers where none of them is below 0.
+    if not (nonnegative or x.dtype != torch.bfloat16) or not _fits_numba(x, window):
+        return False
+    return kernels() is not None if wait else loading.is_ready(x.numel())
+
+
+def _fits_numba(x: Tensor, window: PoolWindow) -> bool:
     kernel, _, _, dilation, _ = window
-    fits = (
+    return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.ndim == 4
@@ -114,7 +151,6 @@ def numba_supports(x: Tensor, window: PoolWindow) -> bool:
         and x.is_contiguous(memory_format=LAST)
         and sys.byteorder == "little"
     )
-    return fits and kernels() is not None
 
 
 def _max_pool_numba(x: Tensor, window: PoolWindow, gated: bool) -> tuple[Tensor, Tensor]:
@@ -130,7 +166,7 @@ def _backward_numba(
     return gradient
 
 
-# Some rows at a time, of one picture or all rows of many; where `numba_supports` says so.
+# Some rows at a time, of one picture or all rows of many; where `numba_takes` says so.
 
 
 def empty_indices(x: Tensor, window: PoolWindow) -> Tensor:
@@ -184,7 +220,7 @@ def max_pool_backward_rows(
 ) -> None:
     """Rows (first, last + 1) of a map's gradient, from that of the `windows_reaching` them.
 
-    onto: they are added to what is there.
+    onto: they are added to what is there, each sum rounded before.
     """
     kernel, stride, padding, *_ = window
     first, last = rows
@@ -249,7 +285,8 @@ def _run(name: str, given: tuple[Any, ...], rows: int, work: int) -> None:
     took = time.perf_counter() - begun
     if (name, given[0].dtype) not in _STARTED:
         _STARTED.add((name, given[0].dtype))
-        if took > SLOW_SECONDS and kernels().was_compiled(name):
+        waited = took > SLOW_SECONDS and not loading.is_loading()
+        if waited and kernels().was_compiled(name):
             log.warning("a part of max-pooling is compiled, once on a machine: %.1f s", took)
 
 

@@ -9,9 +9,10 @@
 
 `:random` behind a name of an architecture gives seeded random weights: `googlenet:random`.
 
-Downloads are checked against the hash that their file name publishes and kept in
-`cache_folder() / "weights"`; `PHOSPHENE_WEIGHTS_MIRROR` (an address or a folder) takes the place of
-torchvision's server. Weights are never read as a pickle that could run code.
+Downloads are checked against the hash that their file name publishes, and from the second time on
+against the whole hash of the first, and kept in `cache_folder() / "weights"`;
+`PHOSPHENE_WEIGHTS_MIRROR` (an address or a folder) takes the place of torchvision's server. Weights
+are never read as a pickle that could run code.
 
 What a name means is answered without torch (`schemes`); torch comes when a network is loaded.
 """
@@ -25,8 +26,10 @@ from phosphene.zoo.schemes import (
     listing,
     load_network,
     name_forms,
+    named_architecture,
     names_code,
     network_label,
+    starts_download,
 )
 
 __all__ = [
@@ -37,7 +40,9 @@ __all__ = [
     "listing",
     "load_network",
     "name_forms",
+    "named_architecture",
     "names_code",
     "network_label",
     "register_network",
+    "starts_download",
 ]

@@ -32,8 +32,14 @@ def load(path_text: str, architecture: str, weights: str | None) -> Network:
         )
     if architecture.startswith("file:"):
         raise NetworkError(f"{architecture} is weights, not a network: write {FILE_SYNTAX}")
-    path = Path(path_text).expanduser()
-    if not path.is_file():
+    path = Path(path_text)
+    try:
+        path = path.expanduser()
+        there = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, nobody's home
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"cannot read the weights {str(path)!r}: {reason}") from None
+    if not there:
         raise WeightsError(f"no file {path}; the network is what stands behind the last '@'")
     state = _unwrapped(read_state(path), path)
     network = _architecture(architecture, None)
@@ -52,6 +58,7 @@ def load(path_text: str, architecture: str, weights: str | None) -> Network:
         classes=network.classes,
         aliases=network.aliases,
         name=path.stem,
+        architecture=network.architecture,
     )
     _check_fit(loaded.module, state, path, architecture)
     loaded.module.load_state_dict(state, strict=False)
@@ -95,7 +102,8 @@ def read_state(path: Path) -> dict[str, Any]:
     except WeightsError:
         raise
     except Exception as error:  # a damaged archive shows itself in nearly any way
-        raise WeightsError(f"{path} is no file of weights: {one_line(error)}") from None
+        reason = one_line(error) or type(error).__name__
+        raise WeightsError(f"{path} is no file of weights: {reason}") from None
     if not isinstance(found, dict):
         raise WeightsError(f"{path} holds a {type(found).__name__}, not a state dict")
     return found

@@ -40,6 +40,7 @@ class Scheme:
     label: the name as a recipe keeps it.
     runs_code: whether loading that name runs code that the name chooses.
     takes_random: whether that name can be loaded with random weights, which take no download.
+    fetches: whether loading that name may start a download.
     """
 
     load: Callable[[str, str | None, int | None], Network]
@@ -51,6 +52,7 @@ class Scheme:
     label: Callable[[str], str] = lambda name: name
     runs_code: Callable[[str], bool] = lambda name: False
     takes_random: Callable[[str], bool] = lambda name: True
+    fetches: Callable[[str], bool] = lambda name: False
 
 
 def scheme_of(name: str) -> Scheme | None:
@@ -102,10 +104,28 @@ def names_code(name: str) -> bool:
     return scheme is not None and scheme.runs_code(name)
 
 
+def starts_download(name: str) -> bool:
+    """Whether loading a name may fetch weights, which are not on this machine yet."""
+    scheme = scheme_of(name)
+    return scheme is not None and scheme.fetches(name)
+
+
 def network_label(name: str) -> str:
     """A network's name as recipes keep it: without the folder that its weights lie in."""
     scheme = scheme_of(name)
     return name if scheme is None else scheme.label(name)
+
+
+def named_architecture(name: str) -> str:
+    """The architecture that a network's name says: resnet18 of "file:a.pth@torchvision:resnet18".
+
+    Without loading it; "" for code, which says its own.
+    """
+    _, _, name = name.rpartition("@") if name.startswith("file:") else ("", "", name)
+    if names_code(name):
+        return ""
+    head, _, rest = name.partition(":")
+    return rest.partition(":")[0] if head in ("torchvision", "timm") else head
 
 
 def listing(*, all: bool = False) -> list[NetworkInfo]:
@@ -211,6 +231,17 @@ def _load_registered(name: str, weights: str | None, classes: int | None) -> Net
     return NETWORKS[name](**given)
 
 
+def _fetches_registered(name: str) -> bool:
+    from phosphene.zoo import download
+
+    head, _, weights = name.partition(":")
+    if weights and weights != RANDOM and head in _TORCHVISION:
+        return _fetches_torchvision(name)
+    card = MODEL_CARDS.get(head)
+    own = card is not None and card.file is not None and weights != RANDOM
+    return own and not download.is_cached(str(card.file))
+
+
 def _list_registered(_: bool) -> Iterable[NetworkInfo]:
     from phosphene.zoo import bundled, download
 
@@ -248,6 +279,13 @@ def _load_torchvision(name: str, weights: str | None, classes: int | None) -> Ne
     rest = name.removeprefix("torchvision:")
     architecture, weights = split_weights(name, rest, weights)
     return _load_architecture(architecture, weights=weights, classes=classes)
+
+
+def _fetches_torchvision(name: str) -> bool:
+    from phosphene.zoo import torchvision
+
+    architecture, weights = split_weights(name, name.removeprefix("torchvision:"), None)
+    return weights != RANDOM and not torchvision.is_cached(architecture, weights)
 
 
 def _list_torchvision(everything: bool) -> Iterable[NetworkInfo]:
@@ -302,6 +340,7 @@ SCHEMES = (
         choices=lambda: NETWORKS,
         listing=_list_registered,
         takes_random=lambda name: name in NETWORKS and _takes(name, "weights"),
+        fetches=_fetches_registered,
     ),
     Scheme(
         _load_torchvision,
@@ -311,12 +350,15 @@ SCHEMES = (
         choices=_classifiers,
         listing=_list_torchvision,
         takes_random=lambda name: ":" not in name.removeprefix("torchvision:"),
+        fetches=_fetches_torchvision,
     ),
     Scheme(
         _load_timm,
         prefix="timm",
         form="timm:NAME",
         takes_random=lambda name: ":" not in name.removeprefix("timm:"),
+        # Its hub alone knows whether it has them already.
+        fetches=lambda name: not name.endswith(f":{RANDOM}"),
     ),
     Scheme(
         _load_file,

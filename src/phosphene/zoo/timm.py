@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import logging
+import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -34,7 +41,7 @@ def load(architecture: str, weights: str | None, classes: int | None) -> Network
         module = with_random_weights(build)
     else:
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _patient_only_online():
                 module = build(pretrained=True)
         # Its hub raises what its transport does: requests' errors, httpx's, its own.
         except Exception as error:
@@ -49,6 +56,53 @@ def load(architecture: str, weights: str | None, classes: int | None) -> Network
         mean=config["mean"],
         std=config["std"],
         input_size=config["input_size"][-1],
+        classes=_class_names(module),
         name=architecture,
         copy=False,
     )
+
+
+def _class_names(module: Any) -> list[str]:
+    """The names of the classes, where these are a part of ImageNet that timm knows."""
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(module)
+    names = list(ImageNetInfo(subset).label_descriptions()) if subset else []
+    return names if len(names) == module.num_classes else []
+
+
+@contextmanager
+def _patient_only_online() -> Iterator[None]:
+    """Within this context timm's hub says nothing of its own, and without a network does not retry.
+
+    It would for half a minute, in ten lines; what lies in its cache is found all the same.
+    """
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        constants: Any = importlib.import_module("huggingface_hub.constants")
+    except ImportError:
+        constants = None
+    offline = constants is not None and not _resolves(constants.ENDPOINT)
+    before = getattr(constants, "HF_HUB_OFFLINE", None)
+    if offline:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if offline:
+            constants.HF_HUB_OFFLINE = before
+
+
+def _resolves(address: str) -> bool:
+    """Whether the name of a server leads anywhere; a proxy has to find that out itself."""
+    host = urlsplit(address).hostname
+    if host is None or urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True

@@ -51,6 +51,11 @@ def load(architecture: str, weights: str | None, classes: int | None) -> Network
     )
 
 
+def is_cached(architecture: str, weights: str | None) -> bool:
+    """Whether these weights are on this machine. NetworkError if there are none such."""
+    return download.is_cached(download.file_name(_weights_member(architecture, weights).url))
+
+
 def _weights_member(architecture: str, weights: str | None) -> Any:
     """The member of torchvision's weights enum that is meant; of random weights the default one."""
     from torchvision import models

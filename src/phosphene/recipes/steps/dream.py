@@ -27,12 +27,13 @@ from phosphene.evaluation.adaptive import AdaptiveEvaluation
 from phosphene.evaluation.rolled import RolledEvaluate
 from phosphene.evaluation.several import Objectives, each_of, joint
 from phosphene.network import Network
-from phosphene.objectives import Objective, combine, guide
+from phosphene.objectives import Objective, combine, guide, layer, parse
 from phosphene.parameterization import Pixels
 from phosphene.pyramid import Size
 from phosphene.recipes.base import Arguments, Region
 from phosphene.recipes.dream import DreamSettings
-from phosphene.recipes.presets import preset
+from phosphene.recipes.presets import Preset, preset
+from phosphene.recipes.steps.stages import dreamable
 from phosphene.state import State
 
 # Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
@@ -166,7 +167,8 @@ def _steps(
         tile=s.tile,
         memory=s.memory,
         buffers=BUFFERS + more,
-        between=BETWEEN + more + bool(masks),  # the sum of what is transformed
+        # The sum of what is transformed; a band, beside what it is added to.
+        between=BETWEEN + more + bool(masks) + bool(s.laplacian),
         cut=None if state is None else state.value("cut"),
     )
     first, finished = _octave_of(state, sizes)
@@ -257,8 +259,32 @@ def _enlarged(image: Tensor, before: Tensor, base: Tensor, s: DreamSettings) -> 
 
 
 def preset_objective(arguments: Arguments) -> list[str]:
-    """The text of what a dream's preset dreams through that network."""
-    return [preset(arguments.settings.preset).objective_for(arguments.network.name)]
+    """The text of what a dream's preset dreams through that network, or a layer that is chosen."""
+    chosen, network = preset(arguments.settings.preset), arguments.network
+    if chosen.chooses and not _knows(chosen, network):
+        return [layer(dreamable(network)).text]
+    return [chosen.objective_for(network.architecture)]
+
+
+def _knows(chosen: Preset, network: Network) -> bool:
+    """Whether a preset names what to dream through a network, and it has such layers."""
+    if not chosen.names(network.architecture):
+        return False
+    goal = parse(chosen.objective_for(network.architecture))
+    return all(name in network.layers or name in network.aliases for name in goal.layers)
+
+
+def what_is_chosen(arguments: Arguments) -> list[str]:
+    """Which layer was chosen, of a network for which the preset names none."""
+    chosen, network = preset(arguments.settings.preset), arguments.network
+    if not chosen.chooses or _knows(chosen, network):
+        return []
+    found = network.layers[dreamable(network)]
+    stride = f", of stride {found.stride}" if found.stride else ""
+    return [
+        f"the preset {chosen.name} knows no layers of {network.name}; chosen: "
+        f"{found.name}{stride}: --objective names others"
+    ]
 
 
 def advice(arguments: Arguments) -> list[str]:
@@ -330,7 +356,8 @@ def _sizes(size: Size, net: Network, goal: Objective, s: DreamSettings) -> list[
         )
     octaves = s.octaves
     if octaves == "auto":
-        octaves = pyramid.octave_count(size, known=2 * net.input_size, scale=s.octave_scale)
+        known = round(s.smallest_octave * net.input_size)
+        octaves = pyramid.octave_count(size, known=known, scale=s.octave_scale)
     return pyramid.octave_sizes(
         size, octaves, s.octave_scale, rounding=s.octave_rounding, least=least
     )

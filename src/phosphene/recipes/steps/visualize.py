@@ -47,6 +47,11 @@ GREY = 0.5
 # px a side: below that the spectrum that MaCo keeps is of too few frequencies to make anything.
 MACO_LEAST = 32
 LEARNING_RATES = {"fourier": 0.05, "pixels": 0.02, "maco": 0.2}
+# px of a picture as large as the network knows. Adam moves frequencies that the network hardly sees
+# as far as all others, and what it is shown reduced would be covered with a grid of single px.
+LOW_PASS = 0.75
+# How large a whole is shown, times the size that the network knows.
+WHOLE_SIZES = (0.7, 1.6)
 # Adam's own 1e-8 is more than some gradients by frequency.
 EPSILON = 1e-12
 
@@ -116,11 +121,12 @@ def ascend_objectives(
     net = network.prepared(s.device, precision, layers=layers, sample=sample)
     _refuse_too_many(net, layers, size, len(goals) * s.batch)
     bound = [goal.bound(net) for goal in goals]
+    s = _framed(net, layers, s, size, start)
     generator = torch.Generator().manual_seed(s.seed)
     canvas = _parameterization(s, size, len(goals), start, generator).to(net.device)
     if s.precision == "fp64":
         canvas = canvas.double()
-    move = _Repeatable(_transform(net, bound, s, fixed))
+    move = _Repeatable(_transform(net, bound, s, size, fixed))
 
     def transform_reference(photo: Tensor) -> Tensor:
         photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
@@ -300,6 +306,25 @@ def _sample(size: tuple[int, int], start: Tensor | None) -> Tensor:
         return MaCo(size, generator=torch.Generator().manual_seed(0))()
 
 
+def _framed(
+    network: Network,
+    layers: Sequence[str],
+    s: AscentSettings,
+    size: tuple[int, int],
+    start: Tensor | None,
+) -> AscentSettings:
+    """The settings with framing and low pass, where they are auto."""
+    framing, low_pass = s.framing, s.low_pass
+    if framing == "auto":
+        shapes = [network.layers[name].shape for name in layers if name != obj.IMAGE]
+        vectors = bool(shapes) and all(math.prod(shape[1:]) == 1 for shape in shapes)
+        larger = start is None and max(size) > network.input_size
+        framing = "whole" if vectors and larger else "detail"
+    if low_pass == "auto":
+        low_pass = LOW_PASS * max(size) / network.input_size if framing == "whole" else 0.0
+    return s.model_copy(update={"framing": framing, "low_pass": low_pass})
+
+
 def _parameterization(
     s: AscentSettings,
     size: tuple[int, int],
@@ -339,7 +364,8 @@ def _built(
 ) -> nn.Module:
     chances: dict[str, Any] = {"batch": batch, "generator": generator, "image": start}
     if s.parameterization == "fourier":
-        return Fourier(size, decay=s.decay, decorrelate=s.decorrelate, **chances)
+        low_pass = float(s.low_pass)  # which is settled, see _framed
+        return Fourier(size, decay=s.decay, low_pass=low_pass, decorrelate=s.decorrelate, **chances)
     if s.parameterization == "maco":
         return MaCo(size, decorrelate=s.decorrelate, **chances)
     if start is None:
@@ -361,11 +387,13 @@ def _transform(
     net: Network,
     goals: Sequence[Objective],
     s: AscentSettings,
+    size: tuple[int, int],
     fixed: bool,
 ) -> transforms.Transform:
     moves = s.transforms
     if moves == "auto":
-        moves = "crops" if s.parameterization == "maco" else "robust"
+        seen = _whole(net, goals, size) if s.framing == "whole" else "robust"
+        moves = "crops" if s.parameterization == "maco" else seen
         terms = [term for goal in goals for _, term in goal.terms or ((1.0, goal),)]
         if any(term.positional and term.comparison is None for term in terms):
             moves = "none"  # a place in the picture is meant
@@ -378,6 +406,14 @@ def _transform(
         )
         chain.append(_resized(side))
     return transforms.compose(*chain)
+
+
+def _whole(net: Network, goals: Sequence[Objective], size: tuple[int, int]) -> str:
+    """How a whole of a picture's `size` is moved: never so small that the network cannot see it."""
+    least = net.least_size([layer for goal in goals for layer in goal.layers])
+    low, high = (times * net.input_size / max(size) for times in WHOLE_SIZES)
+    low = max(low, (least + 0.5) / min(size))
+    return f"whole({low:.6g}, {max(low, high):.6g})"
 
 
 def _resized(side: int) -> transforms.Transform:

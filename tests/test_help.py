@@ -1,0 +1,44 @@
+"""Help is whole on a terminal of 80 columns: no flag nor what it takes is broken across lines."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from phosphene.cli import main
+from phosphene.recipes.base import recipe_named, recipe_names
+
+OWN = ("replay", "run", "layers", "networks", "presets", "objectives", "transforms", "plugins")
+TAKEN = r"(?:CHOICE|INT|FLOAT|STR|PATH)"
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("verb", [*recipe_names(), *OWN])
+def test_no_flag_is_broken(
+    verb: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    for line in text.splitlines():
+        if line.startswith("│"):
+            assert len(line) <= columns, line
+            # What a flag takes stands behind it, and so begins no line.
+            assert not re.match(rf"│\W*{TAKEN}\b(?!=)", line), line
+    assert "default: False" not in text
+    assert "default: ()" not in text
+    if verb not in OWN:
+        recipe = recipe_named(verb)
+        paired = {entry.with_setting for entry in recipe.inputs}
+        names = set(recipe.settings.model_fields) - paired
+        for name in (*names, "output", "recipe", "force"):
+            flag = "--" + name.replace("_", "-")
+            assert re.search(rf"^│[ *]+{flag}(?![\w-])", text, re.MULTILINE), flag
+
+
+def test_a_paragraph_of_help_is_filled(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines of a docstring are not lines of the help."""
+    main(["replay", "--help"])
+    text = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    assert "where an input lies, if neither beside the file nor in the current folder." in text
