@@ -6,7 +6,6 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -16,23 +15,17 @@ from phosphene import load_network, parse
 from phosphene.films.drift import lab_statistics
 from phosphene.image import luma, start_picture
 from phosphene.network import Network
-from phosphene.recipes.dream import DreamSettings
-from phosphene.recipes.dream import dream as dream_recipe
+from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.steps.frames import FrameStep
 from phosphene.recipes.steps.zoom import zoom_frames
+from phosphene.recipes.zoom import ZOOM
+from phosphene.settings import Settings
 
 LAYER = "mixed4c"
 LONG, SIZE = 3000, (64, 96)
 REFERENCE = 100  # the frame that later ones are compared with
 WINDOW = 20  # frames, over which a figure is a mean: single ones go up and down
 SPEED_SIZE, SPEED_FRAMES = (360, 640), 4
-# What `zoom` is set to; the tables say when it is something else.
-ZOOM: dict[str, Any] = {
-    "fps": 30, "zoom": 1.5, "turn": 0.0, "center": (0.5, 0.5), "fade": 0, "pull": 0.08,
-    "source_pull": 0.0, "noise": 0.01, "warp": "lanczos", "eight_bits": False, "zoom_first": False,
-    "loop": False,
-}  # fmt: skip
-DREAM: dict[str, Any] = {"steps": 3, "step_size": 0.008, "natural": 0.5}
 
 
 class Figures(NamedTuple):
@@ -87,11 +80,15 @@ def tables(
     return [drift, _speed(net, layer, device, repeats)]
 
 
+def _settings(net: Network, **given: Any) -> Settings:
+    """What `phosphene zoom` is set to through that network, but for what is given."""
+    return ZOOM.checked_settings(given, net.name)
+
+
 def _zoom(
     net: Network, layer: str, start: Tensor, device: str, **changed: Any
 ) -> Iterator[FrameStep]:
-    dreamt = DreamSettings(**{"device": device, **DREAM})
-    settings = SimpleNamespace(**{**dreamt.model_dump(), **ZOOM, **changed})
+    settings = _settings(net, device=device, fade=0, **changed)
     steps = zoom_frames(start, net, [parse(layer)], settings)
     return (step for step in steps if step.done)
 
@@ -131,6 +128,8 @@ def _speed(net: Network, layer: str, device: str, repeats: int) -> report.Table:
     height, width = SPEED_SIZE
     start = start_picture("sky", SPEED_SIZE)
     film = _zoom(net, layer, start, device, frames=(repeats + 1) * SPEED_FRAMES)
+    ours = _settings(net, device=device)
+    alike = {k: v for k, v in ours.model_dump().items() if k in DreamSettings.model_fields}
     alone, within = [], []
     for turn in range(repeats + 1):
         begun = time.perf_counter()
@@ -138,7 +137,7 @@ def _speed(net: Network, layer: str, device: str, repeats: int) -> report.Table:
             start = step.picture()
         between = time.perf_counter()
         for _ in range(SPEED_FRAMES):
-            dream_recipe(start, net, layer, device=device, **DREAM)
+            dream(start, net, layer, **alike)
         if turn:  # the first one traces the network
             within.append((between - begun) / SPEED_FRAMES)
             alone.append((time.perf_counter() - between) / SPEED_FRAMES)

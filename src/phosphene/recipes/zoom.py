@@ -36,6 +36,7 @@ OF_PRESETS: dict[str, dict[str, Any]] = {
         "zoom": f"{1 / 0.98}/f",
         "warp": "crop",
         "eight_bits": True,
+        "zoom_first": True,
         "octaves": 1,
         "steps": 50,
         "frames": 50,
