@@ -34,10 +34,10 @@ FILM: dict[str, Any] = {
     "steps": 3,
     "first_steps": 10,
     "uncovered_steps": 4,
-    "decay": 0.9,
+    "decay": 0.8,
     "calm": 0.8,
     "flow": "dis",
-    "cut_difference": 20.0,
+    "cut_difference": 0.08,
     "cut_seen": 0.35,
 }
 ALONE = 10  # steps of a frame that is dreamt alone
@@ -237,15 +237,17 @@ def cuts_found(clip: clips.Clip) -> float:
 
 
 def drift(network: Network, size: tuple[int, int], long: int, device: str) -> report.Table:
-    """Luma and saturation of a long film: the last tenth of it against the second."""
+    """Luma and saturation of a long film, beside the source's own: the last tenth of it against the
+    second."""
     clip = clips.moving_square(long, size, speed=(0.9, 0.4))
     score, tenth = scorer(network, device), long // 10
     told = []
     goal = settings(device, octaves=2)
     for step in film_frames(of(clip.frames), network, parse(LAYER), goal):
         if step.done:
-            shown = step.picture()
-            told.append((luma(shown), saturation(shown), score([shown])))
+            shown, source = step.picture(), clip.frames[step.frame]
+            lighter = luma(shown) - luma(source)
+            told.append((lighter, saturation(shown) / saturation(source), score([shown])))
     early, late = (np.mean(told[k * tenth : (k + 1) * tenth], axis=0) for k in (1, 9))
     rows = (
         ("mean luma", f"{255 * (late[0] - early[0]):+.2f} / 255", "± 1 / 255"),

@@ -34,10 +34,10 @@ def settings(**given: Any) -> SimpleNamespace:
     film = {
         "first_steps": 4,
         "uncovered_steps": 2,
-        "decay": 0.9,
+        "decay": 0.8,
         "calm": 0.8,
         "flow": "dis",
-        "cut_difference": 20.0,
+        "cut_difference": 0.08,
         "cut_seen": 0.35,
     }
     known = DreamSettings(**DREAM).model_dump()
@@ -151,12 +151,14 @@ def test_a_dream_stays_bounded(toy: Network) -> None:
 # Cuts and flashes ---------------------------------------------------------------------------------
 
 
-def test_no_dream_crosses_a_cut(toy: Network) -> None:
-    before, after = clips.static(14, SIZE, seed=1).frames, clips.pan(3, SIZE, seed=2).frames
-    found = whole(before + after, toy)
-    assert [step.shot for step in found] == 14 * [0] + 3 * [1]
-    alone = shown(after, toy)
-    for step, image in zip(found[14:], alone, strict=True):
+@pytest.mark.parametrize("given", [{}, {"flow": "off"}, {"cut_difference": 1.0}])
+def test_no_dream_crosses_a_cut(toy: Network, given: dict[str, Any]) -> None:
+    """By what differs, or by what was not seen before."""
+    before, after = clips.static(7, SIZE, seed=1).frames, clips.pan(2, SIZE, seed=2).frames
+    found = whole(before + after, toy, rate=Fraction(12), **given)
+    assert [step.shot for step in found] == 7 * [0] + 2 * [1]
+    alone = shown(after, toy, rate=Fraction(12), **given)
+    for step, image in zip(found[7:], alone, strict=True):
         assert step.image is not None
         assert torch.equal(step.image, image)
 
@@ -210,6 +212,15 @@ def test_a_film_may_be_the_mask_and_its_last_frame_stays(toy: Network) -> None:
         assert (image[RIGHT] - images[0][RIGHT]).abs().mean() > 0.001
 
 
+def test_a_film_goes_on_after_its_mask_is_over(toy: Network) -> None:
+    images = clips.static(3, SIZE).frames
+    found = whole(images, toy, mask=iter([left()]))
+    state = found[1].state()
+    (rest,) = shown(images, toy, mask=iter([]), state=state, first=2)
+    assert found[2].image is not None
+    assert torch.equal(rest, found[2].image)
+
+
 def test_a_grey_mask_counts_once_and_not_once_a_frame(toy: Network) -> None:
     images = clips.static(6, SIZE).frames
     full, half = (whole(images, toy, mask=torch.full((1, 1, *SIZE), g)) for g in (1.0, 0.5))
@@ -246,13 +257,14 @@ def test_what_comes_into_view_has_steps_of_its_own(toy: Network) -> None:
 
 @pytest.mark.parametrize("flash", [False, True])
 def test_a_film_goes_on_to_the_byte(toy: Network, tmp_path: Any, flash: bool) -> None:
-    images = clips.moving_square(16, SIZE, speed=(3.0, 1.0)).frames
-    images += clips.pan(3, SIZE, seed=5).frames
+    images = clips.moving_square(7, SIZE, speed=(3.0, 1.0)).frames
+    images += clips.pan(2, SIZE, seed=5).frames
     if flash:
-        images[4:6] = [0.9 + 0.1 * image for image in images[4:6]]
-    given: dict[str, Any] = {"precision": "auto", "mask": left() * 0.7}
+        images[3] = 0.9 + 0.1 * images[3]
+    given: dict[str, Any] = {"precision": "auto", "mask": left() * 0.7, "rate": Fraction(12)}
     found = whole(images, toy, **given)
-    for stop in (0, 3, 4, 5, 15, 17):
+    assert [step.shot for step in found] == 7 * [0] + 2 * [1]
+    for stop in (0, 2, 3, 6, 7):
         found[stop].state().save(tmp_path / "state.safetensors")
         state = State.load(tmp_path / "state.safetensors")
         rest = whole(images, toy, state=state, first=stop + 1, **given)

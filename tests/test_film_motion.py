@@ -177,7 +177,7 @@ def test_without_opencv_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 # Cuts ---------------------------------------------------------------------------------------------
 
 
-def changes(images: list[Tensor], threshold: float = 20) -> list[str]:
+def changes(images: list[Tensor], threshold: float = 0.08) -> list[str]:
     """What each frame but the first is to the last that was no flash."""
     ahead = Lookahead(iter(frames(images)))
     before, found = next(ahead).image, []
@@ -219,11 +219,11 @@ def test_hue_counts_as_far_as_it_is_seen() -> None:
 
     assert difference(of(1, 0, 0), of(1, 0, 0)) == 0
     # A third of a turn is two thirds of the half turn that is the most.
-    assert difference(of(1, 0, 0), of(0, 1, 0)) == pytest.approx(255 / 3 * 2 / 3)
-    assert difference(of(0, 1, 1), of(1, 0, 0)) == pytest.approx(255 / 3)
-    assert difference(of(1, 0, 0.02), of(1, 0.02, 0)) < 2
-    assert difference(of(0, 0, 0), of(1, 1, 1)) == pytest.approx(255 / 3)
-    assert difference(of(0, 0, 0), of(0.01, 0, 0)) == pytest.approx(2 * 255 / 3 * 0.01)
+    assert difference(of(1, 0, 0), of(0, 1, 0)) == pytest.approx(2 / 9)
+    assert difference(of(0, 1, 1), of(1, 0, 0)) == pytest.approx(1 / 3)
+    assert difference(of(1, 0, 0.02), of(1, 0.02, 0)) < 2 / 255
+    assert difference(of(0, 0, 0), of(1, 1, 1)) == pytest.approx(1 / 3)
+    assert difference(of(0, 0, 0), of(0.01, 0, 0)) == pytest.approx(2 / 3 * 0.01)
 
 
 def test_frames_are_looked_ahead_for_no_further_than_needed() -> None:

@@ -25,6 +25,8 @@ CHECKPOINT = (
     "end of each octave and now and then, and removed when the result is whole."
 )
 CHECKPOINT_EVERY = "Seconds between two checkpoints."
+# Results, of which a command prints the names.
+PRINTED = ("picture", "page", "film", "data")
 # px, of a picture that memory is no question for.
 MODEST = 2048**2
 
@@ -133,7 +135,7 @@ def run_job(job: Job, reporter: Reporter, journal: Path | None = None) -> int:
     saved = [event for event in events if isinstance(event, Saved)]
     if ended.why == "done":
         for event in saved if not reporter.quiet else ():
-            if event.kind in ("picture", "page", "film", "data"):
+            if event.kind in PRINTED:
                 # Exactly, for a program that reads it.
                 to_stdout(str(event.path), as_is=not sys.stdout.isatty())
         return DONE

@@ -97,13 +97,14 @@ def film_frames(
         first,
     )
     masks = iter([mask] if isinstance(mask, Tensor) else mask or ())
-    number, shown, here = film.number(carried), None, None
+    number, here = film.number(carried), None
+    shown = None if carried is None else carried.mask
     for frame in ahead:
         _check(frame, opening)
         shown = next(masks, shown)
         here = None if shown is None else _sized(shown, frame.image)
         s = settings if settings_at is None else settings_at(number, frame.time)
-        begun = film.begun(frame, ahead, carried, here, s)
+        begun = replace(film.begun(frame, ahead, carried, here, s), mask=shown)
         now = film
         if objective_at is not None and film.objective is not None:
             goal = objective_at(number, frame.time, film.objective)
@@ -131,7 +132,8 @@ class _Carried:
 
     number, time: of the frame. shot: its number, which began at the time `since`. source: the frame
     that the dream lies on, the last that was no flash, `(1, 3, H, W)`. dream: its Δ, of that shape.
-    tile: px, the side of the tiles in which all frames are evaluated.
+    tile: px, the side of the tiles in which all frames are evaluated. mask: the last that there
+    was, which stays where a film of masks is over.
     """
 
     number: int
@@ -142,6 +144,7 @@ class _Carried:
     dream: Tensor
     tile: int | None
     precision: str
+    mask: Tensor | None = None
 
     def state(self) -> State:
         values = {
@@ -152,7 +155,8 @@ class _Carried:
             "tile": self.tile,
             "precision": self.precision,
         }
-        return State({"source": self.source, "dream": self.dream}, values)
+        tensors = {"source": self.source, "dream": self.dream}
+        return State(tensors | ({} if self.mask is None else {"mask": self.mask}), values)
 
     @classmethod
     def of(cls, state: State, image: Tensor) -> _Carried:
@@ -173,6 +177,7 @@ class _Carried:
             state.tensor("dream"),
             state.value("tile"),
             state.value("precision"),
+            state.tensors.get("mask"),
         )
 
 
@@ -183,7 +188,7 @@ class _Begun:
     shot, since: as in `_Carried`. start: X, `(1, 3, H, W)`. anew: nothing was carried. kept: how
     much of the last Δ stays in this one, `(1, 1, H, W)`, and that. uncovered: `(1, 1, H, W)` in
     [0, 1], what came into view, where it is worth steps of its own. flash: the dream that was
-    carried here goes on behind it.
+    carried here goes on behind it. mask: that of the frame, as given.
     """
 
     frame: Frame
@@ -194,6 +199,7 @@ class _Begun:
     kept: tuple[Tensor, Tensor] | None = None
     uncovered: Tensor | None = None
     flash: bool = False
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -356,6 +362,7 @@ def _left(
         delta,
         step.tile,
         step.network.precision,
+        begun.mask,
     )
 
 
