@@ -38,8 +38,8 @@ def read_dream(text: str) -> tuple[str, str | None, str]:
 def gradient_of(network: Network, layer: str, way: str) -> Callable[[Tensor], Tensor]:
     """The gradient of half the sum of a layer's squares at an image `(1, 3, H, W)` in [0, 1]."""
     module = copy.deepcopy(network.module).float().eval().requires_grad_(False)
-    cut = create_feature_extractor(module, [network.resolve(layer)])
-    cut = fuse(cut.eval()).to(memory_format=torch.channels_last)
+    cut = create_feature_extractor(fuse(module), [network.resolve(layer)])
+    cut = cut.to(memory_format=torch.channels_last)
     scale, shift = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (network.scale, network.shift))
 
     def score(x: Tensor) -> Tensor:
