@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -24,20 +24,26 @@ from phosphene.network import Network
 from phosphene.recipes.dream import dream
 
 SIZE, OCTAVES, STEPS, SCALE, JITTER, STEP = (575, 1024), 4, 10, 1.4, 32, 1.5 / 255
-# Network, weights, layer. Another one: `--network NAME=LAYER`, as in file:x.safetensors@arch=layer.
+# Network, weights, layer.
 DREAMS = (("dreamnet", None, "mixed5a"), ("googlenet", "random", "inception4c"))
 WAYS = ("fp32", "autocast", "compiled")
+
+
+def read_dream(text: str) -> tuple[str, str | None, str]:
+    """Network, weights and layer of NETWORK=LAYER."""
+    network, _, layer = text.rpartition("=")
+    return network, None, layer
 
 
 def gradient_of(network: Network, layer: str, way: str) -> Callable[[Tensor], Tensor]:
     """The gradient of half the sum of a layer's squares at an image `(1, 3, H, W)` in [0, 1]."""
     module = copy.deepcopy(network.module).float().eval().requires_grad_(False)
-    cut = create_feature_extractor(module, [network.resolve(layer)])
-    cut = fuse(cut).to(memory_format=torch.channels_last)
-    scale, shift = network.scale.reshape(1, 3, 1, 1), network.shift.reshape(1, 3, 1, 1)
+    cut = create_feature_extractor(fuse(module), [network.resolve(layer)])
+    cut = cut.to(memory_format=torch.channels_last)
+    scale, shift = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (network.scale, network.shift))
 
     def score(x: Tensor) -> Tensor:
-        (found,) = cut(x * scale + shift).values()
+        (found,) = cut((x - shift) / scale).values()
         return found.float().square().sum() / 2
 
     run = torch.compile(score) if way == "compiled" else score
@@ -78,7 +84,7 @@ def dreamt(photo: Tensor, gradient: Callable[[Tensor], Tensor], seed: int = 0) -
 def tables(
     repeats: int = 5,
     *,
-    dreams: tuple[tuple[str, str | None, str], ...] = DREAMS,
+    dreams: Sequence[tuple[str, str | None, str]] = DREAMS,
     size: tuple[int, int] = SIZE,
     ways: tuple[str, ...] = WAYS,
 ) -> list[report.Table]:

@@ -24,6 +24,8 @@ def setting_flag(
     where = "output" if extra.get("of_files_alone") else extra.get("group")
     group = groups.get(str(where), group)
     plain = _plain(field.annotation)
+    if any(isinstance(part, BeforeValidator) for part in field.metadata):
+        plain = str  # read by the model, as a text
     bounds = "" if plain == str | None else _bounds(field)
     described = (field.description or "").rstrip(".")
     shown = {"True": "yes", "False": "no", "None": "none"}.get(str(field.default))

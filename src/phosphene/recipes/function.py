@@ -226,7 +226,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
         add(STATE, keyword, "State | None", None)
     for name, entry in fields.items():
         if name not in recipe.positional_settings and not of_files_alone(entry):
-            add(name, keyword, type_text(entry.annotation), entry.default)
+            add(name, keyword, _setting_type(entry), entry.default)
     return inspect.Signature(parameters)
 
 
@@ -255,6 +255,13 @@ def _public(name: str) -> Any:
     )
 
 
+def _setting_type(field: Any) -> str:
+    """A setting's type as source; that of one which is read before it is checked may be a text."""
+    read = any(isinstance(part, BeforeValidator) for part in field.metadata)
+    text = type_text(field.annotation)
+    return f"{text} | str" if read and text != "str" else text
+
+
 def type_text(annotation: Any) -> str:
     """A setting's type as source, without its bounds: `Literal['auto'] | int`."""
     origin, parts = get_origin(annotation), get_args(annotation)
@@ -268,6 +275,8 @@ def type_text(annotation: Any) -> str:
         return f"Literal[{', '.join(map(repr, parts))}]"
     if origin is tuple and len(parts) == 2 and parts[1] is ...:
         return f"Sequence[{type_text(parts[0])}]"
+    if origin is tuple:
+        return f"tuple[{', '.join(map(type_text, parts))}]"
     if annotation is types.NoneType:
         return "None"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -144,7 +144,7 @@ class ZoomSettings(FrameSettings):
         description="How a frame is sampled anew: crop is Pillow's crop and resize, in 8 bits.",
     )
     zoom_first: bool = Field(False, description="The first frame is a step of the zoom already.")
-    eight_bits: bool = Field(False, description="Round each frame to 8 bits before the next.")
+    eight_bits: bool = Field(False, description="Cut each frame off to 8 bits before the next.")
 
     @classmethod
     def settled(cls, given: dict[str, Any]) -> dict[str, Any]:
