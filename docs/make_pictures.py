@@ -6,7 +6,7 @@ The photographs are scikit-learn's sample images; docs/images/README.md has cred
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 import phosphene as ph
 from phosphene.explain.key_page import key_page
 from phosphene.explain.pages import as_image
+from phosphene.films.frames import Frame
 from phosphene.films.keys import Keys
 from phosphene.image import resize, to_uint8
 
@@ -265,9 +266,69 @@ def four_recipes() -> Tensor:
     return grid([shown[:2], shown[2:]])
 
 
+ZOOMED = ("mixed3a", "mixed4a", "mixed4c", "mixed5a")
+
+
+def zoomed(each: int, width: int) -> Iterator[Frame]:
+    """A zoom into the drawn sky, from edges to animals."""
+    photo = sky(width * 2 // 3, width)
+    return ph.zoom(photo, ph.load_network(), ZOOMED, frames=each, fade=each // 3, fps=15)
+
+
+@picture
+def zoom() -> Tensor:
+    """Every fifteenth frame."""
+    frames = [frame.image for frame in zoomed(45, 240) if frame.index % 15 == 14]
+    return grid([frames[k : k + 4] for k in (0, 4, 8)])
+
+
+def panned(count: int = 12, width: int = 320, height: int = 214) -> Iterator[Tensor]:
+    """A camera that goes over a photograph, 6 px a frame."""
+    photo = sample("china.jpg")
+    for k in range(count):
+        yield photo[..., 100 : 100 + height, 40 + 6 * k : 40 + 6 * k + width].contiguous()
+
+
+@picture
+def film_parts() -> Tensor:
+    """A frame, its flow as colours, the mask, and the dream difference that is carried."""
+    from phosphene.films.flow import motion, warp
+
+    sources = list(panned())
+    dreams = [frame.image for frame in ph.film(sources, ph.load_network(), "mixed4c")]
+    before, now = sources[-2], sources[-1]
+    found = motion(before, now)
+    x, y = found.backward[0]
+    strong = (x**2 + y**2).sqrt()
+    hue = torch.stack([x, -0.5 * x + 0.87 * y, -0.5 * x - 0.87 * y])
+    flow = (0.5 + 0.5 * hue / strong.max().clamp(min=1e-6))[None].clamp(0, 1)
+    carried = 0.5 + warp(dreams[-2] - before, found.backward)
+    cells = {
+        "frame": now,
+        "flow to the frame before": flow,
+        "mask: what was there": found.mask().expand(-1, 3, -1, -1),
+        "what is carried": carried.clamp(0, 1),
+    }
+    shown = [labelled(image, name) for name, image in cells.items()]
+    return grid([shown[:2], shown[2:]])
+
+
+def zoom_film() -> Path:
+    """The README's film: an animated WebP of at most 3 MB."""
+    path = HERE / "zoom_film.webp"
+    ph.write_film(path, zoomed(30, 240), overwrite=True, crf=40)
+    return path
+
+
+FILMS = {"zoom_film": zoom_film}
+
+
 def main() -> None:
     HERE.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or PICTURES:
+    for name in sys.argv[1:] or (*PICTURES, *FILMS):
+        if name in FILMS:
+            print(FILMS[name]())
+            continue
         pixels = Image.fromarray(to_uint8(PICTURES[name]()))
         pixels.save(HERE / f"{name}.jpg", quality=88)
         print(HERE / f"{name}.jpg")
