@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import command, films, jobs, memory, quality, regions, report, steps
+from benchmarks import command, films, jobs, memory, quality, regions, report, skilled, steps
 from phosphene.runtime.allocator import keep_freed
 
 
@@ -20,6 +20,10 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=4096, help="px, of steps and memory (4096)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--dream", action="append", type=skilled.read_dream, metavar="NETWORK=LAYER",
+        help="of skilled: such as file:x.safetensors@squeezenet1_1=features.10",
+    )  # fmt: skip
     given = parser.parse_args()
     if unknown := set(given.sections) - set(SECTIONS):
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
@@ -48,6 +52,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[report.Table]]] = {
     ),
     "regions": lambda given: regions.tables(given.repeats, device=given.device),
     "films": lambda given: films.tables(given.repeats, device=given.device),
+    "skilled": lambda given: skilled.tables(given.repeats, dreams=given.dream or skilled.DREAMS),
     "memory": lambda given: memory.tables(
         given.repeats,
         sizes=[side for side in memory.SIZES if side <= given.largest],

@@ -5,9 +5,11 @@
 Every class of a bundled network is drawn by `visualize` as it comes, and the other bundled network
 names the picture. The judge is shown it twice: at the size that it was trained at, to which the
 picture is brought by `phosphene.image.resize` (bicubic, without aliasing), and as it was drawn; the
-networks end in a mean over positions and take either. Pictures are kept, in steps of 1/255, in a
-folder per network and settings, so a run that was stopped goes on; if the code of `visualize` has
-changed, begin with `--fresh`. After `training/recognise.py`, which does the same by bare ascent.
+networks end in a mean over positions and take either. One of them was trained from the other, so
+that this says little: `training/judge.py` asks any network. Pictures are kept, in steps of 1/255,
+in a folder per network and settings, so a run that was stopped goes on; if the code of `visualize`
+has changed, begin with `--fresh`. After `training/recognise.py`, which does the same by bare
+ascent.
 """
 
 from __future__ import annotations

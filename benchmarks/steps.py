@@ -23,8 +23,19 @@ DREAMS = (
 )
 SIZES = (256, 512, 1024, 2048)
 PRECISIONS = ("fp32", "bf16")
-# 3×3 convolutions that fit the cache: channels in and out, px a side.
-CONVOLUTIONS = ((64, 96), (128, 64), (128, 112), (256, 48), (256, 80), (512, 32))
+# Convolutions that fit the cache: channels in and out, px a side, and of the kernel.
+CONVOLUTIONS = (
+    (64, 96, 3),
+    (128, 64, 3),
+    (128, 112, 3),
+    (256, 48, 3),
+    (256, 80, 3),
+    (512, 32, 3),
+    (128, 64, 5),
+    (256, 32, 5),
+    (256, 48, 5),
+    (256, 48, 7),
+)
 TARGETS = {"fp32": "0.5 (0.75)", "bf16": "0.45 (0.7)"}
 
 
@@ -46,24 +57,24 @@ def convolution_flops(network: Network, layers: Sequence[str], size: tuple[int, 
 
 
 def convolution_speed(
-    precision: str, device: str = "cpu", shapes: Sequence[tuple[int, int]] = CONVOLUTIONS
+    precision: str, device: str = "cpu", shapes: Sequence[tuple[int, int, int]] = CONVOLUTIONS
 ) -> float:
-    """FLOP/s of the best of a few 3×3 convolutions, each the best of three: the machine's own."""
+    """FLOP/s of the best of a few convolutions, each the best of three: the machine's own."""
     dtype, batch = DTYPES[precision], 64 if device.startswith("cuda") else 1
     best = 0.0
-    for channels, side in shapes:
+    for channels, side, kernel in shapes:
         generator = torch.Generator().manual_seed(0)
 
         def made(*shape: int, generator: torch.Generator = generator) -> Tensor:
             values = torch.randn(shape, generator=generator).to(device, dtype)
             return values.contiguous(memory_format=torch.channels_last)
 
-        x, weight = made(batch, channels, side, side), made(channels, channels, 3, 3)
-        flops = 2 * x.numel() * channels * 9
+        x, weight = made(batch, channels, side, side), made(channels, channels, kernel, kernel)
+        flops = 2 * x.numel() * channels * kernel**2
         with torch.no_grad():
-            F.conv2d(x, weight, padding=1)
+            F.conv2d(x, weight, padding="same")
             for _ in range(3):
-                time = report.seconds(lambda x=x, w=weight: F.conv2d(x, w, padding=1), device)
+                time = report.seconds(lambda x=x, w=weight: F.conv2d(x, w, padding="same"), device)
                 best = max(best, flops / time)
     return best
 
@@ -73,7 +84,7 @@ def tables(
     *,
     sizes: Sequence[int] = SIZES,
     dreams: Sequence[tuple] = DREAMS,
-    shapes: Sequence[tuple[int, int]] = CONVOLUTIONS,
+    shapes: Sequence[tuple[int, int, int]] = CONVOLUTIONS,
     device: str = "cpu",
 ) -> list[report.Table]:
     """A table a network: a step of the engine, everything in it, and its share of the roofline."""
@@ -104,7 +115,7 @@ def _rows(
     settings: dict,
     side: int,
     repeats: int,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[tuple[int, int, int]],
     device: str,
 ) -> list[tuple[str, ...]]:
     report.say(f"{network.name}, {side}²")

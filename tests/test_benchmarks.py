@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import command, jobs, memory, plain, quality, regions, report, steps
-from phosphene import draw_sky, load_network
+from benchmarks import command, jobs, memory, plain, quality, regions, report, skilled, steps
+from phosphene import draw_sky, load_network, parse
 from phosphene.network import Network
 
 
@@ -65,8 +65,8 @@ def test_the_machines_speed_is_that_of_its_best_convolution(
 ) -> None:
     clock = iter([9.0, 2.0, 4.0, 8.0, 1.0, 3.0])
     monkeypatch.setattr(report, "seconds", lambda run, device: next(clock))
-    best = steps.convolution_speed("fp32", shapes=((4, 8), (2, 8)))
-    assert best == max(2 * 4 * 4 * 9 * 64 / 2.0, 2 * 2 * 2 * 9 * 64 / 1.0)
+    best = steps.convolution_speed("fp32", shapes=((4, 8, 3), (2, 8, 5)))
+    assert best == max(2 * 4 * 4 * 9 * 64 / 2.0, 2 * 2 * 2 * 25 * 64 / 1.0)
 
 
 def test_runs_take_turns_and_the_median_is_told() -> None:
@@ -126,7 +126,7 @@ def test_jobs() -> None:
 
 
 def test_steps() -> None:
-    (table,) = steps.tables(1, sizes=(64,), dreams=steps.DREAMS[:1], shapes=((16, 16),))
+    (table,) = steps.tables(1, sizes=(64,), dreams=steps.DREAMS[:1], shapes=((16, 16, 3),))
     rows = parsed(table)
     assert [row["dreamnet, mixed5b"] for row in rows] == ["64², fp32", "64², bf16"]
     for row in rows:
@@ -242,3 +242,25 @@ def test_results_name_the_machine_and_neither_host_nor_folder(tmp_path: Path) ->
     assert f"PyTorch {torch.__version__}" in text
     assert platform.node() not in text
     assert str(report.ROOT) not in text
+
+
+def test_the_skilled_loop_has_the_gradient_of_autograd() -> None:
+    network = load_network("resnet18", weights="random")  # whose BatchNorm is folded
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    goal = parse("layer(layer2, norm=half_sum_square)").bound(network)
+    x = image.clone().requires_grad_(True)
+    (wanted,) = torch.autograd.grad(goal(network.activations(x, goal.layers)).sum(), x)
+    found = skilled.gradient_of(network, "layer2", "fp32")(image)
+    assert torch.nn.functional.cosine_similarity(wanted.flatten(), found.flatten(), 0) > 0.99999
+
+
+def test_the_skilled_table_compares_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skilled, "STEPS", 1)
+    monkeypatch.setattr(skilled, "OCTAVES", 2)
+    (table,) = skilled.tables(
+        1, dreams=[("dreamnet", None, "mixed3a")], size=(64, 64), ways=("fp32", "autocast")
+    )
+    assert [row[0] for row in table.rows][:2] == ["skilled, fp32", "skilled, autocast"]
+    scores = [float(row[-1]) for row in table.rows]
+    assert all(0.5 < score < 2 for score in scores)
+    assert skilled.read_dream("file:a=b@net=features.10") == ("file:a=b@net", None, "features.10")

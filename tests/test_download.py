@@ -49,7 +49,7 @@ class Site:
                 with suppress(OSError):  # whoever asked has gone
                     site.answer(self)
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *_: Any) -> None:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

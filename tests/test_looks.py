@@ -36,7 +36,7 @@ OLD = {"natural": 0.0, "smallest_octave": 2.0, "gradient_transforms": "", "value
 # Presets ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PRESETS.keys() - {"phosphene"})
+@pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"phosphene"}))
 def test_a_published_loop_leaves_nothing_to_our_own_defaults(name: str) -> None:
     assert PRESETS[name].settings.keys() == DreamSettings.model_fields.keys() - NOT_OF_THE_LOOP
     assert not PRESETS[name].by_network

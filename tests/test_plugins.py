@@ -618,8 +618,14 @@ def test_a_request_whose_recipe_is_not_there_says_what_it_needs(glow: Path) -> N
             Request.parse(json.dumps(several | {"plugins": [{"name": name}]}))
 
 
-def test_the_key_has_the_plugins_that_are_needed(glow: Path, here: Path) -> None:
+def test_the_key_has_the_plugins_that_are_needed(
+    glow: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phosphene.jobs.request.NUMERICS", 1)
+    defaults_then = {"natural": 0, "laplacian": 0, "smooth": 0.5, "smallest_octave": 2}
+
     def key(*objectives: str, **settings: Any) -> str:
+        settings = defaults_then | settings
         photo = {"photo": InputFile(path="photo.png", sha256="1" * 64)}
         asked = Request(recipe="dream", inputs=photo, objectives=objectives, settings=settings)
         return asked.key("0" * 64)
@@ -653,8 +659,14 @@ def test_the_key_has_the_plugins_that_are_needed(glow: Path, here: Path) -> None
     ],
 )  # fmt: skip
 def test_keys_stay_as_they_were(
-    recipe: str, subject: dict[str, Any], settings: dict[str, Any], expected: str
+    recipe: str,
+    subject: dict[str, Any],
+    settings: dict[str, Any],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("phosphene.jobs.request.NUMERICS", 1)
+    settings = {"framing": "detail", "low_pass": 0, **settings}  # what it was, then
     assert Request(recipe=recipe, settings=settings, **subject).key("0" * 64) == expected
 
 

@@ -67,9 +67,9 @@ def agrees(x: Tensor, window: Any, *, nonnegative: bool = False) -> None:
     got = max_pool_backward(grad, x.shape, indices, window)
     assert got.dtype == x.dtype
     assert got.is_contiguous(memory_format=LAST)
-    # Sums of float32 numbers, of which a few cancel.
-    error = 1e-6 if x.dtype == torch.float32 else 2**-8
-    torch.testing.assert_close(got.double(), gradient, rtol=error, atol=2e-6)
+    # Of sums a few cancel; those of bfloat16 are rounded after each summand.
+    error, away = (1e-6, 2e-6) if x.dtype == torch.float32 else (2**-6, 0.1)
+    torch.testing.assert_close(got.double(), gradient, rtol=error, atol=away)
 
 
 SHAPES = [
@@ -179,14 +179,17 @@ def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     )
 
 
-def test_sums_of_bfloat16_are_rounded_once_to_even() -> None:
-    """One px is the maximum of four windows: 1 + 2⁻⁸ + 2⁻⁸ is a number, 1 + 2⁻⁸ is not."""
+def test_sums_of_bfloat16_are_rounded_after_each_summand_to_even() -> None:
+    """One px is the maximum of four windows: 1 + 2⁻⁷ is a number, 1 + 2⁻⁸ is none and becomes 1."""
     x = laid(torch.zeros(1, 2, 5, 5), torch.bfloat16)
     x[:, :, 2, 2] = 1
     window = window_of((3, 3), (2, 2))
     _, indices = max_pool(x, window, numba=True, nonnegative=True)
     assert indices.dtype == torch.uint8
     grad = torch.tensor([[1, 2**-8], [2**-8, 0]]).expand(1, 2, 2, 2)
+    found = max_pool_backward(laid(grad, torch.bfloat16), x.shape, indices, window)
+    assert found[0, :, 2, 2].tolist() == [1] * 2
+    grad = torch.tensor([[2**-8, 2**-8], [1, 0]]).expand(1, 2, 2, 2)
     found = max_pool_backward(laid(grad, torch.bfloat16), x.shape, indices, window)
     assert found[0, :, 2, 2].tolist() == [1 + 2**-7] * 2
     grad = torch.tensor([[1 + 2**-7, 2**-8], [0, 0]]).expand(1, 2, 2, 2)

@@ -454,7 +454,9 @@ KEY_BEFORE = "5e6472d8055c730dbcd9f29069f8cb0f1d42f908a7b15423e76ad709e9c0c523"
 
 def test_the_key_of_what_has_no_regions_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("phosphene.jobs.request.NUMERICS", 1)
-    plain = request(regions=(), inputs={"photo": InputFile(path="photo.png", sha256="a" * 64)})
+    inputs = {"photo": InputFile(path="photo.png", sha256="a" * 64)}
+    given = {"steps": 2, "octaves": 1, "device": "cpu", "precision": "fp32", **PLAIN}
+    plain = request(regions=(), inputs=inputs, settings=given)
     assert plain.key(WEIGHTS) == KEY_BEFORE
 
 

@@ -165,12 +165,18 @@ def routed(grad_output, indices, at, index, tap):
 
 
 @compiled
+def added(grad_output, total, value):
+    """A sum as `grad_output` has its numbers: PyTorch rounds after each summand, so this does."""
+    return number(like(get(grad_output, 0), total + value))
+
+
+@compiled
 def pool_backward(grad_output, apart, indices, gradient, shape, result, window, onto, first, last):
     """Rows `first` to `last` of the map's gradient, from that of the windows.
 
-    grad_output, gradient: float32, or uint16, the bits of bfloat16. Sums are float32, of windows
-    row by row as PyTorch adds them up, and rounded once. apart: from a window's first channel in
-    `grad_output` to the next one's. onto: the rounded sum is added to what is in `gradient`.
+    grad_output, gradient: float32, or uint16, the bits of bfloat16. Sums are of windows row by
+    row, each rounded, as PyTorch adds them up. apart: from a window's first channel in
+    `grad_output` to the next one's. onto: the sum is added to what is in `gradient`.
     """
     height, width, channels = shape
     rows, columns, _ = result
@@ -197,19 +203,24 @@ def pool_backward(grad_output, apart, indices, gradient, shape, result, window, 
                     if many == 1:
                         for c in range(channels):
                             one = routed(grad_output, indices, g0 + c, p0 + c, t0)
-                            put(total, c, (get(total, c) if begun else NOTHING) + one)
+                            so_far = get(total, c) if begun else NOTHING
+                            put(total, c, added(grad_output, so_far, one))
                     elif many == 2:
                         for c in range(channels):
                             one = routed(grad_output, indices, g0 + c, p0 + c, t0)
                             two = routed(grad_output, indices, g1 + c, p1 + c, t1)
-                            put(total, c, (get(total, c) if begun else NOTHING) + one + two)
+                            so_far = get(total, c) if begun else NOTHING
+                            so_far = added(grad_output, so_far, one)
+                            put(total, c, added(grad_output, so_far, two))
                     else:
                         for c in range(channels):
                             one = routed(grad_output, indices, g0 + c, p0 + c, t0)
                             two = routed(grad_output, indices, g1 + c, p1 + c, t1)
                             three = routed(grad_output, indices, g2 + c, p2 + c, t2)
                             so_far = get(total, c) if begun else NOTHING
-                            put(total, c, so_far + one + two + three)
+                            so_far = added(grad_output, so_far, one)
+                            so_far = added(grad_output, so_far, two)
+                            put(total, c, added(grad_output, so_far, three))
                     begun = True
                     j += many
             for c in range(channels):

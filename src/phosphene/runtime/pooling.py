@@ -78,16 +78,14 @@ def max_pool_backward(
         return _backward_numba(grad_output, shape, indices, window)
     if indices.dtype == torch.int16:
         return _backward_int16(grad_output, shape, indices, window)
-    # Sums of bfloat16 are rounded once, as the kernels do; PyTorch would after each summand.
-    summed = grad_output.float() if grad_output.dtype == torch.bfloat16 else grad_output
     like = torch.empty(
         shape,
-        dtype=summed.dtype,
-        device=summed.device,
-        memory_format=memory_format_of(summed),
+        dtype=grad_output.dtype,
+        device=grad_output.device,
+        memory_format=memory_format_of(grad_output),
     )
     backward = torch.ops.aten.max_pool2d_with_indices_backward
-    return backward(summed, like, *window, indices.long()).to(grad_output.dtype)
+    return backward(grad_output, like, *window, indices.long())
 
 
 def memory_format_of(map_: Tensor) -> torch.memory_format:

@@ -237,9 +237,8 @@ def _fetches_registered(name: str) -> bool:
     head, _, weights = name.partition(":")
     if weights and weights != RANDOM and head in _TORCHVISION:
         return _fetches_torchvision(name)
-    card = MODEL_CARDS.get(head)
-    own = card is not None and card.file is not None and weights != RANDOM
-    return own and not download.is_cached(str(card.file))
+    file = MODEL_CARDS[head].file if head in MODEL_CARDS else None
+    return file is not None and weights != RANDOM and not download.is_cached(file)
 
 
 def _list_registered(_: bool) -> Iterable[NetworkInfo]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import logging
 import socket
 import urllib.request
@@ -80,11 +81,9 @@ def _patient_only_online() -> Iterator[None]:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    try:
-        constants: Any = importlib.import_module("huggingface_hub.constants")
-    except ImportError:
-        constants = None
-    offline = constants is not None and not _resolves(constants.ENDPOINT)
+    hub: Any = importlib.util.find_spec("huggingface_hub")
+    constants: Any = hub and importlib.import_module("huggingface_hub.constants")
+    offline = constants and not _resolves(constants.ENDPOINT)
     before = getattr(constants, "HF_HUB_OFFLINE", None)
     if offline:
         constants.HF_HUB_OFFLINE = True
