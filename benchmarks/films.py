@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from types import SimpleNamespace
@@ -278,7 +279,10 @@ def costs(
     lengths: Sequence[int],
     device: str,
 ) -> report.Table:
-    """Frames a second against the same dreams alone, in turns; and memory of two lengths."""
+    """A frame against the same dream alone, in turns; and memory of two lengths.
+
+    By the processor's time, of all threads: what else runs on the machine hardly changes it.
+    """
     clip = clips.pan(repeats + 3, size, speed=(0.4, 0.0))
     loop = film_frames(of(clip.frames), network, parse(LAYER), settings(device))
     turns = iter(clip.frames)
@@ -294,7 +298,12 @@ def costs(
     runs = {"film": film, "alone": alone}
     for run in 2 * list(runs.values()):  # the first frame has more steps
         run()
-    times = report.interleaved(runs, repeats, device)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            times[name].append(time.process_time() - start)
     shares = [a / f for a, f in zip(times["alone"], times["film"], strict=True)]
     peaks = [peak_memory(length) for length in lengths]
     rows = (

@@ -327,12 +327,12 @@ class _film:
         begin: str | None = None,
         end: str | None = None,
         flow: Literal['dis', 'off'] = 'dis',
-        decay: float = 0.9,
-        calm: float = 0.0,
-        cut_difference: float = 0.1,
+        decay: float = 0.8,
+        calm: float = 0.8,
+        cut_difference: float = 0.08,
         cut_seen: float = 0.35,
         first_steps: int = 10,
-        uncovered_steps: int = 3,
+        uncovered_steps: int = 4,
         rest: Literal['dream', 'stay'] = 'dream',
     ) -> Tensor:
         """Dream a film: its frames, dreamt, one after the other.
@@ -393,12 +393,12 @@ class _film:
         begin: str | None = None,
         end: str | None = None,
         flow: Literal['dis', 'off'] = 'dis',
-        decay: float = 0.9,
-        calm: float = 0.0,
-        cut_difference: float = 0.1,
+        decay: float = 0.8,
+        calm: float = 0.8,
+        cut_difference: float = 0.08,
         cut_seen: float = 0.35,
         first_steps: int = 10,
-        uncovered_steps: int = 3,
+        uncovered_steps: int = 4,
         rest: Literal['dream', 'stay'] = 'dream',
     ) -> Iterator[FrameStep]:
         """The same as a generator of steps; stop whenever you like."""

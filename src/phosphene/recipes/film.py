@@ -32,17 +32,17 @@ class FilmSettings(FrameSettings):
         "moved.",
     )
     decay: Share = Field(
-        0.9,
+        0.8,
         description="How much of the dream is left after 1/30 s.",
         json_schema_extra={"animatable": True},
     )
     calm: Share = Field(
-        0.0,
+        0.8,
         description="How much of what was carried stays as it is in 1/30 s, whatever is dreamt.",
         json_schema_extra={"animatable": True},
     )
     cut_difference: float = Field(
-        0.1, ge=0, le=1, description="A change of colours that may be a cut; black to white is 1."
+        0.08, ge=0, le=1, description="A change of colours that may be a cut; black to white is 1."
     )
     cut_seen: Share = Field(
         0.35, description="A cut, if less than this share of a frame was there in the last one."
@@ -51,7 +51,7 @@ class FilmSettings(FrameSettings):
         10, ge=1, le=100_000, description="Steps in each octave of the first frame of a shot."
     )
     uncovered_steps: int = Field(
-        3,
+        4,
         ge=0,
         le=100_000,
         description="Steps more where things that were hidden have come into sight.",
