@@ -19,7 +19,8 @@ from phosphene.cli import main
 from phosphene.cli.exits import explained
 from phosphene.errors import NetworkError, SettingsError
 from phosphene.jobs.inputs import Loaded
-from phosphene.jobs.job import Job, Outcome
+from phosphene.jobs.job import Outcome
+from phosphene.jobs.pictures import PictureJob
 from phosphene.jobs.request import InputFile, Request
 from phosphene.network import Network
 from phosphene.recipes.base import Arguments
@@ -171,7 +172,10 @@ def test_help_tells_of_tiles_and_memory(
     ("words", "told"),
     [
         (("--tile", "of"), 'unable to convert "of" into auto|off|approximate|int'),
-        (("--tile", "0"), "tile: input should be greater than or equal to 1 (given: 0)"),
+        (
+            ("--tile", "0"),
+            "tile: input should be 'auto', 'off' or 'approximate' or greater than or equal to 1 (given: 0)",
+        ),
         (("--tile", "1.5"), "--tile: 1.5 is no whole number"),
         (("--memory", "4"), "memory: '4' is no amount; a number and a unit, such as 512M or 4G"),
         (("--memory", "-4G"), "memory: '-4G' is no amount"),
@@ -361,7 +365,7 @@ def test_where_tiles_cannot_help_the_dream_so_far_is_kept(undisturbed: Undisturb
     arguments = Arguments(network, settings, objectives=(goal,), images={"photo": image})
     request = Request(recipe="dream", objectives=(goal.text,), start="photo",
                       inputs={"photo": InputFile(path="photo.png")})  # fmt: skip
-    outcome = last_of(Job(request, arguments, Loaded()).computed())
+    outcome = last_of(PictureJob(request, arguments, Loaded()).computed())
     assert outcome.ended is not None
     assert (outcome.ended.why, outcome.ended.octave, outcome.ended.step) == ("out of memory", 2, 3)
     assert outcome.picture is not None

@@ -133,8 +133,11 @@ def test_a_recipe_names_no_folder_and_starts_no_code(tmp_path: Path) -> None:
         network = manifest.network.model_copy(update={"name": name})
         return find_network(manifest.model_copy(update={"network": network}), [tmp_path])
 
-    for name in ("dreamnet", "dreamnet:random", "resnet18", "torchvision:vgg16:IMAGENET1K_V1"):
+    for name in ("dreamnet", "dreamnet:random", "resnet18:random"):
         assert found(name) == name
+    for name in ("resnet18", "torchvision:vgg16:IMAGENET1K_V1"):  # no code, and not here
+        with pytest.raises(RecipeError, match=f"starts no download.*--network {name}"):
+            found(name)
     for name in ("os:abort", "a.b:c", "file:w.pt@os:abort"):
         (tmp_path / "w.pt").touch()
         with pytest.raises(RecipeError, match=f"may be code.*--network .*{name[-5:]}"):

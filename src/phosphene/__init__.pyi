@@ -2,7 +2,7 @@
 
 # Made from the recipes' declarations by scripts/make_stubs.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from phosphene.explain.units import CardStep
 from phosphene.films import film_info as film_info
 from phosphene.films import read_film as read_film
 from phosphene.films import write_film as write_film
+from phosphene.films.frames import Frame
 from phosphene.gradients import gradient as gradient
 from phosphene.image import draw_sky as draw_sky
 from phosphene.image import load_image as load_image
@@ -334,7 +335,7 @@ class _film:
         first_steps: int = 10,
         uncovered_steps: int = 4,
         rest: Literal['dream', 'stay'] = 'dream',
-    ) -> Tensor:
+    ) -> Iterator[Frame]:
         """Dream a film: its frames, dreamt, one after the other.
 
         Args:
@@ -849,7 +850,7 @@ class _zoom:
         warp: Literal['lanczos', 'linear', 'crop'] = 'lanczos',
         zoom_first: bool = False,
         eight_bits: bool = False,
-    ) -> Tensor:
+    ) -> Iterator[Frame]:
         """Zoom into a picture and dream each frame: the frames, one after the other.
 
         Args:

@@ -18,6 +18,7 @@ from phosphene.jobs import Ended, Request, Saved
 if TYPE_CHECKING:
     from phosphene.cli.reporter import Reporter
     from phosphene.jobs import Job
+    from phosphene.jobs.films import FilmJob
 
 OUT = Group("Output", sort_key=3)
 CHECKPOINT = (
@@ -110,14 +111,17 @@ def make(
             for target in job.targets:
                 reporter.note(f"checked, and not made: {target.path}")
             return DONE
-        if film is not None and film.preview:
-            return _preview(job, reporter, force)
         if film is not None:
+            from phosphene.jobs.films import FilmJob
+
+            assert isinstance(job, FilmJob)
+            if film.preview:
+                return _preview(job, reporter, force)
             job.keep_frames = film.keep_frames
         return run_job(job, reporter, journal)
 
 
-def _preview(job: Job, reporter: Reporter, force: bool) -> int:
+def _preview(job: FilmJob, reporter: Reporter, force: bool) -> int:
     """Make a film's preview; the exit code."""
     from phosphene.jobs.films import preview
 

@@ -204,7 +204,8 @@ class Recipe:
         other than the model says: `network_defaults(given, architecture) -> settings`.
     steps: `steps(arguments)` gives the steps; as "module:function" it is imported when run.
     result: what the public function returns, of the last step.
-    result_type, step_type: "module:class" of both, for editors and the reference.
+    result_type, step_type: "module:class" of both, for editors and the reference; of a film the
+        former is that of each frame.
     output: image: pictures, with the manifest inside; page: what `explain.layout` can lay out;
         video: frames, each of which a step ends (see `recipes/steps/frames.py`).
     several: each step holds a batch, which is laid out as one picture, or one file each.

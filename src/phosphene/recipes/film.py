@@ -70,6 +70,7 @@ FILM = register(
         settings=FilmSettings,
         network_defaults=network_defaults(FilmSettings),
         steps="phosphene.recipes.steps.moving:film_steps",
+        result_type="phosphene.films.frames:Frame",
         step_type="phosphene.recipes.steps.frames:FrameStep",
         output="video",
         timing="phosphene.recipes.steps.moving:film_timing",

@@ -17,7 +17,7 @@ HEAD = '''"""phosphene: see what a neural network sees."""
 
 # Made from the recipes' declarations by scripts/make_stubs.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +56,8 @@ def stub_text() -> str:
 def _function(name: str, function: RecipeFunction) -> str:
     recipe = function.recipe
     result, step = (kind.partition(":")[2] for kind in (recipe.result_type, recipe.step_type))
+    if recipe.output == "video":  # one after the other
+        result = f"Iterator[{result}]"
     parameters = _parameters(function.__signature__.parameters)
     doc = textwrap.indent(f'"""{function.__doc__}\n"""', " " * 8)
     return (

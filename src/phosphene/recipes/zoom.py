@@ -185,6 +185,7 @@ ZOOM = register(
         settings=ZoomSettings,
         network_defaults=network_defaults(ZoomSettings),
         steps="phosphene.recipes.steps.moving:zoom_steps",
+        result_type="phosphene.films.frames:Frame",
         step_type="phosphene.recipes.steps.frames:FrameStep",
         output="video",
         timing="phosphene.recipes.steps.moving:zoom_timing",
