@@ -282,11 +282,17 @@ def zoom() -> Tensor:
     return grid([frames[k : k + 4] for k in (0, 4, 8)])
 
 
-def panned(count: int = 12, width: int = 320, height: int = 214) -> Iterator[Tensor]:
-    """A camera that goes over a photograph, 6 px a frame."""
-    photo = sample("china.jpg")
+def moved(count: int = 12, width: int = 320, height: int = 214) -> Iterator[Tensor]:
+    """A flower that goes over a temple, 7 px a frame."""
+    ground = smaller(sample("china.jpg"), width)[..., :height, :]
+    flower = smaller(sample("flower.jpg"), 260)[..., 20:150, 60:190]
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 130), torch.linspace(-1, 1, 130), indexing="ij")
+    disc = ((1 - (x**2 + y**2).sqrt()) * 30).clamp(0, 1)
     for k in range(count):
-        yield photo[..., 100 : 100 + height, 40 + 6 * k : 40 + 6 * k + width].contiguous()
+        frame, left = ground.clone(), 20 + 7 * k
+        part = frame[..., 40:170, left : left + 130]
+        part += disc * (flower - part)
+        yield frame
 
 
 @picture
@@ -294,8 +300,8 @@ def film_parts() -> Tensor:
     """A frame, its flow as colours, the mask, and the dream difference that is carried."""
     from phosphene.films.flow import motion, warp
 
-    sources = list(panned())
-    dreams = [frame.image for frame in ph.film(sources, ph.load_network(), "mixed4c")]
+    sources = list(moved())
+    dreams = [frame.image for frame in ph.film(sources, ph.load_network())]
     before, now = sources[-2], sources[-1]
     found = motion(before, now)
     x, y = found.backward[0]

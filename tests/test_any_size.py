@@ -174,7 +174,8 @@ def test_help_tells_of_tiles_and_memory(
         (("--tile", "of"), 'unable to convert "of" into auto|off|approximate|int'),
         (
             ("--tile", "0"),
-            "tile: input should be 'auto', 'off' or 'approximate' or greater than or equal to 1 (given: 0)",
+            "tile: input should be 'auto', 'off' or 'approximate' or greater than or equal to 1 "
+            "(given: 0)",
         ),
         (("--tile", "1.5"), "--tile: 1.5 is no whole number"),
         (("--memory", "4"), "memory: '4' is no amount; a number and a unit, such as 512M or 4G"),
