@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -77,6 +78,35 @@ print("ends", flush=True)
 def test_a_process_that_ends_stops_it_and_waits_for_that() -> None:
     done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ends\nstopped\n", "")
+
+
+WAITS = """
+import logging, signal, sys, threading, time
+from phosphene.runtime import loading
+logging.basicConfig(level="INFO", stream=sys.stdout, format="%(name)s: %(message)s")
+loading.SILENT_SECONDS = 0.05
+begun = threading.Event()
+def load(stopped):
+    begun.set()
+    while not stopped():
+        time.sleep(0.01)
+    time.sleep(0.4)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(0.2)
+    print("compiled", flush=True)
+loading.Background(load, enough=1).is_ready(1)
+begun.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads there")
+def test_a_process_that_waits_long_at_its_end_says_so_and_is_not_cut_off() -> None:
+    done = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second, *_, last = done.stdout.splitlines()
+    assert first == "phosphene: waiting for the compiler to come to the end of a kernel"
+    assert second == "phosphene: still waiting: a compiler that is cut off would crash"
+    assert last == "compiled"
 
 
 POOLS = """

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from phosphene import load_network
+from phosphene import objectives as obj
+from phosphene.evaluation.cost import bytes_per_pixel
 from phosphene.network import Network
 from phosphene.runtime import graph, operations, pooling
 from phosphene.runtime.lowering import lower
@@ -426,17 +428,35 @@ def test_a_program_knows_what_is_nowhere_below_zero() -> None:
     assert [pool.nonnegative for pool in pools(network, "end")] == [False, False, False, True]
 
 
+def once_loaded(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """Numba has been loaded beside the job, or not yet."""
+    monkeypatch.setattr(pooling.loading, "is_ready", lambda work: there)
+
+
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("kernel", "stride", "padding", "up"), SHAPES)
 def test_numba_and_pytorch_agree_to_the_bit(
-    dtype: torch.dtype, kernel: Any, stride: Any, padding: Any, up: bool
+    dtype: torch.dtype,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    up: bool,
+    compact: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So a job may begin with one and go on with the other."""
     window = window_of(kernel, stride, padding, up=up)
     generator = torch.Generator().manual_seed(0)
     x = laid(torch.randn(2, 40, 13, 14, generator=generator).relu(), dtype)
-    ours, theirs = (max_pool(x, window, numba=numba, nonnegative=True) for numba in (True, False))
-    assert (ours[1].dtype, theirs[1].dtype) == (torch.uint8, torch.int64)
+    both = []
+    for there in (True, False):
+        once_loaded(monkeypatch, there)
+        both.append(max_pool(x, window, compact=compact, nonnegative=True))
+    ours, theirs = both
+    # Compact ones are added up in another order, so PyTorch has them all.
+    kinds = (torch.int16, torch.int16) if compact else (torch.uint8, torch.int64)
+    assert (ours[1].dtype, theirs[1].dtype) == kinds
     assert torch.equal(ours[0], theirs[0])
     grad = laid(torch.randn(ours[0].shape, generator=generator), dtype)
     one, other = (max_pool_backward(grad, x.shape, found[1], window) for found in (ours, theirs))
@@ -462,6 +482,41 @@ def test_a_dream_comes_out_as_without_numba(
     ours = grad()
     monkeypatch.setattr(pooling, "kernels", lambda: None)
     assert torch.equal(ours, grad())
+
+
+@pytest.mark.parametrize("memory_efficient", [False, True])
+def test_a_gradient_does_not_depend_on_when_numba_was_there(
+    memory_efficient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooling, "NUMBA_PIXELS", 10**6)
+    module = nn.Sequential(nn.Conv2d(3, 64, 1), nn.MaxPool2d(3, 1, 1), nn.Conv2d(64, 5, 1)).eval()
+    program = lower(graph.trace(module.requires_grad_(False)).cut(["2"]))
+    assert isinstance(program.instructions[-1].operation, PooledConvolution)
+    options = Options(memory_efficient=memory_efficient)
+    generator = torch.Generator().manual_seed(0)
+    x = laid(torch.randn(1, 3, 64, 96, generator=generator), torch.float32).requires_grad_()
+    weight = torch.randn(1, 5, 64, 96, generator=generator)
+    grads = []
+    for there in (False, True):
+        once_loaded(monkeypatch, there)
+        (answer,) = program(x, options=options).values()
+        grads.append(torch.autograd.grad((answer * weight).sum(), x)[0])
+    assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("memory_efficient", [False, True])
+def test_bytes_that_are_measured_do_not_depend_on_when_numba_was_there(
+    memory_efficient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooling, "NUMBA_PIXELS", 10**6)
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.MaxPool2d(3, 1, 1), nn.Conv2d(8, 5, 1)).eval()
+    goal, measured = obj.layer("2"), []
+    for there in (False, True):
+        once_loaded(monkeypatch, there)
+        network = Network(module, input_size=32, name="pools").prepared("cpu", "fp32")
+        options = Options(memory_efficient=memory_efficient)
+        measured.append(bytes_per_pixel(network, goal.bound(network), options=options))
+    assert measured[0] == measured[1]
 
 
 def test_what_takes_long_is_said_once(

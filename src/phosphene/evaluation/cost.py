@@ -40,7 +40,8 @@ def bytes_per_pixel(
         banded: Of pictures that are so large that a program goes over them in bands
             (`bands.BAND_PIXELS`); the noise is then as long as these.
     """
-    options = options_for(objective, options)
+    # What is measured is not to depend on when Numba is there; PyTorch's pooling takes the most.
+    options = replace(options_for(objective, options), numba_beside=False)
     if banded:
         options = replace(options, bands="always")
     measured = _MEASURED.setdefault(network, {})

@@ -8,14 +8,18 @@ nothing depends on when that is.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 # Values that a process has pooled from which on loading the kernels is worth it. PyTorch takes 1 to
 # 6 ns longer for each, so it has lost by then a good part of what loading takes.
 ENOUGH_VALUES = 100 * 10**6
+# s that a process waits at its end without a word.
+SILENT_SECONDS = 1.0
+
+log = logging.getLogger("phosphene")
 
 
 class Background:
@@ -29,7 +33,7 @@ class Background:
     def __init__(self, load: Callable[[Callable[[], bool]], bool], enough: float) -> None:
         self.enough = enough
         self._load, self._work = load, 0
-        self._ready, self._stop = threading.Event(), threading.Event()
+        self._ready, self._stop, self._done = (threading.Event() for _ in range(3))
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
@@ -62,11 +66,24 @@ class Background:
             self._thread.start()
 
     def _run(self) -> None:
-        if self._load(self._stop.is_set):
-            self._ready.set()
+        try:
+            if self._load(self._stop.is_set):
+                self._ready.set()
+        finally:
+            self._done.set()
 
     def _end(self) -> None:
         self._stop.set()
-        if self._thread is not None and os.getpid() == self._process:
-            with suppress(KeyboardInterrupt):
-                self._thread.join()
+        if self._thread is None or os.getpid() != self._process:
+            return
+        while not self._done.is_set():
+            try:
+                self._wait()
+            except KeyboardInterrupt:
+                log.info("still waiting: a compiler that is cut off would crash")
+
+    def _wait(self) -> None:
+        """Not by `Thread.join`: once it was interrupted, Python 3.12 takes the thread for ended."""
+        if not self._done.wait(SILENT_SECONDS):
+            log.info("waiting for the compiler to come to the end of a kernel")
+            self._done.wait()

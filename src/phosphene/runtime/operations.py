@@ -277,6 +277,7 @@ class MaxPool:
             compact=save and options.memory_efficient,
             nonnegative=self.nonnegative,
             gated=self.gated,
+            beside=options.numba_beside,
         )
         return output, (x.shape, indices)
 
@@ -306,7 +307,7 @@ class PooledConvolution:
 
     def forward(self, inputs: Sequence[Tensor], options: Options, save: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
-        if not self._by_rows(x, options):
+        if not self._by_rows(x, options, save):
             between, saved = self.pool.forward(inputs, options, save)
             output, _ = self.convolution.forward([between], options, save)
             return output, saved
@@ -352,12 +353,14 @@ class PooledConvolution:
     def _transposed(self) -> ParallelConvolutions:
         return ParallelConvolutions((self.convolution,))
 
-    def _by_rows(self, x: Tensor, options: Options) -> bool:
+    def _by_rows(self, x: Tensor, options: Options, save: bool) -> bool:
         return pooling.numba_takes(
             x,
             self.pool.arguments,
             wait=options.numba_pooling,
             nonnegative=self.pool.nonnegative,
+            # As `max_pool` has it: other gradients come of compact indices.
+            beside=options.numba_beside and not (save and options.memory_efficient),
         )
 
     def _bands(self, map_: Tensor) -> Iterator[tuple[slice, tuple[int, int]]]:

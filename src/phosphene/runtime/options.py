@@ -21,7 +21,9 @@ class Options:
         plain_modules: Run the operations of the network one by one, as it has them, and nothing
             fused: for whatever looks at single operations, or changes them.
         numba_pooling: Max-pooling by Numba where it is installed, waited for, as it is otherwise
-            for large pictures only: it takes less memory. Others have it once it is there.
+            for large pictures only: it takes less memory. Others have it once it is there, unless
+            memory is to be saved, where its gradient is rounded otherwise.
+        numba_beside: Others have it so. Without, nothing depends on when it is there: to measure.
         bands: "always" cuts pictures of any size into bands where memory is to be saved: to
             measure what large ones take.
         linked: Of several layers' activations, the gradient of one can be had with respect to
@@ -34,6 +36,7 @@ class Options:
     backward_passes: int = 1
     plain_modules: bool = False
     numba_pooling: bool = False
+    numba_beside: bool = True
     bands: Literal["auto", "always"] = "auto"
     linked: bool = True
 

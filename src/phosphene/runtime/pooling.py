@@ -48,6 +48,7 @@ def max_pool(
     compact: bool = False,
     nonnegative: bool = False,
     gated: bool = False,
+    beside: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The maxima of windows of `x` `(N, C, H, W)`, and their indices.
 
@@ -55,15 +56,19 @@ def max_pool(
         x: A map.
         window: Kernel, stride, padding, dilation and `ceil_mode`.
         numba: By Numba, if it takes such maps: wait for it. Otherwise by Numba once it is there.
-        compact: Keep the indices in few bytes, even if that takes longer.
+        compact: Keep the indices in few bytes, even if that takes longer; by Numba only where that
+            is waited for.
         nonnegative: No value is below 0.
         gated: No gradient is to pass where a maximum is not above 0; only indices of type uint8
             note that, for others it is the caller's to do.
+        beside: Without `numba`, by Numba all the same once it was loaded beside the job.
 
     Maxima and gradient are the same to the bit, whoever finds them; but for the gradient of
-    `compact` indices, which PyTorch adds up some rows at a time.
+    `compact` indices, which PyTorch adds up some rows at a time. So when Numba came up is not to
+    be seen in any result.
     """
-    if numba_takes(x, window, wait=numba, nonnegative=nonnegative):
+    beside = beside and not compact
+    if numba_takes(x, window, wait=numba, nonnegative=nonnegative, beside=beside):
         return _max_pool_numba(x, window, gated)
     if compact:
         return max_pool_int16(x, *window)
@@ -129,13 +134,20 @@ loading = Background(_load, ENOUGH_VALUES)
 
 
 def numba_takes(
-    x: Tensor, window: PoolWindow, *, wait: bool = False, nonnegative: bool = False
+    x: Tensor,
+    window: PoolWindow,
+    *,
+    wait: bool = False,
+    nonnegative: bool = False,
+    beside: bool = True,
 ) -> bool:
-    """Whether Numba is here and takes such maps; waits for it, or has it loaded beside if not."""
+    """Whether Numba is here and takes such maps; waits for it, or has it loaded `beside`."""
     # The bits of bfloat16 stand in the order of the numbers where none of them is below 0.
     if not (nonnegative or x.dtype != torch.bfloat16) or not _fits_numba(x, window):
         return False
-    return kernels() is not None if wait else loading.is_ready(x.numel())
+    if wait:
+        return kernels() is not None
+    return beside and loading.is_ready(x.numel())
 
 
 def _fits_numba(x: Tensor, window: PoolWindow) -> bool:

@@ -20,8 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from phosphene.cache import cache_folder
 from phosphene.errors import ImageError, WeightsError, one_line
 from phosphene.image.files import write_atomically
@@ -42,6 +40,8 @@ def file_name(url: str) -> str:
 
 def _cached_paths(file: str) -> tuple[Path, Path]:
     """Our own cache, and torch's, where torchvision may have put it before."""
+    import torch
+
     return cache_folder() / "weights" / file, Path(torch.hub.get_dir()) / "checkpoints" / file
 
 
