@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from phosphene.errors import RecipeError, RequestError, WeightsError
+from phosphene.errors import NetworkError, RecipeError, RequestError, WeightsError
 from phosphene.jobs import Request, prepare
 from phosphene.jobs.replayer import find_network
 from phosphene.manifest.schema import Manifest
-from phosphene.zoo import download, starts_download
+from phosphene.zoo import download, load_network, starts_download
 
 CONTENT = bytes(range(256)) * 40
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -193,6 +193,21 @@ def test_a_strangers_request_starts_no_download(
     )
     with pytest.raises(RecipeError, match=r"starts no download.*--network googlenet"):
         find_network(manifest, [tmp_path])
+
+
+def test_a_file_of_weights_starts_no_download_of_others(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOSPHENE_WEIGHTS_MIRROR", site.url.rpartition("/")[0])
+    for inner in ("torchvision:resnet18:IMAGENET1K_V1", "resnet18:DEFAULT", "googlenet:DEFAULT"):
+        name = f"file:a.pth@{inner}"
+        assert starts_download(name)
+        with pytest.raises(RequestError, match="starts no download"):
+            prepare(Request(recipe="dream", network=name, start="noise", size=32))
+        # Nor does whoever means it: the file's weights would take the place of those.
+        with pytest.raises(NetworkError, match="the file holds them: write file:PATH@"):
+            load_network(name)
+    assert site.asked == 0
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,13 @@ def _file_label(name: str) -> str:
     return f"file:{Path(path).name}{'@' if network else ''}{network}"
 
 
+def _fetches_for_file(name: str) -> bool:
+    """Whether the network that a file's weights are for brings its own, which are to be fetched."""
+    _, network = _file_parts(name)
+    scheme = scheme_of(network)
+    return scheme is not None and not scheme.takes_random(network) and scheme.fetches(network)
+
+
 def _load_code(name: str, weights: str | None, _: int | None) -> Network:
     from phosphene.zoo import code
 
@@ -365,6 +372,7 @@ SCHEMES = (
         form="file:PATH@NETWORK",
         label=_file_label,
         runs_code=lambda name: names_code(_file_parts(name)[1]),
+        fetches=_fetches_for_file,
     ),
     # Whatever else has a colon: it is code, or an error.
     Scheme(
