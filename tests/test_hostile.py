@@ -113,6 +113,17 @@ def test_a_file_that_came_meanwhile_costs_no_result(
     assert files_of(job, lambda: rival.write_text("a rival's")) == [Path("dream-4.png")]
 
 
+def test_data_that_is_in_the_way_keeps_its_own_name(
+    tmp_path: Path, toy: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"size": 16, "steps": 1, "channels": (2,), "device": "cpu", "precision": "fp32"}
+    request = Request(recipe="sheet", layers=("first",), settings=small, outputs={"data": "d.json"})
+    job = jobs.prepare(request, network=toy, name_output=True, cache=False)
+    page, data = files_of(job, lambda: Path("d.json").write_text("another's"))
+    assert (page.suffix, data) == (".png", Path("d-2.json"))
+
+
 # Too little memory, and interruptions -------------------------------------------------------------
 
 

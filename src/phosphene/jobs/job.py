@@ -198,14 +198,16 @@ class Job(ABC):
         It was seen before that nothing is in the way. What has come there since is another's, and
         is left; the result, which may have taken hours, lies beside it under the next free number.
         """
+        main = any(target.path == path for target in self.targets)
+        default = self.default if main else None  # of a main output alone, not of its data
         free = path
         for _ in range(CLAIMS):
             try:
                 save(free)
             except InTheWayError:
-                free = outputs.free_output(self.default or path)
+                free = outputs.free_output(default or path)
                 continue
-            if free != path and self.default is None:
+            if free != path and default is None:
                 notes.append(Note(f"note: {str(path)!r} is there by now: saved as {str(free)!r}"))
             return free
         save(free)
