@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from phosphene.cli.reporter import check_journal
 from phosphene.errors import ImageError, SettingsError, WeightsError
 from phosphene.image import read_image, save_image
 from phosphene.image.files import PAGES, count_gif_frames
-from phosphene.jobs import Request, Saved
+from phosphene.jobs import Note, Request, Saved
 from phosphene.jobs.request import picture_roles
 from phosphene.network import Network, pick_device
 from phosphene.zoo import load_network
@@ -111,6 +113,40 @@ def test_a_file_that_came_meanwhile_costs_no_result(
     job = jobs.prepare(request, network=toy, name_output=True)
     rival = Path("dream-3.png")
     assert files_of(job, lambda: rival.write_text("a rival's")) == [Path("dream-4.png")]
+
+
+def test_a_recipe_that_cannot_be_saved_costs_no_picture(
+    tmp_path: Path, toy: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outputs = {"picture": "{}.png", "recipe": "recipes/{}.json"}
+    small = {"size": 16, "steps": 1, "device": "cpu", "precision": "fp32"}
+    request = Request(
+        recipe="visualize", objectives=("second:1", "second:2"), settings=small, outputs=outputs
+    )
+    Path("recipes").mkdir()
+    job = jobs.prepare(request, network=toy)
+    taken = Path("recipes/second-1.json")
+    assert files_of(job, lambda: taken.write_text("another's")) == [
+        Path("second-1.png"), Path("recipes/second-1-2.json"),
+        Path("second-2.png"), Path("recipes/second-2.json"),
+    ]  # fmt: skip
+    assert taken.read_text() == "another's"
+    job = jobs.prepare(request, network=toy, force=True)
+    told = list(job_events_without(job, Path("recipes")))
+    assert [event.path.name for event in told if isinstance(event, Saved)] == [
+        "second-1.png", "second-2.png",
+    ]  # fmt: skip
+    notes = [event.text for event in told if isinstance(event, Note)]
+    assert sum("is not saved" in note for note in notes) == 2
+
+
+def job_events_without(job: jobs.Job, folder: Path) -> Iterator[Any]:
+    """A job's events; the folder of its recipes goes while it runs."""
+    for event in job.events():
+        if isinstance(event, jobs.Progress):
+            shutil.rmtree(folder, ignore_errors=True)
+        yield event
 
 
 def test_data_that_is_in_the_way_keeps_its_own_name(
