@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import shutil
@@ -18,9 +19,10 @@ import torch
 from PIL import Image
 
 from phosphene import jobs
+from phosphene.cli import main
 from phosphene.cli.exits import explained
 from phosphene.cli.reporter import check_journal
-from phosphene.errors import ImageError, SettingsError, WeightsError
+from phosphene.errors import ImageError, RequestError, SettingsError, WeightsError
 from phosphene.image import read_image, save_image
 from phosphene.image.files import PAGES, count_gif_frames
 from phosphene.jobs import Note, Request, Saved
@@ -81,6 +83,21 @@ def test_a_devices_number_does_not_wrap(device: str) -> None:
     """torch keeps it in a byte, and cuda:256 was cuda:0."""
     with pytest.raises(SettingsError, match="device"):
         pick_device(device)
+
+
+def test_a_size_beyond_any_picture_is_refused(tmp_path: Path) -> None:
+    save_image(torch.rand(3, 8, 8), tmp_path / "sky.png")
+    photo = {"path": str(tmp_path / "sky.png")}
+    asked = {"format": 1, "recipe": "dream", "inputs": {"photo": photo}}
+    for more in ({"size": 10**400}, {"inputs": {"photo": photo, "mask": photo | {"size": 10**9}}}):
+        with pytest.raises(RequestError, match="less than or equal to 1000000"):
+            Request.parse(json.dumps(asked | more))
+    assert Request.parse(json.dumps(asked | {"size": 10**6})).size == 10**6
+
+
+def test_a_size_beyond_any_picture_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dream", "--start", "noise", "--size", "9" * 400]) == 2
+    assert "size is beyond 1000000 px" in capsys.readouterr().err
 
 
 # Nothing lost -------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from phosphene.cli.running import (
     make,
 )
 from phosphene.errors import SettingsError
+from phosphene.image.files import LONGEST_SIDE
 from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind, output_kinds
 from phosphene.manifest.schema import Region
 from phosphene.objectives.text import expanded
@@ -363,6 +364,8 @@ def split_region(text: str) -> tuple[str, str]:
 def _check_size(what: str, size: int | None) -> None:
     if size is not None and size < 1:
         raise SettingsError(f"{what} is {size}; the longest side must be 1 px or more")
+    if size is not None and size > LONGEST_SIDE:
+        raise SettingsError(f"{what} is beyond {LONGEST_SIDE} px, the longest side of any picture")
 
 
 def _check_photo(recipe: Recipe, given: dict[str, Any], start: Any) -> None:

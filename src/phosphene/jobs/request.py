@@ -28,6 +28,7 @@ from phosphene.manifest.schema import (
     Plugin,
     RecipeName,
     Region,
+    Side,
     Start,
     check_fit,
     checked_settings,
@@ -97,7 +98,7 @@ class InputFile(Part):
 
     path: Path_
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    size: int | None = Field(default=None, ge=1)
+    size: Side | None = None
 
 
 class Request(Part):
@@ -124,7 +125,7 @@ class Request(Part):
     objectives: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     start: Start | None = None
-    size: int | None = Field(default=None, ge=1)
+    size: Side | None = None
     inputs: dict[str, InputFile] = Field(default_factory=dict)
     regions: tuple[Region, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)

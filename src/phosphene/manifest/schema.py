@@ -25,7 +25,7 @@ from pydantic import (
 
 from phosphene import __version__
 from phosphene.errors import FilmError, PhospheneError, RecipeError, SettingsError
-from phosphene.image.files import PIXEL_LIMIT
+from phosphene.image.files import LONGEST_SIDE, PIXEL_LIMIT
 from phosphene.recipes.base import Recipe, is_recipe, recipe_named
 from phosphene.settings import Settings, checked
 
@@ -56,6 +56,7 @@ def _known(name: str) -> str:
 
 
 RecipeName = Annotated[str, AfterValidator(_known)]
+Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
 
 
 class NetworkUsed(Part):
@@ -151,7 +152,7 @@ class Input(Part):
     sha256: str = Sha256
     width: int = Field(ge=1)
     height: int = Field(ge=1)
-    size: int | None = Field(default=None, ge=1)
+    size: Side | None = None
 
 
 class Region(Part):
@@ -237,7 +238,7 @@ class Manifest(Part):
     objectives: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     start: Start | None = None
-    size: int | None = Field(default=None, ge=1)
+    size: Side | None = None
     inputs: dict[str, Input | Folder] = {}
     regions: tuple[Region, ...] = ()
     settings: dict[str, Any]
