@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from phosphene.errors import NetworkError, RecipeError, RequestError, WeightsError
-from phosphene.jobs import Request, prepare
+from phosphene.jobs import InputFile, Request, prepare
+from phosphene.jobs.large import refuse_large
 from phosphene.jobs.replayer import find_network
 from phosphene.manifest.schema import Manifest
 from phosphene.zoo import download, load_network, starts_download
@@ -215,6 +216,11 @@ def test_a_file_of_weights_starts_no_download_of_others(
     [
         ({"settings": {"steps": 100_000}}, "100000 steps of 640×427 px"),
         ({"size": 17_000, "settings": {"steps": 100}}, "100 steps of 17000×11342 px"),
+        (
+            {"settings": {"steps": 1000, "octaves": 40, "octave_scale": 1.001}},
+            "1000 steps of 640×427 px in each of 40 octaves",
+        ),
+        ({"settings": {"steps": 1000, "octave_scale": 1.001}}, "1000 steps of 640×427 px"),
     ],
 )
 def test_large_work_of_a_strangers_request_is_told_first(
@@ -232,3 +238,12 @@ def test_usual_work_needs_no_leave(toy: Any) -> None:
     with pytest.raises(RequestError, match="for each of 3 pictures"):
         prepare(many, network=toy)
     assert prepare(many, network=toy, large=True)
+
+
+@pytest.mark.parametrize("change", [{"channels": tuple(range(8)) * 200}, {"top": 10**6}])
+def test_the_channels_that_a_page_names_are_counted(change: dict[str, Any], toy: Any) -> None:
+    inputs = {"photo": InputFile(path="sky.png")} if "top" in change else {}
+    sheet = Request(recipe="sheet", layers=("first",), settings=change, inputs=inputs)
+    with pytest.raises(RequestError, match=r"96 steps of 256×256 px for each of \d+ drawings"):
+        refuse_large(sheet, sheet.checked_settings())
+    assert prepare(Request(recipe="sheet", layers=("first",)), network=toy, cache=False)

@@ -26,7 +26,7 @@ from phosphene.errors import ImageError, RequestError, SettingsError, WeightsErr
 from phosphene.image import read_image, save_image
 from phosphene.image.files import PAGES, count_gif_frames
 from phosphene.jobs import Note, Request, Saved
-from phosphene.jobs.request import picture_roles
+from phosphene.jobs.request import OutputKind, picture_roles
 from phosphene.network import Network, pick_device
 from phosphene.zoo import load_network
 
@@ -136,7 +136,7 @@ def test_a_recipe_that_cannot_be_saved_costs_no_picture(
     tmp_path: Path, toy: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    outputs = {"picture": "{}.png", "recipe": "recipes/{}.json"}
+    outputs: dict[OutputKind, str] = {"picture": "{}.png", "recipe": "recipes/{}.json"}
     small = {"size": 16, "steps": 1, "device": "cpu", "precision": "fp32"}
     request = Request(
         recipe="visualize", objectives=("second:1", "second:2"), settings=small, outputs=outputs
