@@ -167,7 +167,7 @@ def test_a_server_that_dawdles(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("site")
-def test_which_names_start_a_download() -> None:
+def test_which_names_start_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = ("googlenet", "torchvision:resnet18", "resnet18:IMAGENET1K_V1", "timm:resnet18")
     assert [name for name in fetched if not starts_download(name)] == []
     here = ("dreamnet", "googlenet:random", "resnet18:random", "timm:resnet18:random",
@@ -175,6 +175,8 @@ def test_which_names_start_a_download() -> None:
     assert [name for name in here if starts_download(name)] == []
     weights().mkdir(parents=True)
     (weights() / "googlenet-1378be20.pth").touch()
+    assert starts_download("googlenet")  # it is damaged, and so would be fetched anew
+    monkeypatch.setattr(download, "_sha256", lambda path: "1378be20" + "0" * 56)
     assert not starts_download("googlenet")
 
 

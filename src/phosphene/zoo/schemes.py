@@ -105,7 +105,7 @@ def names_code(name: str) -> bool:
 
 
 def starts_download(name: str) -> bool:
-    """Whether loading a name may fetch weights, which are not on this machine yet."""
+    """Whether loading a name may fetch weights, which are not whole on this machine."""
     scheme = scheme_of(name)
     return scheme is not None and scheme.fetches(name)
 
@@ -238,7 +238,7 @@ def _fetches_registered(name: str) -> bool:
     if weights and weights != RANDOM and head in _TORCHVISION:
         return _fetches_torchvision(name)
     file = MODEL_CARDS[head].file if head in MODEL_CARDS else None
-    return file is not None and weights != RANDOM and not download.is_cached(file)
+    return file is not None and weights != RANDOM and not download.is_whole(file)
 
 
 def _list_registered(_: bool) -> Iterable[NetworkInfo]:
@@ -284,7 +284,7 @@ def _fetches_torchvision(name: str) -> bool:
     from phosphene.zoo import torchvision
 
     architecture, weights = split_weights(name, name.removeprefix("torchvision:"), None)
-    return weights != RANDOM and not torchvision.is_cached(architecture, weights)
+    return weights != RANDOM and not torchvision.is_whole(architecture, weights)
 
 
 def _list_torchvision(everything: bool) -> Iterable[NetworkInfo]:
