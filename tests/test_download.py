@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from phosphene.errors import RecipeError, RequestError, WeightsError
-from phosphene.jobs import Request, prepare
+from phosphene.errors import NetworkError, RecipeError, RequestError, WeightsError
+from phosphene.jobs import InputFile, Request, prepare
+from phosphene.jobs.large import refuse_large
 from phosphene.jobs.replayer import find_network
 from phosphene.manifest.schema import Manifest
-from phosphene.zoo import download, starts_download
+from phosphene.zoo import download, load_network, starts_download
 
 CONTENT = bytes(range(256)) * 40
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -166,7 +167,7 @@ def test_a_server_that_dawdles(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("site")
-def test_which_names_start_a_download() -> None:
+def test_which_names_start_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = ("googlenet", "torchvision:resnet18", "resnet18:IMAGENET1K_V1", "timm:resnet18")
     assert [name for name in fetched if not starts_download(name)] == []
     here = ("dreamnet", "googlenet:random", "resnet18:random", "timm:resnet18:random",
@@ -174,6 +175,8 @@ def test_which_names_start_a_download() -> None:
     assert [name for name in here if starts_download(name)] == []
     weights().mkdir(parents=True)
     (weights() / "googlenet-1378be20.pth").touch()
+    assert starts_download("googlenet")  # it is damaged, and so would be fetched anew
+    monkeypatch.setattr(download, "_sha256", lambda path: "1378be20" + "0" * 56)
     assert not starts_download("googlenet")
 
 
@@ -195,11 +198,31 @@ def test_a_strangers_request_starts_no_download(
         find_network(manifest, [tmp_path])
 
 
+def test_a_file_of_weights_starts_no_download_of_others(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOSPHENE_WEIGHTS_MIRROR", site.url.rpartition("/")[0])
+    for inner in ("torchvision:resnet18:IMAGENET1K_V1", "resnet18:DEFAULT", "googlenet:DEFAULT"):
+        name = f"file:a.pth@{inner}"
+        assert starts_download(name)
+        with pytest.raises(RequestError, match="starts no download"):
+            prepare(Request(recipe="dream", network=name, start="noise", size=32))
+        # Nor does whoever means it: the file's weights would take the place of those.
+        with pytest.raises(NetworkError, match="the file holds them: write file:PATH@"):
+            load_network(name)
+    assert site.asked == 0
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"settings": {"steps": 100_000}}, "100000 steps of 640×427 px"),
         ({"size": 17_000, "settings": {"steps": 100}}, "100 steps of 17000×11342 px"),
+        (
+            {"settings": {"steps": 1000, "octaves": 40, "octave_scale": 1.001}},
+            "1000 steps of 640×427 px in each of 40 octaves",
+        ),
+        ({"settings": {"steps": 1000, "octave_scale": 1.001}}, "1000 steps of 640×427 px"),
     ],
 )
 def test_large_work_of_a_strangers_request_is_told_first(
@@ -217,3 +240,12 @@ def test_usual_work_needs_no_leave(toy: Any) -> None:
     with pytest.raises(RequestError, match="for each of 3 pictures"):
         prepare(many, network=toy)
     assert prepare(many, network=toy, large=True)
+
+
+@pytest.mark.parametrize("change", [{"channels": tuple(range(8)) * 200}, {"top": 10**6}])
+def test_the_channels_that_a_page_names_are_counted(change: dict[str, Any], toy: Any) -> None:
+    inputs = {"photo": InputFile(path="sky.png")} if "top" in change else {}
+    sheet = Request(recipe="sheet", layers=("first",), settings=change, inputs=inputs)
+    with pytest.raises(RequestError, match=r"96 steps of 256×256 px for each of \d+ drawings"):
+        refuse_large(sheet, sheet.checked_settings())
+    assert prepare(Request(recipe="sheet", layers=("first",)), network=toy, cache=False)

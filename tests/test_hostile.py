@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
+import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,14 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from phosphene import jobs
+from phosphene.cli import main
 from phosphene.cli.exits import explained
 from phosphene.cli.reporter import check_journal
-from phosphene.errors import ImageError, SettingsError, WeightsError
+from phosphene.errors import ImageError, RequestError, SettingsError, WeightsError
 from phosphene.image import read_image, save_image
 from phosphene.image.files import PAGES, count_gif_frames
-from phosphene.jobs import Request, Saved
-from phosphene.jobs.request import picture_roles
+from phosphene.jobs import Note, Request, Saved
+from phosphene.jobs.request import OutputKind, picture_roles
 from phosphene.network import Network, pick_device
 from phosphene.zoo import load_network
 
@@ -81,6 +85,21 @@ def test_a_devices_number_does_not_wrap(device: str) -> None:
         pick_device(device)
 
 
+def test_a_size_beyond_any_picture_is_refused(tmp_path: Path) -> None:
+    save_image(torch.rand(3, 8, 8), tmp_path / "sky.png")
+    photo = {"path": str(tmp_path / "sky.png")}
+    asked = {"format": 1, "recipe": "dream", "inputs": {"photo": photo}}
+    for more in ({"size": 10**400}, {"inputs": {"photo": photo, "mask": photo | {"size": 10**9}}}):
+        with pytest.raises(RequestError, match="less than or equal to 1000000"):
+            Request.parse(json.dumps(asked | more))
+    assert Request.parse(json.dumps(asked | {"size": 10**6})).size == 10**6
+
+
+def test_a_size_beyond_any_picture_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dream", "--start", "noise", "--size", "9" * 400]) == 2
+    assert "size is beyond 1000000 px" in capsys.readouterr().err
+
+
 # Nothing lost -------------------------------------------------------------------------------------
 
 
@@ -111,6 +130,51 @@ def test_a_file_that_came_meanwhile_costs_no_result(
     job = jobs.prepare(request, network=toy, name_output=True)
     rival = Path("dream-3.png")
     assert files_of(job, lambda: rival.write_text("a rival's")) == [Path("dream-4.png")]
+
+
+def test_a_recipe_that_cannot_be_saved_costs_no_picture(
+    tmp_path: Path, toy: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outputs: dict[OutputKind, str] = {"picture": "{}.png", "recipe": "recipes/{}.json"}
+    small = {"size": 16, "steps": 1, "device": "cpu", "precision": "fp32"}
+    request = Request(
+        recipe="visualize", objectives=("second:1", "second:2"), settings=small, outputs=outputs
+    )
+    Path("recipes").mkdir()
+    job = jobs.prepare(request, network=toy)
+    taken = Path("recipes/second-1.json")
+    assert files_of(job, lambda: taken.write_text("another's")) == [
+        Path("second-1.png"), Path("recipes/second-1-2.json"),
+        Path("second-2.png"), Path("recipes/second-2.json"),
+    ]  # fmt: skip
+    assert taken.read_text() == "another's"
+    job = jobs.prepare(request, network=toy, force=True)
+    told = list(job_events_without(job, Path("recipes")))
+    assert [event.path.name for event in told if isinstance(event, Saved)] == [
+        "second-1.png", "second-2.png",
+    ]  # fmt: skip
+    notes = [event.text for event in told if isinstance(event, Note)]
+    assert sum("is not saved" in note for note in notes) == 2
+
+
+def job_events_without(job: jobs.Job, folder: Path) -> Iterator[Any]:
+    """A job's events; the folder of its recipes goes while it runs."""
+    for event in job.events():
+        if isinstance(event, jobs.Progress):
+            shutil.rmtree(folder, ignore_errors=True)
+        yield event
+
+
+def test_data_that_is_in_the_way_keeps_its_own_name(
+    tmp_path: Path, toy: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"size": 16, "steps": 1, "channels": (2,), "device": "cpu", "precision": "fp32"}
+    request = Request(recipe="sheet", layers=("first",), settings=small, outputs={"data": "d.json"})
+    job = jobs.prepare(request, network=toy, name_output=True, cache=False)
+    page, data = files_of(job, lambda: Path("d.json").write_text("another's"))
+    assert (page.suffix, data) == (".png", Path("d-2.json"))
 
 
 # Too little memory, and interruptions -------------------------------------------------------------

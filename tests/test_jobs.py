@@ -410,6 +410,24 @@ def test_what_a_request_says_is_not_passed_over(say: Say) -> None:
     assert unit.model_copy(update={"inputs": inputs}).pinned().key("0" * 64)
 
 
+def test_a_range_of_channels_is_as_many_objectives() -> None:
+    asked = {"format": 1, "recipe": "visualize", "objectives": ["second:1-3", "first"]}
+    request = Request.parse(json.dumps(asked))
+    assert request.objectives == ("second:1", "second:2", "second:3", "first")
+    assert Request(recipe="visualize", objectives=("second:1-3", "first")) == request
+    for texts in (["second:3-1"], ["second:0-1023"] * 65, [3]):
+        with pytest.raises(RequestError, match=r"channels|objectives"):
+            Request.parse(json.dumps(asked | {"objectives": texts}))
+
+
+@pytest.mark.parametrize("start", ["sky", "noise", None])
+def test_the_colours_of_no_photo_are_not_kept(start: Any) -> None:
+    given = {"recipe": "dream", "start": start, "settings": {"keep_colors": True}}
+    with pytest.raises(RequestError, match="--keep-colors needs a photograph"):
+        Request.parse({"format": 1} | given)
+    assert dream(settings={**FAST, "keep_colors": True})
+
+
 def test_a_request_without_a_start_begins_as_the_command_does() -> None:
     request = dream(inputs={}, size=20, settings={**FAST, "octaves": 1})
     job = jobs.prepare(request, allow=(NET,))

@@ -225,6 +225,13 @@ def test_a_url_is_told_whole(told: Told, tmp_path: Path) -> None:
         phosphene.load_image("https://a.jpg")
 
 
+def test_weights_by_an_absolute_path_are_no_url(told: Told, tmp_path: Path) -> None:
+    name = f"file:{tmp_path}/none.pth@dreamnet"
+    for words in (("layers", name), ("dream", "sky.png", f"--network={name}")):
+        assert f"no file {tmp_path}/none.pth" in told(*words, code=1)
+    assert "is a URL" in told("dream", f"file:{tmp_path}/sky.png", code=1)
+
+
 # Downloads of timm --------------------------------------------------------------------------------
 
 

@@ -170,7 +170,10 @@ def _refuse_addresses(tokens: Sequence[str]) -> None:
     """ImageError for a URL where a path is meant, before it is read as one and loses a slash."""
     for token in tokens:
         flag, equals, value = token.partition("=")
-        refuse_address(value if equals and flag.startswith("-") else token)
+        text = value if equals and flag.startswith("-") else token
+        # `file:/weights.pth@NETWORK` names a network; a picture called so is refused when read.
+        if not re.match(r"file:(/(?!/)|.*@)", text):
+            refuse_address(text)
 
 
 def _load_plugins(sources: Sequence[str], tokens: Sequence[str]) -> None:

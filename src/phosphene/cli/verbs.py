@@ -23,6 +23,7 @@ from phosphene.cli.running import (
     make,
 )
 from phosphene.errors import SettingsError
+from phosphene.image.files import LONGEST_SIDE
 from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind, output_kinds
 from phosphene.manifest.schema import Region
 from phosphene.objectives.text import expanded
@@ -291,7 +292,7 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         inputs[f"region-{number}"] = InputFile(path=mask)
     layers = subject is not None and subject.field == "layers"
     start = _start(recipe, inputs, given.get("start"))
-    _check_photo(recipe, given, start)
+    recipe.check_photo(start, vars(model))
     recipe.check_regions(regions, vars(model))
     request = Request(
         recipe=recipe.name,
@@ -363,20 +364,8 @@ def split_region(text: str) -> tuple[str, str]:
 def _check_size(what: str, size: int | None) -> None:
     if size is not None and size < 1:
         raise SettingsError(f"{what} is {size}; the longest side must be 1 px or more")
-
-
-def _check_photo(recipe: Recipe, given: dict[str, Any], start: Any) -> None:
-    """SettingsError for a setting that is of the photograph, where there is none."""
-    if start in (None, "photo"):
-        return
-    for name, entry in recipe.settings.model_fields.items():
-        extra = entry.json_schema_extra
-        if given.get(name) and isinstance(extra, dict) and extra.get("needs_photo"):
-            flag = "--" + name.replace("_", "-")
-            raise SettingsError(
-                f"{flag} needs a photograph, and --start {start} has none: "
-                f"phosphene {recipe.name} PHOTO {flag}"
-            )
+    if size is not None and size > LONGEST_SIDE:
+        raise SettingsError(f"{what} is beyond {LONGEST_SIDE} px, the longest side of any picture")
 
 
 def _start(recipe: Recipe, inputs: dict[str, InputFile], start: Any) -> Any:

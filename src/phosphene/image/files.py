@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: The most pixels that are read or made. Float32 RGB of that size is 3.6 GB.
 PIXEL_LIMIT = 300_000_000
 
+#: px, beyond the side of any picture: more is a mistake, and no number to reckon with.
+LONGEST_SIDE = 1_000_000
+
 #: What can be written, by suffix.
 SUFFIXES = {
     ".png": "PNG",

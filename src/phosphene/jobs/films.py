@@ -158,8 +158,8 @@ class FilmJob(Job):
             overwrite=self.may_replace(target.path),
             **more,
         )
-        saved = [Saved("film", target.path), *self.save_recipe(target, manifest)]
         notes = [Note(f"{target.path}: {text}") for text in told.notes]
+        saved = [Saved("film", target.path), *self.save_recipe(target, manifest, notes)]
         self.work.remove(keep_frames=self.keep_frames)
         if self.keep_frames:
             notes.append(Note(f"the frames are in {str(self.work.path / 'frames')!r}"))

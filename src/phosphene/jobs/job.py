@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from phosphene import __version__
 from phosphene import image as images
-from phosphene.errors import InTheWayError
+from phosphene.errors import ImageError, InTheWayError
 from phosphene.jobs import outputs
 from phosphene.jobs.checkpoint import Checkpoint
 from phosphene.jobs.events import Ended, Event, Note, Progress, Saved, Started
@@ -198,26 +198,40 @@ class Job(ABC):
         It was seen before that nothing is in the way. What has come there since is another's, and
         is left; the result, which may have taken hours, lies beside it under the next free number.
         """
+        main = any(target.path == path for target in self.targets)
+        default = self.default if main else None  # of a main output alone, not of its data
         free = path
         for _ in range(CLAIMS):
             try:
                 save(free)
             except InTheWayError:
-                free = outputs.free_output(self.default or path)
+                free = outputs.free_output(default or path)
                 continue
-            if free != path and self.default is None:
+            if free != path and default is None:
                 notes.append(Note(f"note: {str(path)!r} is there by now: saved as {str(free)!r}"))
             return free
         save(free)
         return free
 
-    def save_recipe(self, target: Target, manifest: m.Manifest | None) -> list[Saved]:
+    def save_recipe(
+        self, target: Target, manifest: m.Manifest | None, notes: list[Note]
+    ) -> list[Saved]:
+        """Save a recipe's own file; what keeps it from that is noted and costs no result.
+
+        It lies inside the result as well.
+        """
         if target.recipe is None or manifest is None:
             return []
-        text = manifest.text(indent=2) + "\n"
-        over = self.may_replace(target.recipe)
-        images.write_atomically(target.recipe, text.encode(), overwrite=over)
-        return [Saved("recipe", target.recipe)]
+        data = (manifest.text(indent=2) + "\n").encode()
+
+        def save(path: Path) -> None:
+            images.write_atomically(path, data, overwrite=self.may_replace(path))
+
+        try:
+            return [Saved("recipe", self.saved_beside(target.recipe, save, notes))]
+        except ImageError as error:
+            notes.append(Note(f"note: the recipe {str(target.recipe)!r} is not saved: {error}"))
+            return []
 
     def manifest(
         self,

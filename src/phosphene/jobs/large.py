@@ -13,12 +13,13 @@ from phosphene.errors import RequestError
 from phosphene.image.files import open_image
 from phosphene.jobs.inputs import SKY
 from phosphene.jobs.request import Request
+from phosphene.recipes.dream import MOST_OCTAVES
 
 if TYPE_CHECKING:
     from phosphene.films.frames import FilmInfo
 
-MOST_WORK = 2_000_000_000
-"""px times steps that are usual at most: a dream of 100 megapixels has 1,000 million."""
+MOST_WORK = 4_000_000_000
+"""px times steps that are usual at most: a dream of 100 megapixels has 2,000 million."""
 
 OF_A_FILM = 20  # times the work of a picture: 20 minutes of 640×360 at 3 steps have two thirds
 
@@ -28,19 +29,43 @@ DRAWN = 256  # px a side, of what is drawn from noise where its size is left to 
 def refuse_large(request: Request, settings: Any) -> None:
     """RequestError if a request asks for far more work than is usual.
 
-    Work is px times steps, of the size that is asked for: what octaves add, and how many channels
-    a page has, is not counted.
+    Work is px times steps, over all octaves and over the channels that a page names. How many
+    channels a whole layer has, the network alone knows: they are not counted.
     """
     width, height = picture_size(request, settings)
     steps = getattr(settings, "steps", 1)
     count, what, most = _pictures(request, settings)
-    work = width * height * steps * count
+    work = width * height * _areas_of_octaves(settings) * steps * count
     if work > most:
         raise RequestError(
-            f"this asks for {steps} steps of {width}×{height} px"
+            f"this asks for {steps} steps of {width}×{height} px{_octaves_text(settings)}"
             + (f" for each of {count} {what}" if count > 1 else "")
             + f", {work / most:.3g} times the most that is begun unasked: allow it with --large"
         )
+
+
+def _areas_of_octaves(settings: Any) -> float:
+    """What all octaves have together, where the picture is 1; of as many as auto takes at most."""
+    octaves, scale = getattr(settings, "octaves", 1), getattr(settings, "octave_scale", 1.0)
+    count = MOST_OCTAVES if octaves == "auto" else octaves
+    keyed = any("octave_scale" in text for text in getattr(settings, "keyframes", ()))
+    if keyed and octaves != "auto":
+        scale = 1.0  # it may come as near to that
+    return sum(scale ** (-2 * k) for k in range(count))
+
+
+def _octaves_text(settings: Any) -> str:
+    octaves = getattr(settings, "octaves", 1)
+    return f" in each of {octaves} octaves" if octaves not in (1, "auto") else ""
+
+
+def _drawings(settings: Any) -> int:
+    """How many drawings a page names: channels, three groups of them, or a unit's seeds."""
+    if getattr(settings, "channels", None):
+        return len(settings.channels)
+    if getattr(settings, "top", None):
+        return 3 * settings.top
+    return getattr(settings, "seeds", 0) + 1  # a unit is drawn once with its sign turned, too
 
 
 def _pictures(request: Request, settings: Any) -> tuple[int, str, int]:
@@ -51,11 +76,10 @@ def _pictures(request: Request, settings: Any) -> tuple[int, str, int]:
         film = _film(request)
         frames = subjects * getattr(settings, "frames", 1) if film is None else film.count or 1
         return frames, "frames", MOST_WORK * OF_A_FILM
-    return (
-        (subjects * getattr(settings, "batch", 1) if recipe.several else 1),
-        "pictures",
-        MOST_WORK,
-    )
+    if recipe.output == "page":
+        return subjects * _drawings(settings), "drawings", MOST_WORK
+    count = subjects * getattr(settings, "batch", 1) if recipe.several else 1
+    return count, "pictures", MOST_WORK
 
 
 def picture_size(request: Request, settings: Any) -> tuple[int, int]:

@@ -55,7 +55,7 @@ class PageJob(Job):
         for kind, path in files:
             saved.append(Saved(kind, self.saved_beside(path, save, notes)))
         for target in self.targets if manifest else ():
-            saved += self.save_recipe(target, manifest)
+            saved += self.save_recipe(target, manifest, notes)
         return saved, notes
 
     def compared(

@@ -140,7 +140,7 @@ class PictureJob(Job):
 
             path = self.saved_beside(target.path, save, moved)
             saved.append(Saved("picture", path))
-            saved += self.save_recipe(target, manifest)
+            saved += self.save_recipe(target, manifest, moved)
         notes = [Note(f"note: {dead} no gradient: dead, and left grey")] if dead else []
         return saved, moved + (notes if outcome.error is None else [])
 

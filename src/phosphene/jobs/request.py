@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from phosphene.errors import RequestError
+from phosphene.errors import ObjectiveError, RequestError
 from phosphene.manifest.hashes import path_hash
 from phosphene.manifest.schema import (
     NUMERICS,
@@ -28,6 +28,7 @@ from phosphene.manifest.schema import (
     Plugin,
     RecipeName,
     Region,
+    Side,
     Start,
     check_fit,
     checked_settings,
@@ -35,8 +36,8 @@ from phosphene.manifest.schema import (
     is_complete,
     refuse_missing_recipe,
 )
-from phosphene.objectives.text import Call, parse_tree, quoted
-from phosphene.recipes.base import Output, Recipe, recipe_named
+from phosphene.objectives.text import Call, expanded, parse_tree, quoted
+from phosphene.recipes.base import Output, Recipe, is_recipe, recipe_named
 from phosphene.settings import Settings, chain_plugins
 from phosphene.zoo import named_architecture
 
@@ -97,7 +98,7 @@ class InputFile(Part):
 
     path: Path_
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    size: int | None = Field(default=None, ge=1)
+    size: Side | None = None
 
 
 class Request(Part):
@@ -124,7 +125,7 @@ class Request(Part):
     objectives: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     start: Start | None = None
-    size: int | None = Field(default=None, ge=1)
+    size: Side | None = None
     inputs: dict[str, InputFile] = Field(default_factory=dict)
     regions: tuple[Region, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -134,7 +135,7 @@ class Request(Part):
     @classmethod
     def _has_its_recipe(cls, given: Any) -> Any:
         refuse_missing_recipe(given, "the request", RequestError)
-        return given
+        return _with_ranges(given)
 
     @model_validator(mode="after")
     def _fits(self) -> Request:
@@ -445,6 +446,25 @@ def plain_name(text: str) -> str:
 class _Stated(BaseModel):
     format: int = Field(ge=1)
     recipe: str
+
+
+def _with_ranges(given: Any) -> Any:
+    """What is to become a request, with an objective for each channel of a range.
+
+    ValueError for a range that is none. What is amiss besides is told when the rest is checked.
+    """
+    name = given.get("recipe") if isinstance(given, dict) else None
+    texts = given.get("objectives") if isinstance(given, dict) else None
+    if not isinstance(name, str) or not is_recipe(name) or not isinstance(texts, list | tuple):
+        return given
+    subject = recipe_named(name).subject
+    several = subject is not None and subject.parsed and subject.several
+    if not several or not all(isinstance(text, str) for text in texts):
+        return given
+    try:
+        return given | {"objectives": expanded(texts)}
+    except ObjectiveError as error:
+        raise ValueError(str(error)) from None
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

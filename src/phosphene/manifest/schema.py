@@ -25,7 +25,7 @@ from pydantic import (
 
 from phosphene import __version__
 from phosphene.errors import FilmError, PhospheneError, RecipeError, SettingsError
-from phosphene.image.files import PIXEL_LIMIT
+from phosphene.image.files import LONGEST_SIDE, PIXEL_LIMIT
 from phosphene.recipes.base import Recipe, is_recipe, recipe_named
 from phosphene.settings import Settings, checked
 
@@ -56,6 +56,7 @@ def _known(name: str) -> str:
 
 
 RecipeName = Annotated[str, AfterValidator(_known)]
+Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
 
 
 class NetworkUsed(Part):
@@ -151,7 +152,7 @@ class Input(Part):
     sha256: str = Sha256
     width: int = Field(ge=1)
     height: int = Field(ge=1)
-    size: int | None = Field(default=None, ge=1)
+    size: Side | None = None
 
 
 class Region(Part):
@@ -237,7 +238,7 @@ class Manifest(Part):
     objectives: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     start: Start | None = None
-    size: int | None = Field(default=None, ge=1)
+    size: Side | None = None
     inputs: dict[str, Input | Folder] = {}
     regions: tuple[Region, ...] = ()
     settings: dict[str, Any]
@@ -399,6 +400,7 @@ def check_fit(
     """ValueError unless these are what a recipe takes; `complete`: and all that it needs."""
     name, subject = recipe.name, recipe.subject
     _check_regions(recipe, regions, inputs, settings)
+    _check_photo(recipe, inputs, start, settings)
     complete_subject = complete and not recipe.rest_stays(regions, settings)
     for kind, texts in (("objectives", objectives), ("layers", layers)):
         if texts and (subject is None or subject.field != kind):
@@ -423,6 +425,18 @@ def check_fit(
         known = {entry.role for entry in recipe.inputs}
         if unknown := [role for role in inputs if role not in known]:
             raise ValueError(f"a recipe of {name} with inputs {', '.join(unknown)}")
+
+
+def _check_photo(
+    recipe: Recipe, inputs: Mapping[str, Any], start: str | None, settings: Mapping[str, Any]
+) -> None:
+    begins = any(entry.required and entry.role in inputs for entry in recipe.inputs)
+    if start is None and recipe.starts and not begins:
+        start = recipe.starts[0]  # which it is then
+    try:
+        recipe.check_photo(start, settings)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_regions(

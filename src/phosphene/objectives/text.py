@@ -76,6 +76,8 @@ name: NAME | STRING | NUMERIC
 
 MOST_CHANNELS = 1024
 """The most channels of a range such as `mixed4c:1-4`."""
+MOST_EXPANDED = 65_536
+"""The most objectives that texts with ranges among them make."""
 
 _NAME = rf"{BARE_NAME}|\d+(?:\.\w+)*|\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"
 _RANGE = re.compile(rf"\s*(?P<head>-?(?:{_NAME}):)(?P<first>\d{{1,9}})-(?P<last>\d{{1,9}})\s*")
@@ -244,9 +246,15 @@ def expanded(texts: Iterable[str]) -> tuple[str, ...]:
     ('mixed4c:1', 'mixed4c:2', 'mixed4c:3', 'conv1')
 
     Raises:
-        ObjectiveError: a range that ends before it begins, or has more than `MOST_CHANNELS`.
+        ObjectiveError: a range that ends before it begins, or has more than `MOST_CHANNELS`; more
+            than `MOST_EXPANDED` texts in all.
     """
-    return tuple(one for text in texts for one in _channels_of(text))
+    found: list[str] = []
+    for text in texts:
+        found += _channels_of(text)
+        if len(found) > MOST_EXPANDED:
+            raise ObjectiveError(f"ranges of channels make {MOST_EXPANDED} objectives at most")
+    return tuple(found)
 
 
 def _channels_of(text: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from phosphene.errors import SettingsError
+from phosphene.image.files import LONGEST_SIDE
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.presets import PRESETS, preset
@@ -22,8 +23,8 @@ Normalisation = Literal["mean", "std", "norm", "rms", "none"]
 Rounding = Literal["round", "floor", "chain", "chain_floor"]
 Resampling = Literal["antialias", "bilinear", "corners", "nearest"]
 EPSILON = 1e-20
+TileSide = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
 MOST_OCTAVES = 40
-LONGEST = 1_000_000  # px, beyond the side of any picture
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -58,7 +59,7 @@ class OctaveSettings(Settings):
         description="Step, where black to white is 1, of the normalised gradient.",
         json_schema_extra={"animatable": True},
     )
-    jitter: Annotated[int, Field(ge=0, le=LONGEST)] | Literal["half"] = Field(
+    jitter: Annotated[int, Field(ge=0, le=LONGEST_SIDE)] | Literal["half"] = Field(
         32, description="Largest random shift of each step, px, or half the picture."
     )
     gradient: Normalisation = Field(
@@ -124,7 +125,7 @@ class OctaveSettings(Settings):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
         "auto", description="auto takes bf16 where it is fast and its gradient agrees."
     )
-    tile: Literal["auto", "off", "approximate"] | Annotated[int, Field(ge=1, le=LONGEST)] = Field(
+    tile: Literal["auto", "off", "approximate"] | TileSide = Field(
         "auto",
         description="Tiles, where the picture is more than memory takes, or of so many px a side; "
         "approximate where they cannot be exact.",

@@ -46,16 +46,32 @@ def _cached_paths(file: str) -> tuple[Path, Path]:
 
 
 def is_cached(file: str) -> bool:
+    """Whether a file of that name is there; what it holds is not looked at."""
     return any(path.is_file() for path in _cached_paths(file))
+
+
+def is_whole(file: str) -> bool:
+    """Whether it is there with the right hash, so that `weights_file` fetches nothing.
+
+    It reads all of the file.
+    """
+    prefix = _hash_prefix(file)
+    return prefix is not None and any(
+        path.is_file() and _sha256(path).startswith(prefix) for path in _cached_paths(file)
+    )
+
+
+def _hash_prefix(file: str) -> str | None:
+    match = re.search(r"-([0-9a-f]{8,64})\.", file)
+    return None if match is None else match.group(1)
 
 
 def weights_file(url: str, network: str) -> Path:
     """The file of that address, from a cache or fetched; its hash is right."""
     file = file_name(url)
-    match = re.search(r"-([0-9a-f]{8,64})\.", file)
-    if match is None:
+    prefix = _hash_prefix(file)
+    if prefix is None:
         raise WeightsError(f"{url} publishes no hash in its name, so it is not fetched")
-    prefix = match.group(1)
     # Two threads that want the same file: the second finds what the first has fetched. Two
     # processes both fetch it, each under a name of its own.
     with _LOCKS.setdefault(file, threading.Lock()):

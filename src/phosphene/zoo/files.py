@@ -32,6 +32,7 @@ def load(path_text: str, architecture: str, weights: str | None) -> Network:
         )
     if architecture.startswith("file:"):
         raise NetworkError(f"{architecture} is weights, not a network: write {FILE_SYNTAX}")
+    _refuse_weights(architecture)
     path = Path(path_text)
     try:
         path = path.expanduser()
@@ -63,6 +64,18 @@ def load(path_text: str, architecture: str, weights: str | None) -> Network:
     _check_fit(loaded.module, state, path, architecture)
     loaded.module.load_state_dict(state, strict=False)
     return loaded
+
+
+def _refuse_weights(architecture: str) -> None:
+    """NetworkError for a network that is named with weights: they would be fetched for nothing."""
+    scheme = schemes.scheme_of(architecture)
+    head, _, weights = architecture.rpartition(":")
+    if scheme is None or scheme.runs_code(architecture) or scheme.takes_random(architecture):
+        return
+    if head and weights != RANDOM:
+        raise NetworkError(
+            f"{architecture} names weights, and the file holds them: write file:PATH@{head}"
+        )
 
 
 def _architecture(name: str, classes: int | None) -> Network:

@@ -105,7 +105,7 @@ def names_code(name: str) -> bool:
 
 
 def starts_download(name: str) -> bool:
-    """Whether loading a name may fetch weights, which are not on this machine yet."""
+    """Whether loading a name may fetch weights, which are not whole on this machine."""
     scheme = scheme_of(name)
     return scheme is not None and scheme.fetches(name)
 
@@ -241,7 +241,7 @@ def _fetches_registered(name: str) -> bool:
     # Only torch knows where its own cache is; what has no file is answered without it.
     from phosphene.zoo import download
 
-    return not download.is_cached(file)
+    return not download.is_whole(file)
 
 
 def _list_registered(_: bool) -> Iterable[NetworkInfo]:
@@ -287,7 +287,7 @@ def _fetches_torchvision(name: str) -> bool:
     from phosphene.zoo import torchvision
 
     architecture, weights = split_weights(name, name.removeprefix("torchvision:"), None)
-    return weights != RANDOM and not torchvision.is_cached(architecture, weights)
+    return weights != RANDOM and not torchvision.is_whole(architecture, weights)
 
 
 def _list_torchvision(everything: bool) -> Iterable[NetworkInfo]:
@@ -323,6 +323,13 @@ def _file_parts(name: str) -> tuple[str, str]:
 def _file_label(name: str) -> str:
     path, network = _file_parts(name)
     return f"file:{Path(path).name}{'@' if network else ''}{network}"
+
+
+def _fetches_for_file(name: str) -> bool:
+    """Whether the network that a file's weights are for brings its own, which are to be fetched."""
+    _, network = _file_parts(name)
+    scheme = scheme_of(network)
+    return scheme is not None and not scheme.takes_random(network) and scheme.fetches(network)
 
 
 def _load_code(name: str, weights: str | None, _: int | None) -> Network:
@@ -368,6 +375,7 @@ SCHEMES = (
         form="file:PATH@NETWORK",
         label=_file_label,
         runs_code=lambda name: names_code(_file_parts(name)[1]),
+        fetches=_fetches_for_file,
     ),
     # Whatever else has a colon: it is code, or an error.
     Scheme(

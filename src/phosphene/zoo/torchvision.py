@@ -51,9 +51,9 @@ def load(architecture: str, weights: str | None, classes: int | None) -> Network
     )
 
 
-def is_cached(architecture: str, weights: str | None) -> bool:
-    """Whether these weights are on this machine. NetworkError if there are none such."""
-    return download.is_cached(download.file_name(_weights_member(architecture, weights).url))
+def is_whole(architecture: str, weights: str | None) -> bool:
+    """Whether these weights are whole on this machine. NetworkError if there are none such."""
+    return download.is_whole(download.file_name(_weights_member(architecture, weights).url))
 
 
 def _weights_member(architecture: str, weights: str | None) -> Any:
