@@ -115,6 +115,33 @@ def test_a_command_line_has_the_settings_of_its_network(tmp_path: Path) -> None:
     assert asked("dreamnet")["smooth"] == plain.smooth
 
 
+CODE = """
+import torch
+from phosphene import Network
+
+def robust():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    return Network(module, name="mine", architecture="vgg16", input_size=16)
+"""
+
+
+def test_code_has_the_settings_of_its_architecture_by_whichever_way_it_is_named(
+    by_network: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "looks_code.py").write_text(CODE)
+    save_image(draw_sky(40, 48), tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name, given = "looks_code:robust", {"preset": by_network.name, "octaves": 1}
+    first = next(iter(dream.steps(draw_sky(40, 48), name, '"0"', **given)))
+    assert first.steps == 7
+    words = ["dream", "photo.png", "--network", name, "--objective", '"0"', "--preset", "mine"]
+    for more, steps in ([], 7), (["--steps", "2"], 2):
+        assert main([*words, *more, "--dry-run", "--save-request", "job.json", "--force"]) == 0
+        assert json.loads((tmp_path / "job.json").read_text())["settings"]["steps"] == steps
+
+
 @pytest.mark.parametrize(
     ("name", "architecture"),
     [

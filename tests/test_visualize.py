@@ -7,6 +7,7 @@ import statistics
 import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,15 +21,17 @@ from phosphene.engine import Step
 from phosphene.errors import (
     InputTooSmallError,
     NetworkError,
+    NonFiniteError,
     ObjectiveError,
     SettingsError,
+    StateError,
     UnknownLayerError,
 )
 from phosphene.evaluation.leaking import leaking_relus
 from phosphene.evaluation.whole import shared, whole
 from phosphene.manifest.schema import checked_settings
 from phosphene.network import Network
-from phosphene.objectives import IMAGE
+from phosphene.objectives import IMAGE, Objective
 from phosphene.recipes.accentuate import AccentuateSettings, accentuate
 from phosphene.recipes.caricature import CaricatureSettings, caricature
 from phosphene.recipes.invert import InvertSettings, invert
@@ -38,6 +41,7 @@ from phosphene.recipes.steps.visualize import VisualizeStep, relative_content
 from phosphene.recipes.style import StyleSettings, style
 from phosphene.recipes.visualize import VISUALIZE, VisualizeSettings, visualize
 from phosphene.settings import checked
+from phosphene.state import State
 
 TINY: dict[str, Any] = {"size": 24, "steps": 4, "device": "cpu", "precision": "fp32"}
 EXACT = TINY | {"precision": "fp64"}
@@ -456,6 +460,53 @@ def test_what_answers_to_the_whole_picture_is_drawn_as_a_whole(photo: Tensor) ->
     assert not torch.equal(
         visualize(net, '"0":1', **given), visualize(net, '"0":1', **given, framing="whole")
     )
+
+
+MIXED = ['"3":1', '"0":1', '"3":0', '"0":2 + "3":1']
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_class_beside_a_channel_is_drawn_as_it_is_alone(kind: str) -> None:
+    net, given = classifier(), EXACT | {"size": 32, "batch": 2, "parameterization": kind}
+    alone = [[*visualize.steps(net, goal, **given)] for goal in MIXED]
+    beside = [*visualize.steps(net, MIXED, **given)]
+    assert [step.share for step in beside] == [step.share for step in alone[0]]
+    assert beside[0].text.startswith("step 1/4  8 of 32×32")
+    for joined, *single in zip(beside, *alone, strict=True):
+        for name in ("image", "score", "dead"):
+            expected = torch.cat([getattr(step, name) for step in single])
+            assert torch.allclose(getattr(joined, name), expected, atol=1e-9)
+    if kind == "maco":
+        masks = torch.cat([steps[-1].transparency() for steps in alone])
+        assert torch.allclose(beside[-1].transparency(), masks, atol=1e-6)
+
+
+def test_a_class_beside_a_channel_goes_on_from_a_state(tmp_path: Path) -> None:
+    net, given = classifier(), EXACT | {"size": 32}
+    steps = [*visualize.steps(net, MIXED, **given)]
+    for index in (1, 3):
+        kept = list(zip(range(index + 1), visualize.steps(net, MIXED, **given), strict=False))
+        kept[-1][1].state().save(tmp_path / "state")
+        state = State.load(tmp_path / "state")
+        assert torch.equal(visualize(net, MIXED, **given, state=state), steps[-1].picture())
+    with pytest.raises(StateError, match="ascent0"):
+        visualize(net, MIXED, **given, state=State({}))
+
+
+def test_what_is_lost_beside_a_class_comes_with_it() -> None:
+    net, given = classifier(), EXACT | {"size": 32, "steps": 30}
+    seen = 0
+
+    def breaks(a: Any) -> Tensor:
+        nonlocal seen
+        seen += 1
+        return a["0"].flatten(1).mean(1) * (float("nan") if seen > 2 else 1.0)
+
+    lost = Objective(("0",), breaks)
+    with pytest.raises(NonFiniteError) as caught:
+        visualize(net, ['"3":1', lost], **given)
+    assert caught.value.image is not None
+    assert caught.value.image.shape == (2, 3, 32, 32)
 
 
 def test_a_whole_is_never_shown_smaller_than_the_network_takes() -> None:

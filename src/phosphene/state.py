@@ -57,6 +57,16 @@ class State:
             if name.startswith(start)
         }
 
+    @staticmethod
+    def gathered(states: Mapping[str, State]) -> State:
+        """Several states in one; `inner` gives each back by its name."""
+        tensors = {f"{k}.{n}": t for k, state in states.items() for n, t in state.tensors.items()}
+        return State(tensors, {name: dict(state.values) for name, state in states.items()})
+
+    def inner(self, name: str) -> State:
+        """One of the states that were gathered; StateError if it is not there."""
+        return State(self.part(name), self.value(name))
+
     def tensor(self, name: str) -> Tensor:
         """A tensor by name; StateError if it is not there."""
         if name not in self.tensors:

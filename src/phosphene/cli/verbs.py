@@ -268,7 +268,8 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         size = given.get(f"{entry.role}_size")
         _check_size(f"{entry.role} size", size)
         inputs[entry.role] = InputFile(path=str(value), size=size)
-    model = recipe.checked_settings(settings, named_architecture(given["network"]))
+    architecture = named_architecture(given["network"])
+    model = recipe.checked_settings(settings, architecture)
     subject = recipe.subject
     named = given.get(subject.name) if subject else None
     texts = (named,) if isinstance(named, str) else tuple(named or ())
@@ -294,6 +295,9 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
     start = _start(recipe, inputs, given.get("start"))
     recipe.check_photo(start, vars(model))
     recipe.check_regions(regions, vars(model))
+    chosen = recipe.dump_settings(model, regions)
+    if not architecture:  # code says its own once it is loaded, and then what is not given
+        chosen = {name: value for name, value in chosen.items() if name in settings}
     request = Request(
         recipe=recipe.name,
         network=given["network"],
@@ -303,7 +307,7 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         size=given.get("size") if recipe.starts else None,
         inputs=inputs,
         regions=tuple(regions),
-        settings=recipe.dump_settings(model, regions),
+        settings=chosen,
         outputs={kind: str(path) for kind, path in paths.items() if path},
     )
     if subject and subject.parsed and (texts or regions):

@@ -164,17 +164,18 @@ class Request(Part):
         path = self.outputs.get(main_kind(self.declaration))
         return None if path is None else Path(path)
 
-    def checked_settings(self) -> Settings:
+    def checked_settings(self, loaded: str = "") -> Settings:
         """The settings, complete. RecipeError if this version has no such settings.
 
-        What is not given is the default through that network. Where all is given that has no
-        meaning of its own when it is absent, as of a request that was completed, what lacks came
-        later, and is what its absence means in a manifest.
+        What is not given is the default through that network: by the architecture that its name
+        says, or that it has, once it is `loaded`, where the name is that of code. Where all is
+        given that has no meaning of its own when it is absent, as of a request that was completed,
+        what lacks came later, and is what its absence means in a manifest.
         """
         recipe = self.declaration
         if is_complete(recipe, self.settings):
             return checked_settings(recipe, self.settings)
-        architecture = named_architecture(self.network)
+        architecture = named_architecture(self.network) or loaded
         return checked_settings(recipe, self.settings, architecture=architecture)
 
     def input_paths(self) -> dict[str, Path]:

@@ -138,6 +138,7 @@ def prepare(
             first = default if default is None or force else outputs.free_output(default)
             _with_targets(request, settings, may_replace, first, read | more, written, kept)
     net = network or load_network(request.network)
+    settings = request.checked_settings(net.architecture)  # which code says once it is loaded
     loaded = load_inputs(request, settings)
     arguments = arguments_of(request, net, settings, loaded, cache=cache)
     chosen = [] if named else _told(arguments, recipe)

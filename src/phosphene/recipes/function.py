@@ -28,6 +28,7 @@ from phosphene.recipes.base import Arguments, Recipe, Region, recipe_named
 
 if TYPE_CHECKING:
     from phosphene.films.frames import Frame
+    from phosphene.network import Network
 
 # The public keywords of what is no setting: painted regions; whether finished parts are stored, and
 # taken from there; and a step's state to go on from.
@@ -88,6 +89,7 @@ class RecipeFunction:
         own = {name: value for name, value in given.items() if name in fields}
         settings = recipe.checked_settings(own, architecture_of(given["network"]))
         network = network_of(given["network"])
+        settings = recipe.checked_settings(own, _architecture(given["network"], network))
         images, films, folders = _pictures(recipe, given, settings)
         more: dict[str, Any] = {}
         named = None if subject is None else given.get(subject.name)
@@ -110,6 +112,11 @@ class RecipeFunction:
         return recipe.completed(
             Arguments(network, settings, images=images, films=films, folders=folders, **more)
         )
+
+
+def _architecture(given: Any, network: Network) -> str:
+    """By the name that was given, or where that is of code, by what it says once it is loaded."""
+    return architecture_of(given) or network.architecture
 
 
 def _pictures(

@@ -108,8 +108,95 @@ def ascend_objectives(
     start: Tensor | None = None,
     state: State | None = None,
 ) -> Iterator[VisualizeStep]:
-    """The loop of this and the other recipes: see `visualize`."""
+    """The loop of this and the other recipes: see `visualize`.
+
+    What auto settles by objective is settled for each, so that one drawn beside another comes out
+    as it would alone: those that are framed alike are an ascent, and the ascents go in step.
+    """
     goals = _penalised(objectives, s)
+    s, groups = _framed_alike(network, goals, s, start)
+    if len(groups) == 1:
+        yield from _ascend_alike(network, goals, s, start, state)
+        return
+    ascents = [
+        _ascend_alike(
+            network,
+            [goals[k] for k in group],
+            s,
+            start,
+            None if state is None else state.inner(f"ascent{number}"),
+        )
+        for number, group in enumerate(groups)
+    ]
+    yield from _in_step(ascents, _rows(groups, s.batch))
+
+
+def _framed_alike(
+    network: Network, goals: Sequence[Objective], s: AscentSettings, start: Tensor | None
+) -> tuple[AscentSettings, list[list[int]]]:
+    """The objectives by number, together where auto frames them alike; the settings with a size.
+
+    The size is that of all, as pictures of one batch have one.
+    """
+    everything = [*range(len(goals))]
+    if s.framing != "auto" or start is not None or len(goals) == 1:
+        return s, [everything]
+    layers = [goal.bound(network).layers for goal in goals]
+    all_ = tuple(dict.fromkeys(layer for some in layers for layer in some))
+    size = _size(network, all_, s, start, not _takes_any_size(network, all_))
+    groups: dict[str, list[int]] = {}
+    for k, some in enumerate(layers):
+        framing = _framed(network, some, s, size, start).framing
+        groups.setdefault(framing, []).append(k)
+    if len(groups) > 1:
+        s = s.model_copy(update={"size": max(size)})
+    return s, [*groups.values()]
+
+
+def _rows(groups: Sequence[Sequence[int]], batch: int) -> Tensor:
+    """Where the pictures of all groups, in a row, find those of each objective in its order."""
+    places = torch.tensor([k for group in groups for k in group]).argsort()
+    return (places[:, None] * batch + torch.arange(batch)).flatten()
+
+
+def _in_step(ascents: Sequence[Iterator[VisualizeStep]], rows: Tensor) -> Iterator[VisualizeStep]:
+    """The steps of several ascents, each step of all as one."""
+    joined: VisualizeStep | None = None
+    while joined is None or not joined.last:
+        steps: list[VisualizeStep] = []
+        try:
+            for ascent in ascents:
+                steps.append(next(ascent))
+        except NonFiniteError as error:
+            if error.image is not None and joined is not None:
+                error.image = joined.picture()  # with those of the ascents that are well
+            raise
+        joined = _joined(steps, rows)
+        yield joined
+
+
+def _joined(steps: Sequence[VisualizeStep], rows: Tensor) -> VisualizeStep:
+    def together(name: str) -> Tensor | None:
+        parts = [getattr(step, name) for step in steps]
+        if any(part is None for part in parts):
+            return None
+        return torch.cat(parts)[rows.to(parts[0].device)]
+
+    def state() -> State:
+        return State.gathered({f"ascent{k}": step.state() for k, step in enumerate(steps)})
+
+    tensors = {name: together(name) for name in ("score", "image", "dead", "saliency")}
+    return VisualizeStep(**{**vars(steps[0]), **tensors, "state": state})
+
+
+def _ascend_alike(
+    network: Network,
+    goals: Sequence[Objective],
+    s: AscentSettings,
+    start: Tensor | None,
+    state: State | None,
+) -> Iterator[VisualizeStep]:
+    """One ascent to objectives that are framed alike."""
     given = [goal.text for goal in goals]
     layers = tuple(dict.fromkeys(layer for goal in goals for layer in goal.bound(network).layers))
     fixed = not _takes_any_size(network, layers)
