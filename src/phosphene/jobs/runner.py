@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,70 +101,117 @@ def prepare(
     if network is None:
         _refuse_code(request, allow)
         _refuse_download(request, allow)
+    shorthands = {name: value for name, value in (shorthands or {}).items() if value}
+    every = EVERY if checkpoint_every is None else checkpoint_every
+    files = _Files(recipe, force, checkpoint, read or {}, written or {}, kept or {})
+    # What can be refused is refused before torch is there, and the rest before a network is.
+    _refuse_work(request, settings, large=large)
+    if checkpoint is not None:
+        _check_resumes(recipe, every)
+    pictures = _pictures_of(recipe, shorthands)
+    if request.main_output is not None and outputs.EACH not in str(request.main_output):
+        files.targets(request, settings, None, pictures)
+    check_chains(settings)
+    if named := _names_all(request, settings, shorthands):
+        request = _shortened(request, shorthands)
+        with _paths_told():
+            check_readable(request)  # pictures that objectives name are inputs by now
+    names_output = name_output and request.main_output is None
+    default = outputs.default_output(request) if names_output else None
+    if named or outputs.EACH not in str(request.main_output):
+        files.targets(request, settings, files.free(default), pictures)
+
+    net = network or load_network(request.network)
+    settings = request.checked_settings(net.architecture)  # which code says once it is loaded
+    loaded = load_inputs(request, settings)
+    arguments = arguments_of(request, net, settings, loaded, cache=cache)
+    chosen: list[Note] = []
+    if not named:
+        chosen = _told(arguments, recipe)
+        request = _shortened(_with_chosen(request, arguments), shorthands)
+        arguments = arguments_of(request, net, settings, loaded, cache=cache)
+    request = _completed(request, settings, loaded)
+    job: Job = imported(RESULTS[recipe.output].job)(request, arguments, loaded, force=force)
+    if checkpoint is not None:
+        found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
+        job.checkpoint, job.plan = found, list(found.plan)
+    files.settle(job, settings, default)
+    job.notes = [*_other_plugins(asked), *chosen, *_notes(job)]
+    return job
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a job reads and writes besides its request's own, and what it may replace."""
+
+    recipe: Recipe
+    force: bool
+    checkpoint: Path | None
+    read: Mapping[str, Path]
+    written: Mapping[str, Path]
+    kept: Mapping[str, Path]
+
+    def free(self, default: Path | None, own: Callable[[Path], bool] | None = None) -> Path | None:
+        """The default output, numbered if a file has its name that is not its `own`."""
+        if default is None or self.force:
+            return default
+        with _paths_told():
+            return outputs.free_output(default, own)
+
+    def targets(
+        self,
+        request: Request,
+        settings: Any,
+        default: Path | None,
+        more: Mapping[str, Path],
+        may_replace: Callable[[Path], bool] | None = None,
+    ) -> tuple[Request, list[Target]]:
+        """See `_with_targets`; more: what is read besides."""
+        kept = dict(self.kept)
+        if self.checkpoint is not None:
+            kept["checkpoint"] = self.checkpoint
+        replaced = may_replace or self._may_replace
+        read = {**self.read, **more}
+        with _paths_told():
+            return _with_targets(request, settings, replaced, default, read, self.written, kept)
+
+    def settle(self, job: Job, settings: Any, default: Path | None) -> None:
+        """The targets of a job, with all that is known now: names, and the code of a network."""
+        own = None if job.checkpoint is None else job.checkpoint.is_own
+        free = self.free(default, own)
+        if default is not None and not self.force:
+            job.default = default
+        code = _code_of(job.request.network)
+        found = self.targets(job.request, settings, free, code, job.may_replace)
+        job.request, job.targets = found
+
+    def _may_replace(self, path: Path) -> bool:
+        # Whether it is of this very request, and not only of the recipe, is seen in `settle`.
+        return self.force or (self.checkpoint is not None and recipe_of(path) == self.recipe.name)
+
+
+def _refuse_work(request: Request, settings: Any, *, large: bool) -> None:
+    """An error for what cannot be read, or would take too much."""
     with _paths_told():
         check_readable(request)
         if not large:
             refuse_large(request, settings)
         check_memory(request, settings)
-    shorthands = {name: value for name, value in (shorthands or {}).items() if value}
-    every = EVERY if checkpoint_every is None else checkpoint_every
-    read, written, kept = dict(read or {}), dict(written or {}), dict(kept or {})
-    if checkpoint is not None:
-        _check_resumes(recipe, every)
-        kept["checkpoint"] = checkpoint
 
-    def may_replace(path: Path) -> bool:
-        # Whether it is of this very request, and not only of the recipe, is seen below.
-        return force or (checkpoint is not None and recipe_of(path) == recipe.name)
 
-    more = {s.name: Path(shorthands[s.name]) for s in recipe.shorthands
-            if s.takes == "picture" and s.name in shorthands}  # fmt: skip
-    # What can be refused is refused before torch is there, and the rest before a network is.
+def _pictures_of(recipe: Recipe, shorthands: Mapping[str, Any]) -> dict[str, Path]:
+    """The pictures that shorthands name, by their names. ImageError for what is none."""
+    takers = [entry.name for entry in recipe.shorthands if entry.takes == "picture"]
+    found = {name: Path(shorthands[name]) for name in takers if name in shorthands}
     with _paths_told():
-        check_pictures(more.values())
-    if request.main_output is not None and outputs.EACH not in str(request.main_output):
-        with _paths_told():
-            _with_targets(request, settings, may_replace, None, read | more, written, kept)
-    check_chains(settings)
-    named = _names_all(request, settings, shorthands)
-    if named:
-        request = _shortened(request, shorthands)
-        with _paths_told():
-            check_readable(request)
-    default = None
-    if name_output and request.main_output is None:
-        default = outputs.default_output(request)
-    if named or outputs.EACH not in str(request.main_output):
-        with _paths_told():
-            first = default if default is None or force else outputs.free_output(default)
-            _with_targets(request, settings, may_replace, first, read | more, written, kept)
-    net = network or load_network(request.network)
-    settings = request.checked_settings(net.architecture)  # which code says once it is loaded
-    loaded = load_inputs(request, settings)
-    arguments = arguments_of(request, net, settings, loaded, cache=cache)
-    chosen = [] if named else _told(arguments, recipe)
-    if not named:
-        texts = tuple(goal.text for goal in arguments.objectives)
-        update = {"objectives": texts, "layers": arguments.layers}
-        request = _shortened(request.model_copy(update=update), shorthands)
-        arguments = arguments_of(request, net, settings, loaded, cache=cache)
-    request = _completed(request, settings, loaded)
-    make = imported(RESULTS[recipe.output].job)
-    job: Job = make(request, arguments, loaded, force=force)
-    if checkpoint is not None:
-        found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
-        job.checkpoint, job.plan = found, list(found.plan)
-    # Again with all that is known now: defaults, names, and the code of a network.
-    code = _code_of(request.network)
-    with _paths_told():
-        if default is not None and not force:
-            own = None if job.checkpoint is None else job.checkpoint.is_own
-            job.default, default = default, outputs.free_output(default, own)
-        job.request, job.targets = _with_targets(
-            request, settings, job.may_replace, default, read | code, written, kept
-        )
-    job.notes = [*_other_plugins(asked), *chosen, *_notes(job)]
-    return job
+        check_pictures(found.values())
+    return found
+
+
+def _with_chosen(request: Request, arguments: Arguments) -> Request:
+    """The request with what the recipe chose to be about."""
+    texts = tuple(goal.text for goal in arguments.objectives)
+    return request.model_copy(update={"objectives": texts, "layers": arguments.layers})
 
 
 def _names_all(request: Request, settings: Any, shorthands: Mapping[str, Any]) -> bool:
