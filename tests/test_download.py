@@ -191,6 +191,9 @@ def test_a_strangers_request_starts_no_download(
     with pytest.raises(WeightsError, match="wrong hash"):  # allowed, and so it is tried
         prepare(request, allow=["googlenet"])
     assert site.asked == 1
+    # Nobody has looked whether timm's hub has them in its cache, so nothing is said of that.
+    with pytest.raises(RequestError, match=r"'timm:resnet18' may have to be fetched.*--network"):
+        prepare(request.model_copy(update={"network": "timm:resnet18"}))
     manifest = Manifest.model_construct(
         network=type("Used", (), {"name": "googlenet", "fingerprint": ""})()
     )

@@ -258,7 +258,7 @@ def find_network(manifest: Manifest, folders: Sequence[Path]) -> str:
         )
     if starts_download(name):
         raise RecipeError(
-            f"the weights of the recipe's network {name!r} are not on this machine, and a recipe "
+            f"the weights of the recipe's network {name!r} may have to be fetched, and a recipe "
             f"starts no download by itself: allow it with --network {name}"
         )
     return name

@@ -288,7 +288,7 @@ def _refuse_code(request: Request, allow: Collection[str]) -> None:
 def _refuse_download(request: Request, allow: Collection[str]) -> None:
     if request.network not in allow and starts_download(request.network):
         raise RequestError(
-            f"the weights of the request's network {request.network!r} are not on this machine, "
+            f"the weights of the request's network {request.network!r} may have to be fetched, "
             "and a request starts no download by itself: allow it with "
             f"--network {request.network}"
         )

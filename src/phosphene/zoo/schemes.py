@@ -105,7 +105,7 @@ def names_code(name: str) -> bool:
 
 
 def starts_download(name: str) -> bool:
-    """Whether loading a name may fetch weights, which are not whole on this machine."""
+    """Whether loading a name may fetch weights: timm's, or what is not whole on this machine."""
     scheme = scheme_of(name)
     return scheme is not None and scheme.fetches(name)
 
@@ -366,7 +366,7 @@ SCHEMES = (
         prefix="timm",
         form="timm:NAME",
         takes_random=lambda name: ":" not in name.removeprefix("timm:"),
-        # Its hub alone knows whether it has them already.
+        # Its hub is asked even where its cache has them, and may send newer ones.
         fetches=lambda name: not name.endswith(f":{RANDOM}"),
     ),
     Scheme(
