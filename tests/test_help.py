@@ -8,6 +8,7 @@ import pytest
 
 from phosphene.cli import main
 from phosphene.recipes.base import recipe_named, recipe_names
+from phosphene.recipes.presets import PRESETS
 
 OWN = ("replay", "run", "layers", "networks", "presets", "objectives", "transforms", "plugins")
 TAKEN = r"(?:CHOICE|INT|FLOAT|STR|PATH)"
@@ -42,3 +43,13 @@ def test_a_paragraph_of_help_is_filled(capsys: pytest.CaptureFixture[str]) -> No
     main(["replay", "--help"])
     text = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert "where an input lies, if neither beside the file nor in the current folder." in text
+
+
+def test_a_default_that_goes_by_network_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    by_network = {name for table in PRESETS["phosphene"].by_network.values() for name in table}
+    assert by_network
+    main(["dream", "--help"])
+    text = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    for name in by_network:
+        flag = "--" + name.replace("_", "-")
+        assert re.search(rf"{flag} [^\[]*\[default: [\d.]+, or by network\]", text), flag

@@ -49,7 +49,7 @@ class OctaveSettings(Settings):
         le=100,
         description="Shorter side of auto's smallest octave, where 1 is that of the pictures that "
         "the network was trained on.",
-        json_schema_extra={"absent": 2.0},
+        json_schema_extra={"absent": 2.0, "shown": "0.75, or by network"},
     )
     steps: int = Field(10, ge=1, le=100_000, description="Ascent steps in each octave.")
     step_size: float = Field(
@@ -71,7 +71,7 @@ class OctaveSettings(Settings):
         ge=0,
         le=100,
         description="Gaussian blur of the gradient, sigma in px.",
-        json_schema_extra={"animatable": True},
+        json_schema_extra={"animatable": True, "shown": "1.0, or by network"},
     )
     laplacian: int = Field(
         4, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
