@@ -435,3 +435,14 @@ def test_a_request_of_a_film_that_cannot_be() -> None:
         ph.zoom("sky.png", ph.load_network(NET), "second", seconds=2, frames=3)
     with pytest.raises(SettingsError, match=r"1\.5/s or 1\.05/f"):
         ph.zoom("sky.png", ph.load_network(NET), "second", zoom="fast")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_film_without_a_name_lies_beside_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cv2")
+    moving()
+    flags = (*FLAGS, "--objective", "second", "--size", "24", "--end", "2f")
+    assert main(["film", "in.mp4", *flags]) == 0, capsys.readouterr().err
+    assert main(["film", "in.mp4", *flags]) == 0
+    assert capsys.readouterr().out == "in-dream.mp4\nin-dream-2.mp4\n"
+    info = ph.film_info("in-dream.mp4")
+    assert (info.width, info.height, info.count) == (24, 16, 2)

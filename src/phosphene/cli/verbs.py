@@ -148,7 +148,10 @@ class _Signature:
             shown = f"photo, or {recipe.starts[0]} without one"
             start: Any = Optional[Literal[choices]]  # noqa: UP045  # pyright: ignore
             self._add("start", start, None, help="What to begin with.", shown=shown)
-            size = "Longest side in px: the photo is resized to it, a noise or sky drawn so large."
+        if recipe.sized:
+            drawn = ", a noise or sky drawn so large" if recipe.starts else ""
+            role = next(entry.role for entry in recipe.inputs if entry.resized)
+            size = f"Longest side in px: the {role} is resized to it{drawn}."
             self._add("size", int | None, None, help=size, allow_leading_hyphen=True)
 
     def _input_flag(self, entry: ImageInput) -> None:
@@ -279,7 +282,7 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         texts += split_layers(subject.list_flag, given.get(subject.list_flag))
     if subject and not texts and subject.default is None:
         raise SettingsError(subject.missing or f"no {subject.name} is named")
-    _check_size("size", given.get("size") if recipe.starts else None)
+    _check_size("size", given.get("size") if recipe.sized else None)
     paths: dict[OutputKind, Path | None] = {
         main_kind(recipe): given["output"],
         "data": given.get("data"),
@@ -304,7 +307,7 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         layers=texts if layers else (),
         objectives=texts if subject and not layers and not subject.parsed else (),
         start=start,
-        size=given.get("size") if recipe.starts else None,
+        size=given.get("size") if recipe.sized else None,
         inputs=inputs,
         regions=tuple(regions),
         settings=chosen,

@@ -309,6 +309,11 @@ class Recipe:
 
         return replace(arguments, objectives=tuple(parse(text) for text in found))
 
+    @property
+    def sized(self) -> bool:
+        """Whether it has a size of its own, to which what goes in is resized."""
+        return any(entry.resized for entry in self.inputs)
+
     def rest_stays(self, regions: Sequence[Any], settings: Mapping[str, Any]) -> bool:
         """Whether regions are all that changes, so that the subject is not asked for."""
         return bool(regions) and settings.get("rest") == "stay"

@@ -106,7 +106,7 @@ FILM = register(
             ),
         ),
         regions=True,
-        output_name="{film}-dream",
+        output_name="{photo}-dream",
         output_shown="FILM-dream.mp4",
         output_help=".mp4, .mkv, .webm, .mov, or .gif or .webp for a short one; the recipe lies "
         "inside.",
