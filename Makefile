@@ -12,9 +12,10 @@ OUT ?= $(if $(PHOTO),$(basename $(PHOTO))-dream.png,dream.png)
 dream: $(VENV)/.installed
 	$(BIN)/phosphene dream $(if $(PHOTO),"$(PHOTO)",) -o "$(OUT)" --force
 
-# A zoom of six seconds through the bundled network, from noise: some minutes on two cores.
+# A zoom of six seconds through the bundled network, into a sky: some minutes on two cores.
 film: $(VENV)/.film
-	$(BIN)/phosphene zoom --layers mixed3a,mixed4a,mixed4c --seconds 2 --size 320 -o zoom.mp4 --force
+	$(BIN)/phosphene zoom --start sky --layers mixed3b,mixed4c,mixed5a --seconds 2 --size 320 \
+	  -o zoom.mp4 --force
 
 test: $(VENV)/.tested
 	VENV=$(VENV) scripts/test
