@@ -232,13 +232,15 @@ def _load_registered(name: str, weights: str | None, classes: int | None) -> Net
 
 
 def _fetches_registered(name: str) -> bool:
-    from phosphene.zoo import download
-
     head, _, weights = name.partition(":")
     if weights and weights != RANDOM and head in _TORCHVISION:
         return _fetches_torchvision(name)
     file = MODEL_CARDS[head].file if head in MODEL_CARDS else None
-    return file is not None and weights != RANDOM and not download.is_whole(file)
+    if file is None or weights == RANDOM:
+        return False
+    from phosphene.zoo import download  # which imports torch
+
+    return not download.is_whole(file)
 
 
 def _list_registered(_: bool) -> Iterable[NetworkInfo]:
