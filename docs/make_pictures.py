@@ -322,7 +322,7 @@ def film_parts() -> Tensor:
 def zoom_film() -> Path:
     """The README's film: an animated WebP of at most 3 MB."""
     path = HERE / "zoom_film.webp"
-    ph.write_film(path, zoomed(30, 240), overwrite=True, crf=40)
+    ph.write_film(path, zoomed(30, 240), overwrite=True)
     return path
 
 

@@ -238,8 +238,7 @@ def _fetches_registered(name: str) -> bool:
     file = MODEL_CARDS[head].file if head in MODEL_CARDS else None
     if file is None or weights == RANDOM:
         return False
-    # Only torch knows where its own cache is; what has no file is answered without it.
-    from phosphene.zoo import download
+    from phosphene.zoo import download  # which imports torch
 
     return not download.is_whole(file)
 
