@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,11 @@ def test_no_flag_is_broken(
     if verb not in OWN:
         recipe = recipe_named(verb)
         paired = {entry.with_setting for entry in recipe.inputs}
-        names = set(recipe.settings.model_fields) - paired
+        fields = recipe.settings.model_fields
+        extras: dict[str, Any] = {
+            n: fields[n].json_schema_extra or {} for n in fields.keys() - paired
+        }
+        names = [extra.get("flag", name) for name, extra in extras.items()]
         for name in (*names, "output", "recipe", "force"):
             flag = "--" + name.replace("_", "-")
             assert re.search(rf"^│[ *]+{flag}(?![\w-])", text, re.MULTILINE), flag
