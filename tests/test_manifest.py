@@ -73,7 +73,7 @@ def test_a_manifest_reads_back_and_tells_nothing_of_whose_it_is() -> None:
         ({"extra": 1, "phosphene": "0.2"}, "was made by phosphene 0.2"),
         ({"extra": 1}, "is damaged: extra"),
         ({"format": 0}, "holds no recipe of phosphene: format"),
-        ({"recipe": "zoom"}, "is damaged: recipe"),
+        ({"recipe": "zooom"}, "is damaged: recipe"),
         ({"ended": {"why": "bored", "octave": 1, "step": 1}}, "is damaged: ended.why"),
         ({"result": {"width": 10**6, "height": 10**6, "sha256": "0" * 64}}, "300 megapixels"),
         ({"result": {"width": 1, "height": 1, "sha256": "no"}}, "is damaged: result.sha256"),
