@@ -420,14 +420,6 @@ def test_a_range_of_channels_is_as_many_objectives() -> None:
             Request.parse(json.dumps(asked | {"objectives": texts}))
 
 
-@pytest.mark.parametrize("start", ["sky", "noise", None])
-def test_the_colours_of_no_photo_are_not_kept(start: Any) -> None:
-    given = {"recipe": "dream", "start": start, "settings": {"keep_colors": True}}
-    with pytest.raises(RequestError, match="--keep-colors needs a photograph"):
-        Request.parse({"format": 1} | given)
-    assert dream(settings={**FAST, "keep_colors": True})
-
-
 def test_a_request_without_a_start_begins_as_the_command_does() -> None:
     request = dream(inputs={}, size=20, settings={**FAST, "octaves": 1})
     job = jobs.prepare(request, allow=(NET,))

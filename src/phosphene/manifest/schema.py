@@ -400,7 +400,6 @@ def check_fit(
     """ValueError unless these are what a recipe takes; `complete`: and all that it needs."""
     name, subject = recipe.name, recipe.subject
     _check_regions(recipe, regions, inputs, settings)
-    _check_photo(recipe, inputs, start, settings)
     complete_subject = complete and not recipe.rest_stays(regions, settings)
     for kind, texts in (("objectives", objectives), ("layers", layers)):
         if texts and (subject is None or subject.field != kind):
@@ -425,18 +424,6 @@ def check_fit(
         known = {entry.role for entry in recipe.inputs}
         if unknown := [role for role in inputs if role not in known]:
             raise ValueError(f"a recipe of {name} with inputs {', '.join(unknown)}")
-
-
-def _check_photo(
-    recipe: Recipe, inputs: Mapping[str, Any], start: str | None, settings: Mapping[str, Any]
-) -> None:
-    begins = any(entry.required and entry.role in inputs for entry in recipe.inputs)
-    if start is None and recipe.starts and not begins:
-        start = recipe.starts[0]  # which it is then
-    try:
-        recipe.check_photo(start, settings)
-    except SettingsError as error:
-        raise ValueError(str(error)) from None
 
 
 def _check_regions(
