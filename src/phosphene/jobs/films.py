@@ -14,6 +14,7 @@ from torch import Tensor
 
 from phosphene import image as images
 from phosphene.errors import PhospheneError, SettingsError
+from phosphene.films.frames import Frame
 from phosphene.films.write import write_film
 from phosphene.jobs.compare import Comparison, differing
 from phosphene.jobs.events import Compared, Ended, Event, Note, Preview, Progress, Saved, Started
@@ -21,6 +22,7 @@ from phosphene.jobs.job import Job, Outcome, undisturbed, uninterrupted
 from phosphene.jobs.outputs import check_side_file
 from phosphene.jobs.work import FrameRecord, WorkFolder
 from phosphene.manifest import schema as m
+from phosphene.network import Network
 from phosphene.recipes.base import imported
 
 
@@ -39,6 +41,7 @@ class FilmJob(Job):
     records: list[FrameRecord] = field(default_factory=list)
     started: float = 0.0
     made: int = 0
+    precision: str = "auto"  # in which a run before this one has computed
 
     def limit(self, first: int, last: int) -> None:
         """Make these frames alone, counted from 0; the first begins a shot."""
@@ -89,6 +92,8 @@ class FilmJob(Job):
         arguments = replace(self.arguments, first_frame=self.first)
         if self.work is not None:
             arguments = replace(arguments, state=self.work.state)
+            if self.work.state is not None:
+                self.precision = self.work.state.value("precision")
             self.work.state = None
         self.started, self.made = time.monotonic(), 0
         for step in self.recipe.run(arguments):
@@ -165,11 +170,20 @@ class FilmJob(Job):
             notes.append(Note(f"the frames are in {str(self.work.path / 'frames')!r}"))
         return saved, notes
 
+    def kept(self) -> Iterator[Frame]:
+        """The frames in the folder."""
+        return iter(()) if self.work is None else self.work.frames()
+
     def _recorded(self, outcome: Outcome) -> m.Manifest:
         """The manifest, with a hash of each frame."""
         records = outcome.frames
         hashes = tuple(record.hash for record in records)
-        height, width = images.size_of(outcome.step.picture())
+        if outcome.step is None:  # a run before this one has made all frames
+            s, network = self.arguments.settings, self.arguments.network
+            outcome = replace(outcome, step=_Made(network.prepared(s.device, self.precision)))
+            height, width = images.size_of(next(self.kept()).image)
+        else:
+            height, width = images.size_of(outcome.step.picture())
         whole = hashlib.sha256("".join(hashes).encode()).hexdigest()
         shots = tuple(
             record.index
@@ -206,6 +220,13 @@ class FilmJob(Job):
             count=len(now),
         )
         return [*events, Compared(found)], new
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What stands for the last step where a run before this one took it."""
+
+    network: Network
 
 
 GOES_ON = "the same command goes on from there"
