@@ -275,13 +275,6 @@ def zoomed(each: int, width: int) -> Iterator[Frame]:
     return ph.zoom(photo, ph.load_network(), ZOOMED, frames=each, fade=each // 3, fps=15)
 
 
-@picture
-def zoom() -> Tensor:
-    """Every fifteenth frame."""
-    frames = [frame.image for frame in zoomed(45, 240) if frame.index % 15 == 14]
-    return grid([frames[k : k + 4] for k in (0, 4, 8)])
-
-
 def moved(count: int = 12, width: int = 320, height: int = 214) -> Iterator[Tensor]:
     """A flower that goes over a temple, 7 px a frame."""
     ground = smaller(sample("china.jpg"), width)[..., :height, :]

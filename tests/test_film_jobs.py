@@ -21,7 +21,7 @@ from phosphene.errors import ImageError, RequestError, SettingsError, StateError
 from phosphene.image import to_uint8
 from phosphene.jobs.work import WorkFolder, frame_hash
 from phosphene.manifest import Manifest
-from tests.command import start
+from tests.command import run, start
 
 pytest.importorskip("av")
 
@@ -266,12 +266,12 @@ def test_frames_are_kept_where_that_is_asked(capsys: pytest.CaptureFixture[str])
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments() -> None:
     """Each loses the frame that was being made, at most, and the bytes are as ever."""
-    run_whole(zoom(outputs={"film": "whole.mp4"}))
-    manifest = Manifest.read("whole.mp4")
-    assert manifest.film is not None
     rng, kills, started = random.Random(5), 0, time.monotonic()
-    command = ("zoom", "sky.png", *FLAGS, "--objective", "second", "--objective", "first",
-               "--frames", "6", "--fade", "2", "-o", "zoom.mp4")  # fmt: skip
+    words = ("zoom", "sky.png", *FLAGS, "--objective", "second", "--objective", "first",
+             "--frames", "6", "--fade", "2", "-o")  # fmt: skip
+    assert run(*words, "whole.mp4", cwd=Path.cwd()).code == 0
+    command = (*words, "zoom.mp4")
+    manifest = Manifest.read("whole.mp4")
     while kills < 20 and time.monotonic() - started < 200:
         shutil.rmtree("zoom.mp4.work", ignore_errors=True)
         Path("zoom.mp4").unlink(missing_ok=True)
