@@ -200,6 +200,23 @@ def test_a_film_of_other_settings_is_refused_and_nothing_is_lost() -> None:
         list(jobs.run(zoom(), allow=(NET,)))
 
 
+def test_how_it_is_encoded_is_checked_first_and_may_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ("zoom", "sky.png", *FLAGS, "--objective", "second", "--frames", "3")
+    for words, told in (
+        (("--codec", "h265", "-o", "a.mp4"), "h265"),
+        (("--crf", "20", "-o", "a.gif"), "crf"),
+        (("--codec", "h264", "-o", "a.webm"), "h264"),
+    ):
+        assert main([*flags, *words]) in (1, 2)
+        assert told in capsys.readouterr().err
+        assert [path.name for path in Path().iterdir()] == ["sky.png"]
+    stopped_after(jobs.prepare(zoom(), allow=(NET,)), 3)
+    events = list(jobs.run(zoom(settings={"crf": 30}), allow=(NET,)))
+    assert len([event for event in events if isinstance(event, jobs.Preview)]) == 9
+
+
 def test_a_half_written_frame_is_made_again() -> None:
     run_whole(zoom(outputs={"film": "whole.mp4"}))
     stopped_after(jobs.prepare(zoom(), allow=(NET,)), 5)

@@ -24,6 +24,7 @@ from phosphene.jobs.work import FrameRecord, WorkFolder
 from phosphene.manifest import schema as m
 from phosphene.network import Network
 from phosphene.recipes.base import imported
+from phosphene.recipes.function import of_files_alone
 
 
 @dataclass
@@ -77,6 +78,9 @@ class FilmJob(Job):
         if not self.targets:
             return
         identity = self.request.identity(self.arguments.network.fingerprint)
+        for name, entry in self.recipe.settings.model_fields.items():
+            if of_files_alone(entry):  # how it is encoded is no matter of its frames
+                identity["settings"].pop(name, None)
         if (self.first, self.last) != (0, None):
             identity["frames"] = [self.first, self.last]
         self.work = WorkFolder.opened(WorkFolder.beside(self.targets[0].path), identity)

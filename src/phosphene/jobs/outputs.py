@@ -68,12 +68,14 @@ def check_outputs(
     written: what is written besides, such as the request itself. kept: what is written and may be
     there, such as a checkpoint.
     """
-    check = imported(RESULTS[request.declaration.output].check)
+    result = RESULTS[request.declaration.output]
+    check = imported(result.check)
+    how = {name: request.settings.get(name) for name in result.checked}
     outputs: list[tuple[str, Path]] = []
     for target in targets:
         outputs.append(("output", target.path))
         _check_free(target.path, may_replace)
-        check(target.path, overwrite=may_replace(target.path))
+        check(target.path, overwrite=may_replace(target.path), **how)
     if data := request.outputs.get("data"):
         if Path(data).suffix.lower() != ".json":
             raise SettingsError(f"--data {data!r}: a file that ends in .json was expected")

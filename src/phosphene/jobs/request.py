@@ -52,8 +52,8 @@ class Result:
     """What a kind of result is: see `Recipe.output`.
 
     kind: that of its own output. suffix: of its file, where nobody names one. more: the outputs
-    that only it has. check: "module:function", `check(path, overwrite=…)` of its file's name. job:
-    "module:class" of what makes and saves it.
+    that only it has. check: "module:function", `check(path, overwrite=…)` of its file's name, which
+    takes the settings `checked`, too. job: "module:class" of what makes and saves it.
     """
 
     kind: OutputKind
@@ -61,6 +61,7 @@ class Result:
     check: str
     job: str
     more: tuple[OutputKind, ...] = ()
+    checked: tuple[str, ...] = ()
 
 
 RESULTS: dict[Output, Result] = {
@@ -78,7 +79,11 @@ RESULTS: dict[Output, Result] = {
         more=("data",),
     ),
     "video": Result(
-        "film", ".mp4", "phosphene.films.formats:check_film_output", "phosphene.jobs.films:FilmJob"
+        "film",
+        ".mp4",
+        "phosphene.films.formats:check_film_output",
+        "phosphene.jobs.films:FilmJob",
+        checked=("codec", "crf"),
     ),
 }
 
