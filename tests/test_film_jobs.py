@@ -450,6 +450,35 @@ def test_keyframes_change_settings_and_are_checked_first(
     assert Image.open(io.BytesIO(Path("keys.png").read_bytes())).size[0] > 200
 
 
+def test_weights_may_be_keyed() -> None:
+    net = ph.load_network(NET)
+
+    def frames(objective: str, *keys: str) -> list[torch.Tensor]:
+        found = ph.zoom("sky.png", net, objective, frames=4, keyframes=keys, **QUICK)
+        return [frame.image for frame in found]
+
+    keyed = frames("2*second + first", "weight1 = 0f: 0; 2f: 3 hold")
+    alone, later = frames("first"), frames("3*second + first")
+    assert torch.equal(keyed[0], alone[0])
+    assert torch.equal(keyed[1], alone[1])
+    assert not torch.equal(keyed[2], alone[2])
+    assert not torch.equal(keyed[2], later[2])  # what came before was another
+    with pytest.raises(SettingsError, match="weight3"):
+        frames("2*second + first", "weight3 = 1")
+
+
+def test_a_film_has_regions_and_the_rest_stays() -> None:
+    pytest.importorskip("cv2")
+    source = [frame.image for frame in ph.read_film(moving(3))]
+    mask = torch.zeros(1, 1, 32, 48)
+    mask[..., 30:] = 1
+    found = ph.film(source, ph.load_network(NET), regions=[(mask, "second")], rest="stay", **QUICK)
+    for was, now in zip(source, found, strict=True):
+        change = (now.image - was).abs().amax((0, 1, 2))
+        assert float(change[:20].max()) == 0
+        assert float(change[34:].min()) > 0
+
+
 def test_a_film_as_pictures_and_back(capsys: pytest.CaptureFixture[str]) -> None:
     source = moving()
     assert main(["frames", str(source), "-o", "pictures"]) == 0
