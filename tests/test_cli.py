@@ -132,6 +132,8 @@ def test_every_setting_is_a_flag_with_its_default_and_bounds(
         )  # pyright: ignore[reportArgumentType, reportCallIssue]
         if field.default in (0, 1) and not isinstance(field.default, bool):
             told = field.default
+        extra = field.json_schema_extra
+        told = extra.get("shown", told) if isinstance(extra, dict) else told
         assert f"[default: {told}]" in line, line
     assert _bounds(DreamSettings.model_fields["octaves"]) == "1 to 40"
     assert _bounds(DreamSettings.model_fields["steps"]) == "1 or more"

@@ -449,7 +449,7 @@ def test_recipes_name_what_they_need(say: Any) -> None:
         ({"inputs": {}}, "names no photo"),
         ({"recipe": "dream", "layers": []}, "a recipe of dream that names no objective"),
         ({"recipe": "dream", "objectives": ["a"]}, "a recipe of dream that names layers"),
-        ({"recipe": "zoom"}, "no recipe 'zoom'; there are accentuate, caricature"),
+        ({"recipe": "nothing"}, "no recipe 'nothing'; there are accentuate, caricature"),
         ({"part": 0}, "is damaged: part"),
     ]:
         Path("recipe.json").write_text(json.dumps(given | changes))

@@ -85,6 +85,7 @@ import logging, signal, sys, threading, time
 from phosphene.runtime import loading
 logging.basicConfig(level="INFO", stream=sys.stdout, format="%(name)s: %(message)s")
 loading.SILENT_SECONDS = 0.05
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner may ignore it
 begun = threading.Event()
 def load(stopped):
     begun.set()

@@ -20,6 +20,7 @@ PUBLIC = {
     "caricature",
     "draw_sky",
     "dream",
+    "film",
     "film_info",
     "gradient",
     "invert",
@@ -40,6 +41,7 @@ PUBLIC = {
     "unit_card",
     "visualize",
     "write_film",
+    "zoom",
 }
 
 

@@ -123,7 +123,7 @@ class ZoomSettings(FrameSettings):
     fps: FrameRate = Field(FPS, description="Frames a second, such as 30 or 30000/1001.")
     loop: bool = Field(False, description="The end goes over into the beginning.")
     pull: Share = Field(
-        0.08,
+        0.1,
         description="How far, in 1/30 s, colours are pulled back to those of the start: their mean "
         "and deviation in Lab.",
         json_schema_extra={"animatable": True},
@@ -134,7 +134,7 @@ class ZoomSettings(FrameSettings):
         json_schema_extra={"animatable": True},
     )
     noise: Share = Field(
-        0.01,
+        0.008,
         description="Fine noise that is added to each frame, for new forms to grow from; black to "
         "white is 1.",
         json_schema_extra={"animatable": True},
