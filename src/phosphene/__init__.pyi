@@ -325,6 +325,7 @@ class _film:
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
         keyframes: Sequence[str] = (),
+        rest: Literal['dream', 'stay'] = 'dream',
         begin: str | None = None,
         end: str | None = None,
         flow: Literal['dis', 'off'] = 'dis',
@@ -334,7 +335,6 @@ class _film:
         cut_seen: float = 0.35,
         first_steps: int = 10,
         uncovered_steps: int = 4,
-        rest: Literal['dream', 'stay'] = 'dream',
     ) -> Iterator[Frame]:
         """Dream a film: its frames, dreamt, one after the other.
 
@@ -391,6 +391,7 @@ class _film:
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
         keyframes: Sequence[str] = (),
+        rest: Literal['dream', 'stay'] = 'dream',
         begin: str | None = None,
         end: str | None = None,
         flow: Literal['dis', 'off'] = 'dis',
@@ -400,7 +401,6 @@ class _film:
         cut_seen: float = 0.35,
         first_steps: int = 10,
         uncovered_steps: int = 4,
-        rest: Literal['dream', 'stay'] = 'dream',
     ) -> Iterator[FrameStep]:
         """The same as a generator of steps; stop whenever you like."""
 

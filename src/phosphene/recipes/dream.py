@@ -166,8 +166,8 @@ class OctaveSettings(Settings):
         return preset(name).settings
 
 
-class DreamSettings(OctaveSettings):
-    """Every setting of a dream."""
+class RegionSettings(Settings):
+    """What can be said of painted regions."""
 
     rest: Literal["dream", "stay"] = Field(
         "dream",
@@ -175,6 +175,10 @@ class DreamSettings(OctaveSettings):
         "stays as it is.",
         json_schema_extra={"absent": "dream", "of_regions_alone": True, "group": "what"},
     )
+
+
+class DreamSettings(RegionSettings, OctaveSettings):
+    """Every setting of a dream."""
 
 
 def network_defaults(given: Mapping[str, Any], architecture: str) -> dict[str, Any]:

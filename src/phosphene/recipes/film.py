@@ -10,13 +10,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
+from phosphene.recipes.dream import RegionSettings
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.moving import FrameSettings, network_defaults
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class FilmSettings(FrameSettings):
+class FilmSettings(RegionSettings, FrameSettings):
     """Every setting of a dreamt film: of each frame those of a dream, and how it is carried on."""
 
     begin: str | None = Field(
@@ -55,12 +56,6 @@ class FilmSettings(FrameSettings):
         ge=0,
         le=100_000,
         description="Steps more where things that were hidden have come into sight.",
-    )
-    rest: Literal["dream", "stay"] = Field(
-        "dream",
-        description="What becomes of the picture outside the regions: it dreams the objective, or "
-        "stays as it is.",
-        json_schema_extra={"absent": "dream", "of_regions_alone": True, "group": "what"},
     )
 
 
