@@ -157,7 +157,7 @@ class WorkFolder:
         lines = "".join(f"{json.dumps(asdict(record))}\n" for record in self.records)
         write_atomically(self.path / "frames.jsonl", lines.encode())
 
-    def add(self, step: FrameStep) -> FrameRecord:
+    def add(self, step: FrameStep) -> None:
         """Keep the frame that a step ends, and what the next one needs. ImageError if it cannot."""
         assert step.image is not None
         pixels = images.to_uint8(step.image)
@@ -171,7 +171,6 @@ class WorkFolder:
         self.records.append(record)
         with suppress(OSError, ImageError):  # which nothing depends on
             write_atomically(self.path / "latest.png", data.getvalue())
-        return record
 
     def _append(self, line: str) -> None:
         path = self.path / "frames.jsonl"

@@ -5,16 +5,14 @@ The loop is in `steps/film.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
 from phosphene.recipes.dream import RegionSettings
 from phosphene.recipes.function import RecipeFunction
-from phosphene.recipes.moving import FrameSettings, network_defaults
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from phosphene.recipes.moving import FILES, FrameSettings, Share, network_defaults
 
 
 class FilmSettings(RegionSettings, FrameSettings):
@@ -103,8 +101,7 @@ FILM = register(
         regions=True,
         output_name="{photo}-dream",
         output_shown="FILM-dream.mp4",
-        output_help=".mp4, .mkv, .webm, .mov, or .gif or .webp for a short one; the recipe lies "
-        "inside.",
+        output_help=FILES,
         noun="film",
         heading="What to dream",
         examples=(

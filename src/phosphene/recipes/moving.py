@@ -17,6 +17,11 @@ from phosphene.settings import KeyTexts
 
 FASTEST = 1000  # frames a second
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+FILES = ".mp4, .mkv, .webm, .mov, or .gif or .webp for a short one; the recipe lies inside."
+"""What the help says of a film's output."""
+
 
 def read_rate(given: Any) -> Any:
     """A frame rate as text in canonical form: `30`, `30000/1001`, `23.976`.

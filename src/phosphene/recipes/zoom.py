@@ -14,8 +14,10 @@ from pydantic import BeforeValidator, Field
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.moving import (
+    FILES,
     FrameRate,
     FrameSettings,
+    Share,
     degrees_per_second,
     network_defaults,
     per_second,
@@ -62,7 +64,6 @@ def _same(given: Any) -> Any:
     return given
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Center = Annotated[tuple[Share, Share], BeforeValidator(_read_center)]
 # Read as a text where there is a rate, which a text "a frame" needs.
 Factor = Annotated[float, Field(gt=0.01, lt=100), BeforeValidator(_same)]
@@ -208,8 +209,7 @@ ZOOM = register(
         starts=("noise", "sky"),
         output_name="{photo}-zoom",
         output_shown="PHOTO-zoom.mp4, or zoom.mp4",
-        output_help=".mp4, .mkv, .webm, .mov, or .gif or .webp for a short one; the recipe lies "
-        "inside.",
+        output_help=FILES,
         noun="film",
         heading="What to dream",
         examples=(
