@@ -32,8 +32,6 @@ from phosphene.explain.units import Card
 
 WIDTH, MARGIN, GAP = 920.0, 32.0, 12.0
 PLOT = 130.0  # px, the height of the curve
-# A card's letters and lines are drawn for a fine screen, so many px to one of the page.
-CARD_SCALE = 2.0
 
 
 def card_page(card: Card) -> Page:
@@ -126,7 +124,7 @@ def _photos(card: Card, row: Sequence[Response], breadth: float) -> tuple[list[I
         for i, (response, photo, frame) in enumerate(zip(line, photos, frames, strict=True)):
             x = i * (side + GAP)
             left, _, width, height = frame
-            size = (max(1, round(CARD_SCALE * height)), max(1, round(CARD_SCALE * width)))
+            size = (max(1, round(Card.page_scale * height)), max(1, round(Card.page_scale * width)))
             small = images.resize(photo, size).clamp(0, 1)
             left, top = x + left, y + tallest - height
             items.append(ImageItem(left, top, width, height, small[0]))

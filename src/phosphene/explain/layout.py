@@ -1,4 +1,4 @@
-"""`page`: a sheet or a card as a picture, and either as a file."""
+"""`page`: a sheet, a card or a figure as a picture, and each as a file."""
 
 from __future__ import annotations
 
@@ -14,33 +14,30 @@ from torch import Tensor
 
 from phosphene import image as images
 from phosphene.explain import pages
-from phosphene.explain.card_page import CARD_SCALE, card_page
-from phosphene.explain.sheet_page import sheet_page
-from phosphene.explain.sheets import Sheet
-from phosphene.explain.units import Card
+from phosphene.explain.pages import PageContent
 from phosphene.image.files import check_page as check_page
 
 
-def page(content: Sheet | Card) -> Image.Image:
-    """A sheet or a card as one picture."""
-    return pages.as_image(_layout(content), _scale(content))
+def page(content: PageContent) -> Image.Image:
+    """What a recipe for pages gave, such as a sheet or a card, as one picture."""
+    return pages.as_image(content.layout(), content.page_scale)
 
 
-def pixels(content: Sheet | Card) -> Tensor:
+def pixels(content: PageContent) -> Tensor:
     """The same picture as a tensor, `(1, 3, H, W)` in [0, 1]."""
-    return pages.as_tensor(_layout(content), _scale(content))
+    return pages.as_tensor(content.layout(), content.page_scale)
 
 
-def svg(content: Sheet | Card, recipe: str | None = None) -> str:
-    """A sheet or a card as one SVG file, which holds its pictures and needs nothing else.
+def svg(content: PageContent, recipe: str | None = None) -> str:
+    """What a recipe for pages gave as one SVG file, with its pictures inside.
 
     recipe: text to lie inside, in its `<metadata>`.
     """
-    return pages.as_svg(_layout(content), recipe)
+    return pages.as_svg(content.layout(), recipe)
 
 
 def save_page(
-    content: Sheet | Card, path: Path, *, recipe: str | None = None, overwrite: bool = True
+    content: PageContent, path: Path, *, recipe: str | None = None, overwrite: bool = True
 ) -> None:
     """Write a page as its suffix says: a picture, an SVG, or, all but the pictures, JSON.
 
@@ -90,12 +87,3 @@ def _decoded(png: str) -> np.ndarray | None:
             return np.asarray(picture.convert("RGB")).astype(int)
     except Exception:  # decoders raise nearly anything
         return None
-
-
-def _layout(content: Sheet | Card) -> pages.Page:
-    return sheet_page(content) if isinstance(content, Sheet) else card_page(content)
-
-
-def _scale(content: Sheet | Card) -> float:
-    # A sheet's cells are shown px by px.
-    return 1.0 if isinstance(content, Sheet) else CARD_SCALE

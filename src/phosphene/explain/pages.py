@@ -14,7 +14,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 from xml.sax.saxutils import escape, quoteattr
 
 import torch
@@ -88,6 +88,31 @@ class Page:
     height: float
     items: tuple[Item, ...] = field(default=(), repr=False)
     title: str = ""
+
+
+class PageContent(Protocol):
+    """What a recipe for pages gives: something that can be laid out.
+
+    page_scale: px of a picture of the page to one of its measures.
+    subject: what it is about, as a manifest names it. settings: as they were resolved.
+    """
+
+    @property
+    def page_scale(self) -> float: ...
+
+    @property
+    def subject(self) -> tuple[str, ...]: ...
+
+    @property
+    def settings(self) -> Any: ...
+
+    def layout(self) -> Page:
+        """It, laid out."""
+        ...
+
+    def data(self) -> dict[str, Any]:
+        """All but the pictures, as JSON can hold it."""
+        ...
 
 
 def rectangle(

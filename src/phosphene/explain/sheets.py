@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from phosphene import __version__
 from phosphene.errors import NetworkError, ObjectiveError, SettingsError
 from phosphene.explain.cells import Cell, CellStep, RenderedCell, render_cells, resolve_settings
 from phosphene.explain.layers import check_channel, describe_layer, label_of, layer_of
+from phosphene.explain.pages import Page
 from phosphene.explain.responses import mean_responses
 from phosphene.network import Layer, Network
 from phosphene.recipes.base import Arguments
@@ -54,10 +55,18 @@ class Sheet:
     photo: Tensor | None = field(default=None, repr=False)
     version: str = __version__
 
+    page_scale: ClassVar[float] = 1.0  # cells are shown px by px
+
     @property
     def subject(self) -> tuple[str, ...]:
         """What it is about, as a manifest names it: the layer, by its own name."""
         return (self.layer,)
+
+    def layout(self) -> Page:
+        """Its page: a heading, the photograph if there is one, and the cells in rows."""
+        from phosphene.explain.sheet_page import sheet_page
+
+        return sheet_page(self)
 
     def data(self) -> dict[str, Any]:
         """All but the pictures, as JSON can hold it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from phosphene.explain.layers import (
     has_classes,
     layer_of,
 )
+from phosphene.explain.pages import Page
 from phosphene.explain.responses import Response, Skipped, find_pictures, respond
 from phosphene.network import Layer, Network
 from phosphene.objectives.text import unquoted
@@ -66,6 +67,7 @@ class Card:
     skipped: tuple[Skipped, ...]
     settings: UnitSettings = field(repr=False)
     version: str = __version__
+    page_scale: ClassVar[float] = 2.0  # letters and lines are drawn for a fine screen
 
     @property
     def unit(self) -> str:
@@ -76,6 +78,12 @@ class Card:
     def subject(self) -> tuple[str, ...]:
         """What it is about, as a manifest names it."""
         return (self.unit,)
+
+    def layout(self) -> Page:
+        """Its page: the drawings, the photographs of both ends, and their curve."""
+        from phosphene.explain.card_page import card_page
+
+        return card_page(self)
 
     @property
     def most(self) -> tuple[Response, ...]:
