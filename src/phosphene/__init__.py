@@ -30,6 +30,7 @@ PUBLIC = {
     "load_network": "phosphene.zoo",
     "load_plugin": "phosphene.plugins",
     "objective": "phosphene.objectives",
+    "octaves": "phosphene.recipes.octaves",
     "page": "phosphene.explain.layout",
     "parse": "phosphene.objectives",
     "read_film": "phosphene.films",
