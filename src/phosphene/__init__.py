@@ -41,6 +41,7 @@ PUBLIC = {
     "transform": "phosphene.transforms",
     "unit_card": "phosphene.recipes.unit",
     "visualize": "phosphene.recipes.visualize",
+    "watch": "phosphene.recipes.watch",
     "write_film": "phosphene.films",
     "zoom": "phosphene.recipes.zoom",
 }

@@ -13,10 +13,13 @@ from phosphene import jobs as jobs
 from phosphene import objectives as objectives
 from phosphene.errors import PhospheneError as PhospheneError
 from phosphene.explain.layout import page as page
+from phosphene.explain.octaves import Pyramid
+from phosphene.explain.octaves import PyramidStep
 from phosphene.explain.sheets import Sheet
 from phosphene.explain.sheets import SheetStep
 from phosphene.explain.units import Card
 from phosphene.explain.units import CardStep
+from phosphene.explain.watching import WatchStep
 from phosphene.films import film_info as film_info
 from phosphene.films import read_film as read_film
 from phosphene.films import write_film as write_film
@@ -473,6 +476,106 @@ class _invert:
 
 invert: _invert
 
+class _octaves:
+    def __call__(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        amplify: float = 4.0,
+        cell: Literal['auto'] | int = 'auto',
+    ) -> Pyramid:
+        """Dream a picture and keep what each octave does: a `Pyramid`.
+
+        In an octave the picture begins as the photograph at that size with what was dreamt so far added
+        to it. It takes its steps, and the photograph is taken away again: what is left goes up to the
+        next octave, enlarged (Google's notebook of 2015, https://github.com/google/deepdream).
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1], or the path of a picture.
+            network: through which it is looked at, or its name.
+            objective: an `Objective` or its text; by default the preset's for this network.
+            **settings: those of `OctavesSettings`, by name: those of a dream, and of the page.
+
+        Returns:
+            A `Pyramid`; `page(pyramid)` is it as a picture, and `octaves.steps(…)` gives a
+            `PyramidStep` for each step of the dream.
+
+        Raises:
+            ImageError: for what is not one picture; and what `dream` raises.
+
+        >>> page(octaves("sky.jpg", net, "mixed4c", octaves=4)).save("pyramid.png")
+        """
+    def steps(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        amplify: float = 4.0,
+        cell: Literal['auto'] | int = 'auto',
+    ) -> Iterator[PyramidStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+octaves: _octaves
+
 class _sheet:
     def __call__(
         self,
@@ -800,6 +903,119 @@ class _visualize:
 
 visualize: _visualize
 
+class _watch:
+    def __call__(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        layer: str,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        objective: str = '',
+        channels: int | Literal['all'] | Sequence[int] | str = 16,
+        every: int = 1,
+        palette: Literal['grey', 'viridis', 'magma', 'inferno'] = 'grey',
+        height: int = 400,
+        fps: str = '10',
+    ) -> Iterator[Frame]:
+        """Dream a picture and watch a layer: frames with the picture and its activations side by side.
+
+        Each map is of one channel, its places where they lie in the picture, at the resolution that
+        the layer has in that octave. Colours go from the least activation, or 0, to the highest of the
+        channels' 99th percentiles, over the whole film.
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1], or the path of a picture.
+            network: through which it is looked at, or its name.
+            layer: the layer that is watched: of maps, or of tokens that are a grid over the picture.
+            **settings: those of `WatchSettings`, by name: those of a dream; `objective`, what is
+                dreamt, by default the layer; `channels`, a number of the strongest by their mean over
+                the whole film, or which, or "all".
+
+        Returns:
+            An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
+            asked for, the first one after a whole dream. `watch.steps(…)` gives a `WatchStep` for each
+            step on the way.
+
+        Raises:
+            ObjectiveError: for a layer without places, such as one of class scores, or channels that
+                are not there; and what `dream` raises.
+
+        >>> frames = phosphene.watch("sky.jpg", net, "mixed4c", channels=9)
+        >>> phosphene.write_film("watch.gif", frames)
+        """
+    def steps(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        layer: str,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        objective: str = '',
+        channels: int | Literal['all'] | Sequence[int] | str = 16,
+        every: int = 1,
+        palette: Literal['grey', 'viridis', 'magma', 'inferno'] = 'grey',
+        height: int = 400,
+        fps: str = '10',
+    ) -> Iterator[WatchStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+watch: _watch
+
 class _zoom:
     def __call__(
         self,
@@ -941,6 +1157,7 @@ __all__ = [
     "load_plugin",
     "objective",
     "objectives",
+    "octaves",
     "page",
     "parse",
     "read_film",
@@ -951,6 +1168,7 @@ __all__ = [
     "transform",
     "unit_card",
     "visualize",
+    "watch",
     "write_film",
     "zoom",
 ]

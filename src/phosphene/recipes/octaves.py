@@ -60,8 +60,8 @@ OCTAVES = register(
         output_help=PAGE,
         noun="page",
         heading="What to dream",
-        about="A column for each octave, the smallest first, drawn to one scale: the picture before "
-        "the octave's steps and after them, and what goes up to the next.",
+        about="A column for each octave, the smallest first, drawn to one scale: the picture "
+        "before the octave's steps and after them, and what goes up to the next.",
         examples=(
             "octaves sky.jpg",
             "octaves sky.jpg --objective mixed4c --octaves 4 --octave-scale 1.6 -o pyramid.svg",
