@@ -17,6 +17,8 @@ from phosphene.explain.octaves import Pyramid
 from phosphene.explain.octaves import PyramidStep
 from phosphene.explain.sheets import Sheet
 from phosphene.explain.sheets import SheetStep
+from phosphene.explain.story import Story
+from phosphene.explain.story import StoryStep
 from phosphene.explain.units import Card
 from phosphene.explain.units import CardStep
 from phosphene.explain.watching import WatchStep
@@ -664,6 +666,91 @@ class _sheet:
 
 sheet: _sheet
 
+class _story:
+    def __call__(
+        self,
+        network: Network | str,
+        class_name: str | int,
+        *,
+        keep: bool = True,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 16,
+        steps: int = 96,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        seeds: int = 4,
+        shown: int = 5,
+        outlined: float = 0.15,
+    ) -> Story:
+        """Draw a class from noise, with what else the network sees in its drawings: a `Story`.
+
+        What is outlined raises a score S: the drawing's contrast to mid-grey times dS/dx, where S is
+        the class's logit (Simonyan, Vedaldi and Zisserman 2013, "Deep Inside Convolutional Networks",
+        for the gradient; Shrikumar et al. 2016 for its product with the picture), summed over colours,
+        blurred by 5 % of the picture's side; of that the highest `outlined` share, where it is above 0.
+        To first order it says what the score would lose were the place grey. What it does lose when
+        all of it is, `Push.covered` tells, and `Push.by_chance` what as much grey elsewhere costs.
+
+        Args:
+            network: whose class it is, or its name.
+            class_name: the class by its name, "dumbbell", or by its number.
+            keep: whether drawings are stored in the cache folder, and taken from there.
+            **settings: those of `StorySettings`, by name.
+
+        Returns:
+            A `Story`; `page(story)` is it as a picture, and `story.steps(…)` gives a `StoryStep` for
+            each step; drawings that are done when you stop are stored.
+
+        Raises:
+            ObjectiveError: for a class that is not there, with the closest ones; for a name where the
+                network has none.
+            NetworkError: for a network without class scores; and what `visualize` raises.
+
+        >>> page(story(net, "dumbbell")).save("dumbbell.png")
+        """
+    def steps(
+        self,
+        network: Network | str,
+        class_name: str | int,
+        *,
+        keep: bool = True,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 16,
+        steps: int = 96,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        seeds: int = 4,
+        shown: int = 5,
+        outlined: float = 0.15,
+    ) -> Iterator[StoryStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+story: _story
+
 class _style:
     def __call__(
         self,
@@ -1164,6 +1251,7 @@ __all__ = [
     "register_network",
     "save_image",
     "sheet",
+    "story",
     "style",
     "transform",
     "unit_card",
