@@ -314,7 +314,7 @@ def test_a_film_is_stopped_goes_on_and_is_made_again(
     words = ("watch", "sky.png", "second", *FLAGS, "--channels", 4, "--height", 160)
     assert call(*words, "--palette", "viridis", "-o", "whole.gif") == 0
     with Image.open("whole.gif") as film:
-        assert (film.n_frames, film.info["duration"]) == (4, 100)
+        assert (getattr(film, "n_frames", 0), film.info["duration"]) == (4, 100)
     manifest = Manifest.read("whole.gif")
     assert (manifest.recipe, manifest.layers, manifest.objectives) == ("watch", ("second",), ())
     assert call("replay", "--network", NET, "whole.gif") == 0
