@@ -245,6 +245,7 @@ def hooks(module: nn.Module) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("traced", [True, False])
 def test_two_hundred_visualisations_leave_no_hook_and_do_not_slow_down(
     traced: bool, toy: Network
