@@ -163,10 +163,11 @@ def _megabytes(size: int | None) -> str:
 
 
 def presets(*, plugin: Plugins = ()) -> int:
-    """Named settings of a dream."""
-    from phosphene.recipes.presets import PRESETS
+    """Named settings of a dream: looks, and published algorithms."""
+    from phosphene.recipes.presets import PRESETS, own_presets, preset
 
-    rows = [(p.name, p.about, p.source, p.network) for p in PRESETS.values()]
+    found = {**PRESETS, **{name: preset(name) for name in own_presets()}}
+    rows = [(name, p.about, p.source, p.network) for name, p in found.items()]
     _print_table(("preset", "about", "source", "network"), rows, lines=True)
     return DONE
 

@@ -33,12 +33,11 @@ from phosphene.manifest.schema import (
     check_fit,
     checked_settings,
     format_problem,
-    is_complete,
     refuse_missing_recipe,
 )
 from phosphene.objectives.text import Call, expanded, parse_tree, quoted
 from phosphene.recipes.base import Output, Recipe, is_recipe, recipe_named
-from phosphene.settings import Settings, chain_plugins
+from phosphene.settings import Settings, chain_plugins, is_complete
 from phosphene.zoo import named_architecture
 
 FORMAT = 1
@@ -178,10 +177,11 @@ class Request(Part):
         what lacks came later, and is what its absence means in a manifest.
         """
         recipe = self.declaration
-        if is_complete(recipe, self.settings):
+        if is_complete(recipe.settings, self.settings):
             return checked_settings(recipe, self.settings)
         architecture = named_architecture(self.network) or loaded
-        return checked_settings(recipe, self.settings, architecture=architecture)
+        start = recipe.start_of(self.start, self.inputs)
+        return checked_settings(recipe, self.settings, architecture=architecture, start=start)
 
     def input_paths(self) -> dict[str, Path]:
         """Every file and folder that is read, by role; the file of weights among them."""
