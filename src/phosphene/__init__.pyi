@@ -187,6 +187,7 @@ class _dream:
         regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -215,6 +216,7 @@ class _dream:
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
         rest: Literal['dream', 'stay'] = 'dream',
+        noise: Literal['white', 'natural'] = 'white',
     ) -> Tensor:
         """Dream a picture: `(N, 3, H, W)` in [0, 1] -> the same shape, on the CPU.
 
@@ -254,6 +256,7 @@ class _dream:
         regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -282,6 +285,7 @@ class _dream:
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
         rest: Literal['dream', 'stay'] = 'dream',
+        noise: Literal['white', 'natural'] = 'white',
     ) -> Iterator[DreamStep]:
         """The same as a generator of steps; stop whenever you like."""
 
@@ -297,6 +301,7 @@ class _film:
         mask: Tensor | str | Path | Image | None = None,
         regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -363,6 +368,7 @@ class _film:
         mask: Tensor | str | Path | Image | None = None,
         regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -808,6 +814,7 @@ class _zoom:
         objective: Objective | str | Sequence[Objective | str] | None = None,
         *,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -874,6 +881,7 @@ class _zoom:
         objective: Objective | str | Sequence[Objective | str] | None = None,
         *,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,

@@ -13,9 +13,10 @@ from phosphene.image.sky import draw_sky
 
 # Wide enough to dream into, narrow enough that nothing of it is cut off at black or white.
 DEVIATION = 1 / 6
-# Of natural noise: its amplitudes fall with frequency as those of pictures, and no wave in it is
-# longer than half its side, so that one corner is not night and another day.
-FALL, LONGEST_WAVE = 1.6, 0.5
+# Of natural noise. Its amplitudes fall with frequency, f, as f^-1.6: those of pictures fall as 1/f,
+# and the grain of that comes back in every octave. No wave is longer than half the longer side, so
+# that one corner is not night and another day; and colours are some way from their extremes.
+FALL, LONGEST_WAVE, CONTRAST = 1.6, 0.5, 0.7
 
 
 def start_picture(
@@ -23,8 +24,8 @@ def start_picture(
 ) -> Tensor:
     """Noise or a sky of `size` (H, W): `(1, 3, H, W)` float32 sRGB in [0, 1], on the CPU.
 
-    Noise is normal about mid-grey, every value by itself. Natural noise has the mean, the colours
-    and, nearly, the spectrum of natural pictures, `1 / f`.
+    Noise is normal about mid-grey, every value by itself. Natural noise has the mean and the
+    colours of natural pictures, and falls with frequency as they do, or a little faster.
 
     Raises:
         SettingsError: sides below 1, more pixels than can be read, or a negative seed.
@@ -55,7 +56,7 @@ def _natural(noise: Tensor) -> Tensor:
     amplitude = frequency.clamp(min=least) ** -FALL
     amplitude[0, 0] = 0
     waves = torch.fft.irfft2(torch.fft.rfft2(noise) * amplitude, s=(height, width))
-    deviation = waves.std().clamp(min=1e-6)
+    waves *= CONTRAST / waves.square().mean().sqrt().clamp(min=1e-6)
     statistics = natural_statistics()
-    colours = torch.einsum("cd,ndhw->nchw", statistics.axes.float(), waves / deviation)
+    colours = torch.einsum("cd,ndhw->nchw", statistics.axes.float(), waves)
     return (statistics.mean.float().view(3, 1, 1) + colours).clamp(0, 1)

@@ -238,9 +238,9 @@ class Recipe:
     subject: Subject | None = None
     inputs: tuple[ImageInput, ...] = ()
     output: Output = "image"
-    network_defaults: (
-        Callable[[Mapping[str, Any], str, str | None], Mapping[str, Any]] | None
-    ) = None
+    network_defaults: Callable[[Mapping[str, Any], str, str | None], Mapping[str, Any]] | None = (
+        None
+    )
     own_network: Callable[[Mapping[str, Any]], str | None] | None = None
     several: bool = False
     starts: tuple[str, ...] = ()
