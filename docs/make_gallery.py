@@ -38,7 +38,22 @@ class Entry(NamedTuple):
     command: str
 
 
-GALLERY = ()
+GALLERY = (
+    Entry("arches", "Arches round a lighthouse", "tower.jpg --preset temples --strength 1.4"),
+    Entry("herd", "A herd out of noise", "--start noise --size 800 --preset menagerie"),
+    Entry("fever", "Hills with a temperature", "hills.jpg --preset fever"),
+    Entry("moonlight", "What the moon does to the sea", "coast.jpg --preset calm --strength 1.5"),
+    Entry("lighthouse", "A lighthouse, cut in wood", "tower.jpg --preset woodcut"),
+    Entry("thistles", "Butterflies in a sky", "--start sky --size 800 --preset monarchs --seed 3"),
+    Entry("wood", "A wood of caps", "hills.jpg --preset mushrooms"),
+    Entry("fossils", "Fruit, petrified", "fruit.jpg --preset shells"),
+    Entry("bowl", "A bowl that looks back", "fruit.jpg --preset menagerie --strength 1.5"),
+    Entry("ruins", "Ruins out of noise", "--start noise --size 800 --preset temples --seed 2"),
+    Entry("carnival", "Noise at a carnival", "--start noise --size 800 --preset fever --seed 5"),
+    Entry("bubbles", "A sky under water", "--start sky --size 800 --preset calm --seed 2"),
+    Entry("tide", "The moon, cut in wood", "coast.jpg --preset woodcut --natural 0.5"),
+    Entry("valley", "A valley of bridges", "hills.jpg --preset temples --strength 1.6"),
+)
 
 
 # What is dreamt into ------------------------------------------------------------------------------

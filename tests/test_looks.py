@@ -27,7 +27,16 @@ from phosphene.zoo import load_network, named_architecture
 
 # What a published loop does not say: where it is computed, and what is done with the result.
 NOT_OF_THE_LOOP = {
-    *("preset", "strength", "noise", "smallest_octave", "rest", "keep_colors", "blend", "seed"),
+    *(
+        "preset",
+        "strength",
+        "start_noise",
+        "smallest_octave",
+        "rest",
+        "keep_colors",
+        "blend",
+        "seed",
+    ),
     *("device", "precision", "tile", "memory"),
 }
 OLD = {"natural": 0.0, "smallest_octave": 2.0, "gradient_transforms": "", "value_limit": None}

@@ -324,24 +324,34 @@ def test_a_dream_of_noise_has_settings_of_its_own_and_a_published_one_has_not(
     tmp_path: Path,
 ) -> None:
     def noise_of(*given: str) -> Any:
-        return asked_for(list(given), tmp_path).settings["noise"]
+        return asked_for(list(given), tmp_path).settings["start_noise"]
 
     assert noise_of("--start", "noise") == "natural"
-    assert noise_of("--start", "noise", "--noise", "white") == "white"
+    assert noise_of("--start", "noise", "--start-noise", "white") == "white"
     assert noise_of("--start", "noise", "--preset", "google2015") == "white"
     assert noise_of("--start", "sky") == "white"
 
 
 def test_an_older_recipe_of_noise_begins_with_what_it_did(tmp_path: Path) -> None:
     out = tmp_path / "out.png"
-    asked = ["dream", "--start", "noise", "--noise", "white", "--size", "64", "--octaves", "1"]
+    asked = [
+        "dream",
+        "--start",
+        "noise",
+        "--start-noise",
+        "white",
+        "--size",
+        "64",
+        "--octaves",
+        "1",
+    ]
     assert main([*asked, "--blend", "0", "-o", str(out)]) == 0
     written = images.to_uint8(images.load_image(out))
     white = images.start_picture("noise", (43, 64), 0)
     assert (written == images.to_uint8(white)).all()
     older = Manifest.read(out).model_dump(mode="json")
-    del older["settings"]["noise"]
+    del older["settings"]["start_noise"]
     recipe = tmp_path / "older.json"
     recipe.write_text(json.dumps(older))
     again: Any = Manifest.read(recipe).checked_settings()
-    assert again.noise == "white"
+    assert again.start_noise == "white"

@@ -216,7 +216,7 @@ class _dream:
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
         rest: Literal['dream', 'stay'] = 'dream',
-        noise: Literal['white', 'natural'] = 'white',
+        start_noise: Literal['white', 'natural'] = 'white',
     ) -> Tensor:
         """Dream a picture: `(N, 3, H, W)` in [0, 1] -> the same shape, on the CPU.
 
@@ -285,7 +285,7 @@ class _dream:
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
         rest: Literal['dream', 'stay'] = 'dream',
-        noise: Literal['white', 'natural'] = 'white',
+        start_noise: Literal['white', 'natural'] = 'white',
     ) -> Iterator[DreamStep]:
         """The same as a generator of steps; stop whenever you like."""
 

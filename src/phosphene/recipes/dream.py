@@ -216,7 +216,7 @@ class RegionSettings(Settings):
 class DreamSettings(RegionSettings, OctaveSettings):
     """Every setting of a dream."""
 
-    noise: Literal["white", "natural"] = Field(
+    start_noise: Literal["white", "natural"] = Field(
         "white",
         description="Of --start noise: each value by itself, or with the spectrum and the colours "
         "of nature.",
