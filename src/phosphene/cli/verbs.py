@@ -28,6 +28,7 @@ from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind, ou
 from phosphene.manifest.schema import Region
 from phosphene.objectives.text import expanded
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
+from phosphene.recipes.presets import is_of_a_file
 from phosphene.zoo import named_architecture
 
 POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
@@ -338,6 +339,8 @@ def like(recipe: Recipe, given: dict[str, Any], file: Path) -> dict[str, Any]:
     for name, field in recipe.settings.model_fields.items():
         extra = field.json_schema_extra
         alike = not isinstance(extra, dict) or extra.get("alike", True)
+        if is_of_a_file(manifest.settings.get(name)):
+            continue  # a preset that may not be here; what it said is among the settings
         if found.get(name) is None and name in manifest.settings and alike:
             found[name] = manifest.settings[name]
     subject = recipe.subject
