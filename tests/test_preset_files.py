@@ -130,6 +130,20 @@ def test_a_saved_request_needs_no_file(
     assert Manifest.read(out).settings["steps"] == 3
 
 
+def test_another_dream_is_made_like_one_of_a_file_that_is_not_here(
+    own: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out, saved = photo.with_name("out.png"), photo.with_name("job.json")
+    assert main(["dream", str(photo), "--preset", str(own), "-o", str(out)]) == 0
+    own.unlink()
+    monkeypatch.setattr("phosphene.recipes.presets._OWN", {})
+    asked = ["zoom", str(photo), "--like", str(out), "-o", str(tmp_path / "zoom.gif")]
+    assert main([*asked, "--save-request", str(saved), "--dry-run"]) == 0
+    found = Request.read(saved)
+    assert (found.network, found.objectives) == ("dreamnet-robust", ("mixed3a",))
+    assert (found.settings["preset"], found.settings["step_size"]) == ("phosphene", 0.02)
+
+
 def test_a_preset_of_a_folder_is_known_by_its_name(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,6 +266,17 @@ def test_steps_times_their_size_are_as_many_times_as_much(recipe: Any, name: str
         assert found.model_dump(exclude=same) == plain.model_dump(exclude=same)
     assert steps == sorted(steps)
     assert steps[2] == plain.steps
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_frame_has_few_steps_whatever_the_look(name: str) -> None:
+    network = PRESETS[name].network
+    look: Any = settings_of(name, network)
+    for recipe in (FILM, ZOOM):
+        frame: Any = recipe.checked_settings({"preset": name}, network)
+        assert frame.steps == 3
+        if name != "phosphene":  # whose settings a zoom has others of
+            assert (frame.smooth, frame.smallest_octave) == (look.smooth, look.smallest_octave)
 
 
 def test_every_frame_of_a_film_is_dreamt_as_strongly() -> None:
