@@ -78,5 +78,6 @@ class PageJob(Job):
         from phosphene.explain.layout import pixels
 
         page, picture = outcome.page, pixels(outcome.page)
-        manifest = self.manifest(outcome, page.settings, page.subject, capture.result_of(picture))
+        subject = page.subject or self.subject()
+        manifest = self.manifest(outcome, page.settings, subject, capture.result_of(picture))
         return picture, manifest
