@@ -180,8 +180,10 @@ class _Signature:
             text = "A folder for the dream so far at the end of each octave."
             self._add("save_octaves", Path | None, None, group=OUT, help=text)
         if recipe.output == "video":
+            keyed = "keyframes" in recipe.settings.model_fields
             for name, (kind, text) in FILM_FLAGS.items():
-                self._add(name, kind | None, None, group=OUT, help=text, negative=())
+                if keyed or name != "plot_keys":
+                    self._add(name, kind | None, None, group=OUT, help=text, negative=())
         if recipe.parts:
             text = "Begin it though it makes more than 400 pictures, or takes uncommonly long."
             self._add("large", bool, False, group=OUT, help=text, negative=(), show_default=False)
@@ -260,7 +262,7 @@ def film_options(recipe: Recipe, given: dict[str, Any]) -> FilmOptions | None:
     return FilmOptions(
         keep_frames=bool(given["keep_frames"]),
         preview=bool(given["preview"]),
-        plot_keys=given["plot_keys"],
+        plot_keys=given.get("plot_keys"),
     )
 
 

@@ -233,7 +233,7 @@ def arguments_of(
     """The arguments of a recipe's steps; what is not named is the recipe's default."""
     recipe = request.declaration
     subject = recipe.subject
-    about_unit = subject is not None and subject.field == "objectives" and not subject.parsed
+    about_unit = subject is not None and subject.of_unit
     unit = request.objectives[0] if about_unit and request.objectives else None
     objectives: tuple[Any, ...] = ()
     if not about_unit:

@@ -105,13 +105,13 @@ class Subject:
     """What a recipe is about.
 
     kind: objective: one; objectives: one or several, each of which gets a picture; layer, layers
-        likewise; unit: a layer's channel, or a class.
+        likewise; unit: a layer's channel, or a class; class: one, by its name or number.
     default: what is taken where none is named, `default(arguments) -> texts`, given what else is
         there; None where one must be.
     default_told: what a user should know of a default that was taken, `default_told(arguments)`.
     """
 
-    kind: Literal["objective", "objectives", "layer", "layers", "unit"]
+    kind: Literal["objective", "objectives", "layer", "layers", "unit", "class"]
     help: str
     positional: bool = False
     default: str | Callable[[Arguments], Sequence[str]] | None = None
@@ -123,7 +123,8 @@ class Subject:
     @property
     def name(self) -> str:
         """Its name as an argument of the public function and a flag."""
-        return {"objectives": "objective", "layers": "layer"}.get(self.kind, self.kind)
+        names = {"objectives": "objective", "layers": "layer", "class": "class_name"}
+        return names.get(self.kind, self.kind)
 
     @property
     def several(self) -> bool:
@@ -132,8 +133,13 @@ class Subject:
 
     @property
     def parsed(self) -> bool:
-        """Whether its texts are objectives, which have a grammar, as units and layers have none."""
+        """Whether its texts are objectives, which have a grammar, as all others have none."""
         return self.kind in ("objective", "objectives")
+
+    @property
+    def of_unit(self) -> bool:
+        """Whether it is `Arguments.unit`: a unit, or a class."""
+        return self.kind in ("unit", "class")
 
     @property
     def field(self) -> Literal["objectives", "layers"]:
@@ -181,7 +187,8 @@ class PartToDraw:
 class Arguments:
     """What a recipe's steps are given: everything loaded and checked.
 
-    unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit.
+    unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit; the
+        name or the number of a class, of one about a class.
     images: by role, `(1 or N, 3, H, W)` in [0, 1], a mask `(1 or N, 1, H, W)`.
     films: by role, what frames come from.
     folders: by role, the folder, or the files, of pictures.
@@ -196,7 +203,7 @@ class Arguments:
     settings: Any
     objectives: tuple[Objective, ...] = ()
     layers: tuple[str, ...] = ()
-    unit: str | tuple[str, int] | None = None
+    unit: str | int | tuple[str, int] | None = None
     images: Mapping[str, Tensor] = field(default_factory=dict)
     films: Mapping[str, FilmSource] = field(default_factory=dict)
     folders: Mapping[str, Any] = field(default_factory=dict)
@@ -313,7 +320,7 @@ class Recipe:
         """
         self.check_regions(arguments.regions, vars(arguments.settings))
         subject = self.subject
-        if subject is None or arguments.unit or getattr(arguments, subject.field):
+        if subject is None or arguments.unit not in (None, "") or getattr(arguments, subject.field):
             return arguments
         if self.rest_stays(arguments.regions, vars(arguments.settings)):
             return arguments

@@ -104,7 +104,7 @@ class RecipeFunction:
                 raise SettingsError(
                     f"there is no {subject.name} in the list; each of them gets a picture"
                 )
-            if subject.kind == "unit":
+            if subject.of_unit:
                 more["unit"] = named
             elif subject.field == "layers":
                 more["layers"] = (named,) if isinstance(named, str) else tuple(named)
@@ -216,6 +216,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
             "layer": "str",
             "layers": "str | Sequence[str]",
             "unit": "str | tuple[str, int]",
+            "class": "str | int",
         }
         optional = recipe.subject.default is not None
         annotation = kinds[recipe.subject.kind] + (" | None" if optional else "")
