@@ -13,10 +13,15 @@ from phosphene import jobs as jobs
 from phosphene import objectives as objectives
 from phosphene.errors import PhospheneError as PhospheneError
 from phosphene.explain.layout import page as page
+from phosphene.explain.octaves import Pyramid
+from phosphene.explain.octaves import PyramidStep
 from phosphene.explain.sheets import Sheet
 from phosphene.explain.sheets import SheetStep
+from phosphene.explain.story import Story
+from phosphene.explain.story import StoryStep
 from phosphene.explain.units import Card
 from phosphene.explain.units import CardStep
+from phosphene.explain.watching import WatchStep
 from phosphene.films import film_info as film_info
 from phosphene.films import read_film as read_film
 from phosphene.films import write_film as write_film
@@ -479,6 +484,106 @@ class _invert:
 
 invert: _invert
 
+class _octaves:
+    def __call__(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        amplify: float = 4.0,
+        cell: Literal['auto'] | int = 'auto',
+    ) -> Pyramid:
+        """Dream a picture and keep what each octave does: a `Pyramid`.
+
+        In an octave the picture begins as the photograph at that size with what was dreamt so far added
+        to it. It takes its steps, and the photograph is taken away again: what is left goes up to the
+        next octave, enlarged (Google's notebook of 2015, https://github.com/google/deepdream).
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1], or the path of a picture.
+            network: through which it is looked at, or its name.
+            objective: an `Objective` or its text; by default the preset's for this network.
+            **settings: those of `OctavesSettings`, by name: those of a dream, and of the page.
+
+        Returns:
+            A `Pyramid`; `page(pyramid)` is it as a picture, and `octaves.steps(…)` gives a
+            `PyramidStep` for each step of the dream.
+
+        Raises:
+            ImageError: for what is not one picture; and what `dream` raises.
+
+        >>> page(octaves("sky.jpg", net, "mixed4c", octaves=4)).save("pyramid.png")
+        """
+    def steps(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        amplify: float = 4.0,
+        cell: Literal['auto'] | int = 'auto',
+    ) -> Iterator[PyramidStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+octaves: _octaves
+
 class _sheet:
     def __call__(
         self,
@@ -566,6 +671,91 @@ class _sheet:
         """The same as a generator of steps; stop whenever you like."""
 
 sheet: _sheet
+
+class _story:
+    def __call__(
+        self,
+        network: Network | str,
+        class_name: str | int,
+        *,
+        keep: bool = True,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 16,
+        steps: int = 96,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        seeds: int = 4,
+        shown: int = 5,
+        outlined: float = 0.15,
+    ) -> Story:
+        """Draw a class from noise, with what else the network sees in its drawings: a `Story`.
+
+        What is outlined raises a score S: the drawing's contrast to mid-grey times dS/dx, where S is
+        the class's logit (Simonyan, Vedaldi and Zisserman 2013, "Deep Inside Convolutional Networks",
+        for the gradient; Shrikumar et al. 2016 for its product with the picture), summed over colours,
+        blurred by 5 % of the picture's side; of that the highest `outlined` share, where it is above 0.
+        To first order it says what the score would lose were the place grey. What it does lose when
+        all of it is, `Push.covered` tells, and `Push.by_chance` what as much grey elsewhere costs.
+
+        Args:
+            network: whose class it is, or its name.
+            class_name: the class by its name, "dumbbell", or by its number.
+            keep: whether drawings are stored in the cache folder, and taken from there.
+            **settings: those of `StorySettings`, by name.
+
+        Returns:
+            A `Story`; `page(story)` is it as a picture, and `story.steps(…)` gives a `StoryStep` for
+            each step; drawings that are done when you stop are stored.
+
+        Raises:
+            ObjectiveError: for a class that is not there, with the closest ones; for a name where the
+                network has none.
+            NetworkError: for a network without class scores; and what `visualize` raises.
+
+        >>> page(story(net, "dumbbell")).save("dumbbell.png")
+        """
+    def steps(
+        self,
+        network: Network | str,
+        class_name: str | int,
+        *,
+        keep: bool = True,
+        size: Literal['auto'] | int = 'auto',
+        aspect: float = 1.0,
+        batch: int = 16,
+        steps: int = 96,
+        learning_rate: Literal['auto'] | float = 'auto',
+        optimiser: Literal['adam', 'nadam'] = 'adam',
+        parameterization: Literal['fourier', 'pixels', 'maco'] = 'fourier',
+        transforms: str = 'auto',
+        framing: Literal['auto', 'whole', 'detail'] = 'auto',
+        decorrelate: bool = True,
+        decay: float = 1.0,
+        low_pass: Literal['auto'] | float = 'auto',
+        tv: float = 0.0,
+        l2: float = 0.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        seeds: int = 4,
+        shown: int = 5,
+        outlined: float = 0.15,
+    ) -> Iterator[StoryStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+story: _story
 
 class _style:
     def __call__(
@@ -806,6 +996,119 @@ class _visualize:
 
 visualize: _visualize
 
+class _watch:
+    def __call__(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        layer: str,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        objective: str = '',
+        channels: int | Literal['all'] | Sequence[int] | str = 16,
+        every: int = 1,
+        palette: Literal['grey', 'viridis', 'magma', 'inferno'] = 'grey',
+        height: int = 400,
+        fps: str = '10',
+    ) -> Iterator[Frame]:
+        """Dream a picture and watch a layer: frames with the picture and its activations side by side.
+
+        Each map is of one channel, its places where they lie in the picture, at the resolution that
+        the layer has in that octave. Colours go from the least activation, or 0, to the highest of the
+        channels' 99th percentiles, over the whole film.
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1], or the path of a picture.
+            network: through which it is looked at, or its name.
+            layer: the layer that is watched: of maps, or of tokens that are a grid over the picture.
+            **settings: those of `WatchSettings`, by name: those of a dream; `objective`, what is
+                dreamt, by default the layer; `channels`, a number of the strongest by their mean over
+                the whole film, or which, or "all".
+
+        Returns:
+            An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
+            asked for, the first one after a whole dream. `watch.steps(…)` gives a `WatchStep` for each
+            step on the way.
+
+        Raises:
+            ObjectiveError: for a layer without places, such as one of class scores, or channels that
+                are not there; and what `dream` raises.
+
+        >>> frames = phosphene.watch("sky.jpg", net, "mixed4c", channels=9)
+        >>> phosphene.write_film("watch.gif", frames)
+        """
+    def steps(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        layer: str,
+        *,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        objective: str = '',
+        channels: int | Literal['all'] | Sequence[int] | str = 16,
+        every: int = 1,
+        palette: Literal['grey', 'viridis', 'magma', 'inferno'] = 'grey',
+        height: int = 400,
+        fps: str = '10',
+    ) -> Iterator[WatchStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+watch: _watch
+
 class _zoom:
     def __call__(
         self,
@@ -949,16 +1252,19 @@ __all__ = [
     "load_plugin",
     "objective",
     "objectives",
+    "octaves",
     "page",
     "parse",
     "read_film",
     "register_network",
     "save_image",
     "sheet",
+    "story",
     "style",
     "transform",
     "unit_card",
     "visualize",
+    "watch",
     "write_film",
     "zoom",
 ]

@@ -124,7 +124,12 @@ _command(
     "The networks that have a name, and whether their weights are here.",
     ("networks --all",),
 )
-_command("listing:presets", "presets", "Named settings of a dream: looks, and published algorithms.", ("presets",))
+_command(
+    "listing:presets",
+    "presets",
+    "Named settings of a dream: looks, and published algorithms.",
+    ("presets", "presets --sheet lake.jpg"),
+)
 _command("listing:objectives", "objectives", "What an objective's text may say.", ("objectives",))
 _command(
     "listing:transforms",

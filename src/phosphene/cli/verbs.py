@@ -184,8 +184,13 @@ class _Signature:
             text = "A folder for the dream so far at the end of each octave."
             self._add("save_octaves", Path | None, None, group=OUT, help=text)
         if recipe.output == "video":
+            keyed = "keyframes" in recipe.settings.model_fields
             for name, (kind, text) in FILM_FLAGS.items():
-                self._add(name, kind | None, None, group=OUT, help=text, negative=())
+                if keyed or name != "plot_keys":
+                    self._add(name, kind | None, None, group=OUT, help=text, negative=())
+        if recipe.parts:
+            text = "Begin it though it makes more than 400 pictures, or takes uncommonly long."
+            self._add("large", bool, False, group=OUT, help=text, negative=(), show_default=False)
         if recipe.caches:
             text = "Keep what is drawn in the cache folder, and take from there what is kept."
             self._add("keep", bool, True, group=OUT, help=text)
@@ -232,8 +237,8 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
         request,
         Reporter(quiet=options.quiet, verbose=options.verbose),
         force=options.force,
-        # Whoever names code on the command line wants it; a file of a preset may be a stranger's.
-        allow=(given["network"],) if given["network"] else (),
+        allow=_networks(recipe, request, given["network"]),
+        large=given.get("large", True),
         cache=given.get("keep", True),
         shorthands=shorthands,
         save_request=options.save_request,
@@ -245,6 +250,18 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
     )
 
 
+def _networks(recipe: Recipe, request: Request, named: str | None) -> tuple[str, ...]:
+    """The networks that were named on the command line: whoever names code there wants it.
+
+    That of a preset's file, which may be a stranger's, is not among them.
+    """
+    first = (named,) if named else ()
+    if not recipe.parts:
+        return first
+    axes = request.checked_settings().parts().axes
+    return (*first, *(value for axis in axes for value in axis.values.get("network", ())))
+
+
 def film_options(recipe: Recipe, given: dict[str, Any]) -> FilmOptions | None:
     """What a recipe for films was told besides its settings; None of any other."""
     if recipe.output != "video":
@@ -252,7 +269,7 @@ def film_options(recipe: Recipe, given: dict[str, Any]) -> FilmOptions | None:
     return FilmOptions(
         keep_frames=bool(given["keep_frames"]),
         preview=bool(given["preview"]),
-        plot_keys=given["plot_keys"],
+        plot_keys=given.get("plot_keys"),
     )
 
 
@@ -319,6 +336,11 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         settings=chosen,
         outputs={kind: str(path) for kind, path in paths.items() if path},
     )
+    if recipe.parts:
+        from phosphene.jobs.parts import check_parts, with_inputs
+
+        request = with_inputs(request, model)
+        check_parts(request, request.checked_settings())
     if subject and subject.parsed and (texts or regions):
         from phosphene.jobs.runner import named_by_role
 

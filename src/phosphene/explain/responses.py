@@ -136,12 +136,12 @@ def _answers(
         scale = side / min(H, W)
         view = (max(side, round(H * scale)), max(side, round(W * scale)))
     try:
-        return _layer_map(network, layer, _resized(picture, view)), view
+        return layer_map(network, layer, _resized(picture, view)), view
     except NetworkError:
         if view == (known, known):
             raise
     # A network of one size alone is shown all of the picture in that size.
-    return _layer_map(network, layer, _resized(picture, (known, known))), (known, known)
+    return layer_map(network, layer, _resized(picture, (known, known))), (known, known)
 
 
 def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
@@ -150,8 +150,11 @@ def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return images.resize(picture, size).clamp(0, 1)
 
 
-def _layer_map(network: Network, layer: str, picture: Tensor, options: Options = DEFAULT) -> Tensor:
-    """What a layer answers at each place over a picture: `(N, h, w, C)`."""
+def layer_map(network: Network, layer: str, picture: Tensor, options: Options = DEFAULT) -> Tensor:
+    """What a layer answers at each place over a picture: `(N, h, w, C)`, without a gradient.
+
+    Tokens that are no grid come as a row of places, `(N, 1, T, C)`.
+    """
     picture = picture.to(network.device)
     with torch.no_grad():
         found = network.activations(picture, [layer], options=options)
@@ -190,7 +193,7 @@ def _visible_span(
         for picture, part in zip(pictures, parts, strict=True):
             picture.transpose(1, 1 + axis)[:, part] = torch.nan
         # Where ReLUs are done by convolutions, they make 0 of it.
-        map_ = _layer_map(network, layer, pictures, PLAIN_MODULES)
+        map_ = layer_map(network, layer, pictures, PLAIN_MODULES)
         return map_[:, y, x].isnan().any(-1).tolist()
 
     if not spoils(slice(None))[0]:

@@ -180,7 +180,7 @@ class CardStep:
 def unit_steps(arguments: Arguments) -> Iterator[CardStep]:
     """A card's steps: see `phosphene.unit_card`. Drawings that are done are stored."""
     network = arguments.network
-    assert arguments.unit is not None
+    assert isinstance(arguments.unit, str | tuple)
     layer, channel = find_unit(network, arguments.unit)
     settings = resolve_settings(network, layer, arguments.settings)
     root, paths = _picture_paths(arguments.folders.get("pictures"))
@@ -273,7 +273,7 @@ def find_unit(network: Network, unit: str | tuple[str, int]) -> tuple[Layer, int
         layer = layer_of(network, name)
         if not which.isdecimal():
             if has_classes(network, layer):
-                return layer, _class_index(network, which)
+                return layer, class_index(network, which)
             raise ObjectiveError(
                 f"unit {unit!r}: a channel is a number, {layer.name} has {layer.channels}, "
                 f"0 to {(layer.channels or 0) - 1}"
@@ -298,14 +298,15 @@ def _class_unit(network: Network, name: str) -> tuple[Layer, int]:
             f"{name}:{(layer.channels or 1) - 1}"
         )
     try:
-        return layer_of(network, "logits"), _class_index(network, name)
+        return layer_of(network, "logits"), class_index(network, name)
     except PhospheneError as error:
         raise ObjectiveError(
             f"unit {name!r}: LAYER:CHANNEL or the name of a class was expected ({error})"
         ) from None
 
 
-def _class_index(network: Network, name: str) -> int:
+def class_index(network: Network, name: str) -> int:
+    """The number of a class, by its name; ObjectiveError, with the closest, if none is."""
     goal = obj.logit(name).bound(network)
     # Of all vectors that stand for one class, the one to which the objective answers.
     count = len(network.classes)

@@ -94,7 +94,8 @@ def check_outputs(
         if what == "checkpoint" and path.exists() and not (path.is_file() or path.is_dir()):
             raise ImageError(f"{str(path)!r} is no regular file; the name of a file was expected")
         check_side_file(path, lambda _: True)
-    if (octaves := request.outputs.get("octaves")) and targets:
+    octaves = request.outputs.get("octaves")
+    if octaves and targets:
         if os.path.lexists(octaves) and not os.path.isdir(octaves):
             raise ImageError(f"cannot make the folder {octaves!r}: a file is there")
         for there in octave_files(Path(octaves), targets[0].path):

@@ -78,5 +78,8 @@ class PageJob(Job):
         from phosphene.explain.layout import pixels
 
         page, picture = outcome.page, pixels(outcome.page)
-        manifest = self.manifest(outcome, page.settings, page.subject, capture.result_of(picture))
+        parsed = self.recipe.subject is not None and self.recipe.subject.parsed
+        # An objective's pictures are named by their roles in the request, by their paths elsewhere.
+        subject = self.subject() if parsed else page.subject
+        manifest = self.manifest(outcome, page.settings, subject, capture.result_of(picture))
         return picture, manifest

@@ -27,6 +27,12 @@ class PictureJob(Job):
     """A job of a recipe for images: see `Job`."""
 
     @property
+    def octave_folder(self) -> Path | None:
+        """Where the picture of each octave is to lie, if these are asked for."""
+        folder = self.request.outputs.get("octaves")
+        return None if folder is None else Path(folder)
+
+    @property
     def whole(self) -> bool:
         """Whether all results are there and whole, as a run before has left them."""
         checkpoint = self.checkpoint
@@ -37,9 +43,10 @@ class PictureJob(Job):
 
     def _has_octaves(self, checkpoint: Checkpoint) -> bool:
         """Whether the picture of each octave is there, if these are asked for."""
-        if "octaves" not in self.request.outputs:
+        folder = self.octave_folder
+        if folder is None:
             return True
-        folder, output = Path(self.request.outputs["octaves"]), self.targets[0].path
+        output = self.targets[0].path
         manifest = checkpoint.own_manifest(output)
         count = 0 if manifest is None else len(manifest.plan)
         files = [outputs.octave_file(folder, output, k + 1) for k in range(count)]
@@ -49,9 +56,9 @@ class PictureJob(Job):
 
     def begin(self) -> Iterator[Event]:
         """Make the folder of the octaves, where these are saved."""
-        if "octaves" in self.request.outputs:
-            outputs.make_folder(Path(self.request.outputs["octaves"]))
-            yield from self._octaves_before()
+        if self.octave_folder is not None:
+            outputs.make_folder(self.octave_folder)
+            yield from self._octaves_before(self.octave_folder)
 
     def steps(self) -> Iterator[Any]:
         """The recipe's steps, from where the checkpoint is to where a replay ends."""
@@ -75,8 +82,8 @@ class PictureJob(Job):
         self.plan.append(getattr(step, "tile", None))
         yield Progress(step)
         yield Preview(step.picture)
-        if step.last and "octaves" in self.request.outputs:
-            yield self._try_to_save_octave(step)
+        if step.last and self.octave_folder is not None:
+            yield self._try_to_save_octave(step, self.octave_folder)
         yield from self._save_checkpoint(step)
 
     def _save_checkpoint(self, step: Any) -> Iterator[Event]:
@@ -86,11 +93,11 @@ class PictureJob(Job):
             if problem:
                 yield Note(problem)
 
-    def _octaves_before(self) -> Iterator[Event]:
+    def _octaves_before(self, folder: Path) -> Iterator[Event]:
         """Tell which octaves' pictures are missing that a run before this one was to save."""
         if self.checkpoint is None:
             return
-        folder, output = Path(self.request.outputs["octaves"]), self.targets[0].path
+        output = self.targets[0].path
         done = range(1, len(self.plan))  # the octave that is gone on with is still to be saved
         missing = [k for k in done if not outputs.octave_file(folder, output, k).exists()]
         if missing:
@@ -144,15 +151,15 @@ class PictureJob(Job):
         notes = [Note(f"note: {dead} no gradient: dead, and left grey")] if dead else []
         return saved, moved + (notes if outcome.error is None else [])
 
-    def _try_to_save_octave(self, step: Any) -> Saved | Note:
+    def _try_to_save_octave(self, step: Any, folder: Path) -> Saved | Note:
         """The octave's file, or what kept it from being written: that ends no dream."""
         try:
-            return self._save_octave(step)
+            return self._save_octave(step, folder)
         except ImageError as error:
             return Note(f"note: octave {step.octave + 1} is not saved: {error}")
 
-    def _save_octave(self, step: Any) -> Saved:
-        folder, output = Path(self.request.outputs["octaves"]), self.targets[0].path
+    def _save_octave(self, step: Any, folder: Path) -> Saved:
+        output = self.targets[0].path
         ended = m.Ended(why="octave", octave=step.octave + 1, step=step.index + 1)
         picture, alpha, manifest = self.recorded(Outcome(step, step.picture(), ended=ended))
         path = outputs.octave_file(folder, output, step.octave + 1)

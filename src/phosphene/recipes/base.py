@@ -73,6 +73,7 @@ class ImageInput:
     or_film: it may be a film, too, frame for frame.
     alpha: the result keeps its transparency.
     resized: by the request's `size` on loading.
+    leading: of the public function an argument before the network, which may be None.
     own_size: has a flag of its own for the longest side to resize it to, `--ROLE-size`, described
         by this text; what it is by default, `default_size(settings, images)` says, px.
     """
@@ -89,6 +90,7 @@ class ImageInput:
     or_film: bool = False
     alpha: bool = False
     resized: bool = False
+    leading: bool = False
     own_size: str | None = None
     default_size: str | Callable[[Any, Mapping[str, Tensor]], int] | None = None
 
@@ -103,13 +105,13 @@ class Subject:
     """What a recipe is about.
 
     kind: objective: one; objectives: one or several, each of which gets a picture; layer, layers
-        likewise; unit: a layer's channel, or a class.
+        likewise; unit: a layer's channel, or a class; class: one, by its name or number.
     default: what is taken where none is named, `default(arguments) -> texts`, given what else is
         there; None where one must be.
     default_told: what a user should know of a default that was taken, `default_told(arguments)`.
     """
 
-    kind: Literal["objective", "objectives", "layer", "layers", "unit"]
+    kind: Literal["objective", "objectives", "layer", "layers", "unit", "class"]
     help: str
     positional: bool = False
     default: str | Callable[[Arguments], Sequence[str]] | None = None
@@ -121,7 +123,8 @@ class Subject:
     @property
     def name(self) -> str:
         """Its name as an argument of the public function and a flag."""
-        return {"objectives": "objective", "layers": "layer"}.get(self.kind, self.kind)
+        names = {"objectives": "objective", "layers": "layer", "class": "class_name"}
+        return names.get(self.kind, self.kind)
 
     @property
     def several(self) -> bool:
@@ -130,8 +133,13 @@ class Subject:
 
     @property
     def parsed(self) -> bool:
-        """Whether its texts are objectives, which have a grammar, as units and layers have none."""
+        """Whether its texts are objectives, which have a grammar, as all others have none."""
         return self.kind in ("objective", "objectives")
+
+    @property
+    def of_unit(self) -> bool:
+        """Whether it is `Arguments.unit`: a unit, or a class."""
+        return self.kind in ("unit", "class")
 
     @property
     def field(self) -> Literal["objectives", "layers"]:
@@ -164,10 +172,23 @@ class Region(NamedTuple):
 
 
 @dataclass(frozen=True)
+class PartToDraw:
+    """A picture that another recipe draws.
+
+    steps: begins it, and gives its steps. key: of all that it depends on, by which it is stored and
+        found again; None where it is not.
+    """
+
+    steps: Callable[[], Iterator[Any]]
+    key: str | None = None
+
+
+@dataclass(frozen=True)
 class Arguments:
     """What a recipe's steps are given: everything loaded and checked.
 
-    unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit.
+    unit: LAYER:CHANNEL or the name of a class, or (layer, channel), of a recipe about a unit; the
+        name or the number of a class, of one about a class.
     images: by role, `(1 or N, 3, H, W)` in [0, 1], a mask `(1 or N, 1, H, W)`.
     films: by role, what frames come from.
     folders: by role, the folder, or the files, of pictures.
@@ -175,13 +196,14 @@ class Arguments:
     cache: whether finished parts are stored for the next time, and taken from there.
     state: that of a step to go on from, of a recipe that can.
     first_frame: of a film, where to begin, counted from 0: it begins a shot.
+    parts: of a recipe that is put together of others' results, these, in order.
     """
 
     network: Network
     settings: Any
     objectives: tuple[Objective, ...] = ()
     layers: tuple[str, ...] = ()
-    unit: str | tuple[str, int] | None = None
+    unit: str | int | tuple[str, int] | None = None
     images: Mapping[str, Tensor] = field(default_factory=dict)
     films: Mapping[str, FilmSource] = field(default_factory=dict)
     folders: Mapping[str, Any] = field(default_factory=dict)
@@ -189,6 +211,7 @@ class Arguments:
     cache: bool = True
     state: State | None = None
     first_frame: int = 0
+    parts: tuple[PartToDraw, ...] = ()
 
 
 Steps = Callable[[Arguments], Iterator[Any]]
@@ -217,6 +240,8 @@ class Recipe:
         whether the rest of the picture follows the subject, "dream", or stays as it is, "stay",
         and needs no subject.
     octaves: works on octaves, so that the picture at the end of each can be saved.
+    parts: it is put together of the results of another recipe: its settings say which,
+        `settings.parts(network)`, and `settings.renamed(…)` calls the pictures in them otherwise.
     caches: stores finished parts.
     resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
     network_positional: on the command line the network is an argument, and no flag.
@@ -246,6 +271,7 @@ class Recipe:
     starts: tuple[str, ...] = ()
     regions: bool = False
     octaves: bool = False
+    parts: bool = False
     caches: bool = False
     resumes: bool = False
     network_positional: bool = False
@@ -311,7 +337,7 @@ class Recipe:
         """
         self.check_regions(arguments.regions, vars(arguments.settings))
         subject = self.subject
-        if subject is None or arguments.unit or getattr(arguments, subject.field):
+        if subject is None or arguments.unit not in (None, "") or getattr(arguments, subject.field):
             return arguments
         if self.rest_stays(arguments.regions, vars(arguments.settings)):
             return arguments
@@ -417,7 +443,7 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 # The registry -------------------------------------------------------------------------------------
 
 # Files of this folder that declare no recipe.
-_HELPERS = {"arguments", "base", "function", "moving", "presets", "stubs"}
+_HELPERS = {"arguments", "axes", "base", "function", "moving", "presets", "stubs"}
 RECIPES: Registry[Recipe] = Registry(
     "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
 )

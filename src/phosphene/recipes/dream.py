@@ -31,7 +31,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class OctaveSettings(Settings):
-    """The settings of an ascent on octaves. A preset fills in what is not given."""
+    """The settings of an ascent on octaves. A preset fills in what is not given.
+
+    What refines the plain ascent says, by "off" in its `json_schema_extra`, what it is without it.
+    """
 
     # Settings that `strength` multiplies: what is done, in small steps and large ones.
     dialled: ClassVar[tuple[str, ...]] = ("steps",)
@@ -49,7 +52,9 @@ class OctaveSettings(Settings):
         json_schema_extra={"absent": None, "shown": "1"},
     )
     octaves: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_OCTAVES)] = Field(
-        "auto", description="Sizes to dream at; auto follows the picture's size."
+        "auto",
+        description="Sizes to dream at; auto follows the picture's size.",
+        json_schema_extra={"off": 1},
     )
     octave_scale: float = Field(
         1.4,
@@ -75,7 +80,9 @@ class OctaveSettings(Settings):
         json_schema_extra={"animatable": True},
     )
     jitter: Annotated[int, Field(ge=0, le=LONGEST_SIDE)] | Literal["half"] = Field(
-        32, description="Largest random shift of each step, px, or half the picture."
+        32,
+        description="Largest random shift of each step, px, or half the picture.",
+        json_schema_extra={"off": 0},
     )
     gradient: Normalisation = Field(
         "rms", description="Divide the gradient by its mean size, std, l2 norm or rms."
@@ -86,10 +93,14 @@ class OctaveSettings(Settings):
         ge=0,
         le=100,
         description="Gaussian blur of the gradient, sigma in px.",
-        json_schema_extra={"animatable": True, "shown": "1.0, or by network"},
+        json_schema_extra={"animatable": True, "shown": "1.0, or by network", "off": 0.0},
     )
     laplacian: int = Field(
-        4, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
+        4,
+        ge=0,
+        le=10,
+        description="Octave bands of the gradient brought to equal strength.",
+        json_schema_extra={"off": 0},
     )
     gradient_transforms: GradientTransforms = Field(
         "",
@@ -100,9 +111,14 @@ class OctaveSettings(Settings):
     natural: Fraction = Field(
         0.5,
         description="How far colours of the gradient go together as in nature; 1 is almost grey.",
-        json_schema_extra={"animatable": True, "absent": 0.0},
+        json_schema_extra={"animatable": True, "absent": 0.0, "off": 0.0},
     )
-    clip: float | None = Field(None, gt=0, description="Cut the normalised gradient beyond this.")
+    clip: float | None = Field(
+        None,
+        gt=0,
+        description="Cut the normalised gradient beyond this.",
+        json_schema_extra={"off": None},
+    )
     stop_above: float | None = Field(
         None, description="End an octave once the score is above this."
     )
@@ -128,7 +144,7 @@ class OctaveSettings(Settings):
     keep_colors: bool = Field(
         False,
         description="Keep the photograph's colours.",
-        json_schema_extra={"needs_photo": True},
+        json_schema_extra={"needs_photo": True, "off": False},
     )
     blend: Fraction = Field(
         1.0,
@@ -171,25 +187,24 @@ class OctaveSettings(Settings):
             given = {**cls.of_preset(name), **given, "preset": preset(name).name}
         except SettingsError as error:
             raise ValueError(str(error)) from None
-        return cls.settled(cls._with_strength(given))
+        return cls.settled(given)
 
-    @classmethod
-    def _with_strength(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """With `strength` as what it is: steps times their size are as many times as much.
+    @model_validator(mode="after")
+    def _become(self) -> OctaveSettings:
+        """`strength` as what it is: steps times their size are as many times as much.
 
         Both grow: more steps alone would not show, as what is there saturates; larger ones alone
-        would not join. What is wrong with it the field says.
+        would not join.
         """
-        strength = given.get("strength")
-        if not isinstance(strength, int | float) or not FAINTEST <= strength <= STRONGEST:
-            return given
-        whole = {name: given.get(name, cls.model_fields[name].default) for name in cls.dialled}
-        size = given.get("step_size", cls.model_fields["step_size"].default)
-        if not all(isinstance(value, int | float) for value in (*whole.values(), size)):
-            return given
+        strength = self.strength
+        if strength is None:
+            return self
+        whole = {name: getattr(self, name) for name in self.dialled}
         found = {name: n and max(1, round(n * strength**0.6)) for name, n in whole.items()}
-        taken = found["steps"] / whole["steps"] if whole["steps"] else 1
-        return {**given, **found, "step_size": size * strength / taken, "strength": None}
+        size = self.step_size * strength * self.steps / found["steps"]
+        # Frozen for everybody else.
+        self.__dict__.update(found, step_size=size, strength=None)
+        return self
 
     @classmethod
     def settled(cls, given: dict[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,28 @@ def degrees_per_second(text: str, fps: Fraction) -> float:
     return value * float(fps) if found and found[2] == "f" else value
 
 
+Codec = Annotated[
+    str | None,
+    Field(
+        description="How the film is encoded: h264, hevc, av1, vp9, ffv1, and others that PyAV "
+        "has; by default by the file's suffix.",
+        json_schema_extra={"of_files_alone": True, "absent": None, "shown": "h264"},
+    ),
+]
+"""The codec that a film is written with."""
+
+Crf = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=63,
+        description="Quality of the encoding; less is better and larger.",
+        json_schema_extra={"of_files_alone": True, "absent": None, "shown": "16"},
+    ),
+]
+"""The quality that a film is written with."""
+
+
 class FrameSettings(OctaveSettings):
     """What every recipe for films can be told besides what a dream can."""
 
@@ -98,19 +120,8 @@ class FrameSettings(OctaveSettings):
         "be given several times.",
         json_schema_extra={"flag": "key", "shown": "none"},
     )
-    codec: str | None = Field(
-        None,
-        description="How the film is encoded: h264, hevc, av1, vp9, ffv1, and others that PyAV "
-        "has; by default by the file's suffix.",
-        json_schema_extra={"of_files_alone": True, "absent": None, "shown": "h264"},
-    )
-    crf: int | None = Field(
-        None,
-        ge=0,
-        le=63,
-        description="Quality of the encoding; less is better and larger.",
-        json_schema_extra={"of_files_alone": True, "absent": None, "shown": "16"},
-    )
+    codec: Codec = None
+    crf: Crf = None
 
 
 def network_defaults(

@@ -54,13 +54,18 @@ def _read_channels(given: Any) -> Any:
 Channels = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_read_channels)]
 
 
-class SheetSettings(AscentSettings):
-    """Every setting of a sheet: of each cell those of `visualize`, and of the page."""
+class CellSettings(AscentSettings):
+    """Of what is drawn on pages: as `visualize` does, in fewer steps."""
 
     steps: int = Field(STEPS, ge=1, le=100_000, description="Steps of the optimiser.")
     learning_rate: Literal["auto"] | Positive = Field("auto", description=LEARNING_RATE)
     transforms: Transforms = Field("auto", description=TRANSFORMS)
-    batch: int = Field(16, ge=1, le=4096, description="Cells drawn at once, at most.")
+    batch: int = Field(16, ge=1, le=4096, description="Pictures drawn at once, at most.")
+
+
+class SheetSettings(CellSettings):
+    """Every setting of a sheet: of each cell those of `visualize`, and of the page."""
+
     columns: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
         "auto", description="Cells in a row."
     )

@@ -11,24 +11,12 @@ from pydantic import Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
 from phosphene.recipes.function import RecipeFunction
-from phosphene.recipes.sheet import (
-    LEARNING_RATE,
-    PICTURE_SIZE,
-    STEPS,
-    TRANSFORMS,
-    PictureSize,
-)
-from phosphene.recipes.visualize import AscentSettings, Positive
-from phosphene.settings import Transforms
+from phosphene.recipes.sheet import PICTURE_SIZE, CellSettings, PictureSize
 
 
-class UnitSettings(AscentSettings):
+class UnitSettings(CellSettings):
     """Every setting of a unit's card: of its drawings those of `visualize`, and of the rest."""
 
-    steps: int = Field(STEPS, ge=1, le=100_000, description="Steps of the optimiser.")
-    learning_rate: Literal["auto"] | Positive = Field("auto", description=LEARNING_RATE)
-    transforms: Transforms = Field("auto", description=TRANSFORMS)
-    batch: int = Field(16, ge=1, le=4096, description="Pictures drawn at once, at most.")
     seeds: int = Field(3, ge=1, le=12, description="Drawings, each from a seed of its own.")
     shown: int = Field(6, ge=1, le=48, description="Photographs of each kind, most and least.")
     rank: Literal["mean", "peak"] = Field(

@@ -31,7 +31,7 @@ from phosphene.objectives import Objective, combine, guide, layer, parse
 from phosphene.parameterization import Pixels
 from phosphene.pyramid import Size
 from phosphene.recipes.base import Arguments, Region
-from phosphene.recipes.dream import DreamSettings
+from phosphene.recipes.dream import DreamSettings, OctaveSettings
 from phosphene.recipes.presets import Preset, is_of_a_file, preset
 from phosphene.recipes.steps.stages import dreamable
 from phosphene.state import State
@@ -46,7 +46,8 @@ class DreamStep(Step):
     """A step of a dream. `image` has its octave's size; `picture()` is the dream so far, whole.
 
     `network` is the one that it runs on, device and precision settled; `tile` the side of the tiles
-    in which the octave was evaluated, px, None for whole; `work`, by px, is done of all.
+    in which the octave was evaluated, px, None for whole; `work`, by px, is done of all. `base` is
+    the photograph at the octave's size, in the ascent's own dtype and on its device.
     `region_scores` `(R, N)` are those of the regions, in their order, None without any; `score` is
     the sum of them and, unless the rest stays, of the main objective's.
     """
@@ -55,6 +56,7 @@ class DreamStep(Step):
     network: Network
     tile: int | None
     work: float
+    base: Tensor
     region_scores: Tensor | None = None
 
     @property
@@ -187,7 +189,7 @@ def _steps(
         if state is not None and octave == first:
             image = base  # the ascent has the state's own
         elif octave:
-            image = _enlarged(image, before, base, s)
+            image = enlarged(image, before, base, s)
         lost = base - resize(before, sizes[octave]) if s.detail == "after" else None
         before = base
 
@@ -229,6 +231,7 @@ def _steps(
                     network=net,
                     tile=evaluate.tile(sizes[octave]),
                     work=_work(step, sizes),
+                    base=base,
                     region_scores=scores,
                 )
         except NonFiniteError as error:
@@ -250,7 +253,7 @@ def _octave_of(state: State | None, sizes: Sequence[Size]) -> tuple[int, bool]:
     return octave, state.value("last") and octave + 1 < len(sizes)
 
 
-def _enlarged(image: Tensor, before: Tensor, base: Tensor, s: DreamSettings) -> Tensor:
+def enlarged(image: Tensor, before: Tensor, base: Tensor, s: OctaveSettings) -> Tensor:
     """An octave's dream at the size of the next; the photograph is `before` there, `base` here."""
     resize, size = pyramid.RESAMPLERS[s.resampling], images.size_of(base)
     again = s.detail == "before"
