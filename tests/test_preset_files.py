@@ -247,6 +247,28 @@ def test_a_file_starts_no_code(own: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "may be code, which a request does not start by itself" in capsys.readouterr().err
 
 
+def test_a_sheet_draws_a_photo_by_each_through_the_network_that_it_brings(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOSPHENE_CACHE", str(photo.with_name("cache")))
+    for name in PRESETS.keys() - {"phosphene", "woodcut", "google2015"}:
+        monkeypatch.delitem(PRESETS, name)
+    out = photo.with_name("sheet.png")
+    assert main(["presets", "--sheet", str(photo), "--size", "64", "-o", str(out)]) == 0
+    made = Manifest.read(out)
+    assert made.settings["across"] == {
+        "preset": ["phosphene", "woodcut", "google2015"],
+        "network": ["dreamnet", "dreamnet-robust", "dreamnet"],
+    }
+    assert main(["presets", "--sheet", str(photo), "--size", "64", "-o", str(out)]) == 1
+
+
+@pytest.mark.parametrize("given", [0.5, "0.5"])
+def test_an_axis_may_be_of_strengths(given: Any) -> None:
+    found = settings_of("phosphene", strength=given, steps="20")
+    assert (found.steps, found.strength) == (13, None)
+
+
 # Strength -----------------------------------------------------------------------------------------
 
 
