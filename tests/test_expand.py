@@ -111,11 +111,11 @@ def test_there_are_as_many_as_the_axes_lengths_multiply_to(axes: list[tuple[str,
 @pytest.mark.parametrize(
     ("axis", "told"),
     [
-        (("stepps", 5), "dream has no 'stepps' to vary: did you mean steps"),
+        (("stepps", 5), "dream has no 'stepps' to vary; the closest are steps"),
         (("learning_rate", 0.1), "dream has no 'learning_rate' to vary"),
         (("steps", "many"), "steps: input should be a valid integer"),
         (("steps", 0), "steps: input should be greater than or equal to 1"),
-        (("preset", "gogle2015"), "no preset 'gogle2015': did you mean google2015"),
+        (("preset", "gogle2015"), "no preset 'gogle2015'; the closest are google2015"),
         (("start", "fog"), "start"),
         (("size", "0"), "size"),
     ],

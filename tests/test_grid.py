@@ -226,14 +226,14 @@ def test_networks_are_loaded_once_each(say: Say, monkeypatch: pytest.MonkeyPatch
 
 
 BAD = [
-    (("--across", "stepps=1; 2"), "dream has no 'stepps' to vary: did you mean steps"),
+    (("--across", "stepps=1; 2"), "dream has no 'stepps' to vary; the closest are steps"),
     (("--across", "learning_rate=1; 2"), "dream has no 'learning_rate' to vary"),
     (("--set", "stepps=1", "--across", "seed=1; 2"), "dream has no 'stepps' to vary"),
     (("--across", "steps=5;;10"), "steps: value 2 of 3 is empty"),
     (("--across", "steps="), "steps: value 1 of 1 is empty"),
     (("--across", "steps=5; many"), "steps: input should be a valid integer"),
     (("--across", "steps=1; 2 & jitter=1"), "steps 2, jitter 1"),
-    (("--across", "preset=phosphene; gogle2015"), "no preset 'gogle2015': did you mean google2015"),
+    (("--across", "preset=phosphene; gogle2015"), "no preset 'gogle2015'; the closest are google2015"),
     (("--across", "objective=first; logits:cta"), "'cta'"),
     (("--across", "objective=first; thrid"), "'thrid'"),
     (("--layers", "first,thrid"), "'thrid'"),
@@ -321,11 +321,11 @@ def test_an_inset_is_framed_and_enlarged() -> None:
         (("--inset", "0,9,16"), "leave the picture"),
         (("--inset", "1,2"), "expected X,Y,SIZE in px"),
         (("--inset", "1,2,0"), "expected X,Y,SIZE in px"),
-        (("--add", "smoth"), "'smoth' cannot be added: did you mean smooth"),
+        (("--add", "smoth"), "'smoth' cannot be added; the closest are smooth"),
         (("--add", "smooth,,natural"), "expected names, such as smooth,laplacian"),
         (("--add", "smooth,smooth"), "added twice"),
         (("--add", "clip"), "clip is off in the preset phosphene; say how much, --clip VALUE"),
-        (("--preset", "gogle2015"), "did you mean google2015"),
+        (("--preset", "gogle2015"), "the closest are google2015"),
         (("--objective", "thrid"), "'thrid'"),
     ],
 )
