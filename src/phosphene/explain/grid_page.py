@@ -119,7 +119,7 @@ def cells_page(
         if any(each.cut is not None for each in of_row):
             y += width + GAP
         if any(each.caption for each in of_row):
-            y += 1.4 * letters
+            y += 1.4 * letters + GAP
     y += 0.5 * letters
     if footer:
         small = max(11.0, 0.8 * letters)

@@ -171,7 +171,7 @@ def grid_steps(arguments: Arguments) -> Iterator[GridStep]:
 def _steps(parts: Sequence[PartToDraw], whole: Grid, arguments: Arguments) -> Iterator[GridStep]:
     done: dict[int, DrawnCell] = {}
     by_key: dict[str, DrawnCell] = {}
-    net = None
+    net, told = None, 0
     for place, part in enumerate(parts):
         if arguments.cache and part.key is not None and (found := _kept(part.key)) is not None:
             by_key[part.key] = done[place] = found
@@ -194,7 +194,10 @@ def _steps(parts: Sequence[PartToDraw], whole: Grid, arguments: Arguments) -> It
             by_key[part.key] = cell
             if arguments.cache:
                 _keep(part.key, cell)
+        told = len(done)
         yield GridStep(dict(done), len(parts), cached, None, net or arguments.network, whole)
+    if told == len(parts):
+        return
     if net is None:  # such a one as drew them
         precision = next(iter(done.values())).precision
         net = arguments.network.prepared(arguments.settings.device, precision)

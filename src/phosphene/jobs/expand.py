@@ -3,7 +3,7 @@
 Grids, sweeps and batches are made of it. It is pure, and needs no torch.
 
 >>> base = Request(recipe="dream", inputs={"photo": InputFile(path="sky.jpg")})
->>> requests = expand(base, [Axis({"steps": ("5", "10")}), Axis({"preset": ("phosphene", "keras")})])
+>>> requests = expand(base, [("steps", 5, 10), ("preset", "phosphene", "keras")])
 """
 
 from __future__ import annotations

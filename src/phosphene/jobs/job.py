@@ -113,7 +113,7 @@ class Job(ABC):
         output: where it is written, too. The events, of which one is `Compared`, and its manifest.
         """
 
-    def prepare_parts(self, *, allow: Collection[str], large: bool) -> None:
+    def prepare_parts(self, *, allow: Collection[str], large: bool) -> None:  # noqa: B027
         """Check and load what it is put together of, if it is: see `prepare`."""
 
     def begin(self) -> Iterator[Event]:

@@ -267,10 +267,10 @@ GRID = register(
         about="What is drawn is kept, each cell by itself: a grid that was interrupted goes on "
         "where it was, and a second look comes at once.",
         examples=(
-            'grid sky.jpg --across "objective=mixed3a; mixed4c; mixed5a" --down "steps=5; 10; 20"',
+            'grid sky.jpg --across "layer=mixed3a; mixed4c" --down "steps=5; 20"',
             "grid sky.jpg --layers all --set steps=20",
             "grid --of visualize --random-channels 12 --layer mixed4c",
-            'grid --across "photo=sky.jpg; lake.jpg" --down "preset=phosphene; google2015"',
+            'grid --across "photo=sky.jpg; lake.jpg" --down "preset=keras; inception"',
         ),
     )
 )
