@@ -233,7 +233,10 @@ BAD = [
     (("--across", "steps="), "steps: value 1 of 1 is empty"),
     (("--across", "steps=5; many"), "steps: input should be a valid integer"),
     (("--across", "steps=1; 2 & jitter=1"), "steps 2, jitter 1"),
-    (("--across", "preset=phosphene; gogle2015"), "no preset 'gogle2015'; the closest are google2015"),
+    (
+        ("--across", "preset=phosphene; gogle2015"),
+        "no preset 'gogle2015'; the closest are google2015",
+    ),
     (("--across", "objective=first; logits:cta"), "'cta'"),
     (("--across", "objective=first; thrid"), "'thrid'"),
     (("--layers", "first,thrid"), "'thrid'"),
