@@ -33,12 +33,11 @@ from phosphene.manifest.schema import (
     check_fit,
     checked_settings,
     format_problem,
-    is_complete,
     refuse_missing_recipe,
 )
 from phosphene.objectives.text import Call, expanded, parse_tree, quoted
 from phosphene.recipes.base import Output, Recipe, is_recipe, recipe_named
-from phosphene.settings import Settings, chain_plugins
+from phosphene.settings import Settings, chain_plugins, is_complete
 from phosphene.zoo import named_architecture
 
 FORMAT = 1
@@ -53,7 +52,8 @@ class Result:
 
     kind: that of its own output. suffix: of its file, where nobody names one. more: the outputs
     that only it has. check: "module:function", `check(path, overwrite=…)` of its file's name, which
-    takes the settings `checked`, too. job: "module:class" of what makes and saves it.
+    takes the settings `checked`, too. job: "module:class" of what makes and saves it; of_parts: of
+    what does so where it is put together of others' results.
     """
 
     kind: OutputKind
@@ -62,6 +62,7 @@ class Result:
     job: str
     more: tuple[OutputKind, ...] = ()
     checked: tuple[str, ...] = ()
+    of_parts: str = ""
 
 
 RESULTS: dict[Output, Result] = {
@@ -77,6 +78,7 @@ RESULTS: dict[Output, Result] = {
         "phosphene.image.files:check_page",
         "phosphene.jobs.pages:PageJob",
         more=("data",),
+        of_parts="phosphene.jobs.grids:GridJob",
     ),
     "video": Result(
         "film",
@@ -178,10 +180,11 @@ class Request(Part):
         what lacks came later, and is what its absence means in a manifest.
         """
         recipe = self.declaration
-        if is_complete(recipe, self.settings):
+        if is_complete(recipe.settings, self.settings):
             return checked_settings(recipe, self.settings)
         architecture = named_architecture(self.network) or loaded
-        return checked_settings(recipe, self.settings, architecture=architecture)
+        start = recipe.start_of(self.start, self.inputs)
+        return checked_settings(recipe, self.settings, architecture=architecture, start=start)
 
     def input_paths(self) -> dict[str, Path]:
         """Every file and folder that is read, by role; the file of weights among them."""

@@ -99,8 +99,7 @@ def prepare(
     refuse_missing(request.plugins, "the request", RequestError)
     asked, recipe, settings = request.plugins, request.declaration, request.checked_settings()
     if network is None:
-        _refuse_code(request, allow)
-        _refuse_download(request, allow)
+        refuse_unasked(request.network, allow)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
     every = EVERY if checkpoint_every is None else checkpoint_every
     files = _Files(recipe, force, checkpoint, read or {}, written or {}, kept or {})
@@ -131,7 +130,10 @@ def prepare(
         request = _shortened(_with_chosen(request, arguments), shorthands)
         arguments = arguments_of(request, net, settings, loaded, cache=cache)
     request = _completed(request, settings, loaded)
-    job: Job = imported(RESULTS[recipe.output].job)(request, arguments, loaded, force=force)
+    result = RESULTS[recipe.output]
+    kind = imported(result.of_parts if recipe.parts else result.job)
+    job: Job = kind(request, arguments, loaded, force=force)
+    job.prepare_parts(allow=allow, large=large)
     if checkpoint is not None:
         found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
         job.checkpoint, job.plan = found, list(found.plan)
@@ -194,7 +196,7 @@ def _refuse_work(request: Request, settings: Any, *, large: bool) -> None:
     """An error for what cannot be read, or would take too much."""
     with _paths_told():
         check_readable(request)
-        if not large:
+        if not large and not request.declaration.parts:
             refuse_large(request, settings)
         check_memory(request, settings)
 
@@ -231,12 +233,10 @@ def _names_all(request: Request, settings: Any, shorthands: Mapping[str, Any]) -
 
 def _completed(request: Request, settings: Any, loaded: Loaded) -> Request:
     """The request with all that was the recipe's to choose, pinned to what was loaded."""
-    recipe, start = request.declaration, request.start
-    if recipe.starts and start is None:
-        start = "photo" if _has_photo(request) else recipe.starts[0]
+    recipe = request.declaration
     update = {
         "settings": recipe.dump_settings(settings, request.regions),
-        "start": start,
+        "start": recipe.start_of(request.start, request.inputs),
         "inputs": with_sizes(request, request.inputs, loaded.records),
         "plugins": request.needed_plugins(),
     }
@@ -250,11 +250,6 @@ def _check_resumes(recipe: Recipe, every: float) -> None:
         raise SettingsError(f"{recipe.name} has no checkpoint; these have: {able}")
     if not 0 <= every < math.inf:
         raise SettingsError(f"a checkpoint every {every} s; 0 or more was expected")
-
-
-def _has_photo(request: Request) -> bool:
-    """Whether it begins with a picture that went in."""
-    return any(e.required and e.role in request.inputs for e in request.declaration.inputs)
 
 
 def _code_of(network: str) -> dict[str, Path]:
@@ -276,21 +271,18 @@ def _paths_told() -> Iterator[None]:
         raise ImageError(f"cannot use {error.filename!r}: {error.strerror or error}") from None
 
 
-def _refuse_code(request: Request, allow: Collection[str]) -> None:
-    _, architecture = weights_file(request.network)
-    if request.network not in allow and names_code(architecture):
+def refuse_unasked(network: str, allow: Collection[str]) -> None:
+    """RequestError for a network that is code, or is to be fetched, which nobody has allowed."""
+    _, architecture = weights_file(network)
+    if network not in allow and names_code(architecture):
         raise RequestError(
-            f"the request's network {request.network!r} may be code, which a request does not "
-            f"start by itself: allow it with --network {request.network}"
+            f"the request's network {network!r} may be code, which a request does not "
+            f"start by itself: allow it with --network {network}"
         )
-
-
-def _refuse_download(request: Request, allow: Collection[str]) -> None:
-    if request.network not in allow and starts_download(request.network):
+    if network not in allow and starts_download(network):
         raise RequestError(
-            f"the weights of the request's network {request.network!r} may have to be fetched, "
-            "and a request starts no download by itself: allow it with "
-            f"--network {request.network}"
+            f"the weights of the request's network {network!r} may have to be fetched, "
+            f"and a request starts no download by itself: allow it with --network {network}"
         )
 
 

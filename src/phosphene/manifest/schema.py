@@ -27,7 +27,7 @@ from phosphene import __version__
 from phosphene.errors import FilmError, PhospheneError, RecipeError, SettingsError
 from phosphene.image.files import LONGEST_SIDE, PIXEL_LIMIT
 from phosphene.recipes.base import Recipe, is_recipe, recipe_named
-from phosphene.settings import Settings, checked
+from phosphene.settings import Settings, absences, checked
 
 if TYPE_CHECKING:
     from phosphene.plugins import LoadedPlugin
@@ -354,36 +354,26 @@ def _text_inside(path: Path) -> str | None:
 
 
 def checked_settings(
-    recipe: Recipe, settings: Mapping[str, Any], *, architecture: str | None = None
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    *,
+    architecture: str | None = None,
+    start: str | None = None,
 ) -> Settings:
     """A recipe's settings, checked; RecipeError if this version has no such settings.
 
     A setting that a later version added says in its declaration, by `"absent"` in its
     `json_schema_extra`, what it means that an older manifest does not have it. Of what somebody
-    asks for now, what lacks is the default, through a network of that `architecture`.
+    asks for now, what lacks is the default, through a network of that `architecture`, of what
+    begins with such a `start`.
     """
     given = dict(settings)
     try:
         if architecture is not None:
-            return recipe.checked_settings(given, architecture)
-        return checked(recipe.settings, {**_absent(recipe), **given})
+            return recipe.checked_settings(given, architecture, start)
+        return checked(recipe.settings, {**absences(recipe.settings), **given})
     except SettingsError as error:
         raise RecipeError(f"the recipe's settings do not hold here: {error}") from None
-
-
-def is_complete(recipe: Recipe, settings: Mapping[str, Any]) -> bool:
-    """Whether all settings are there that every version has."""
-    return settings.keys() >= recipe.settings.model_fields.keys() - _absent(recipe).keys()
-
-
-def _absent(recipe: Recipe) -> dict[str, Any]:
-    """What it means that a setting is not there, of those that came later."""
-    found = {}
-    for name, field in recipe.settings.model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and "absent" in extra:
-            found[name] = extra["absent"]
-    return found
 
 
 def check_fit(
@@ -420,7 +410,7 @@ def check_fit(
             raise ValueError(f"a recipe of {name} that starts from {start} and a {entry.role}")
     if start and start != "photo" and start not in recipe.starts:
         raise ValueError(f"a recipe of {name} that starts from {start}")
-    if not (objectives or regions) or (subject and not subject.parsed):
+    if not recipe.parts and (not (objectives or regions) or (subject and not subject.parsed)):
         known = {entry.role for entry in recipe.inputs}
         if unknown := [role for role in inputs if role not in known]:
             raise ValueError(f"a recipe of {name} with inputs {', '.join(unknown)}")

@@ -73,6 +73,7 @@ class ImageInput:
     or_film: it may be a film, too, frame for frame.
     alpha: the result keeps its transparency.
     resized: by the request's `size` on loading.
+    leading: of the public function an argument before the network, which may be None.
     own_size: has a flag of its own for the longest side to resize it to, `--ROLE-size`, described
         by this text; what it is by default, `default_size(settings, images)` says, px.
     """
@@ -89,6 +90,7 @@ class ImageInput:
     or_film: bool = False
     alpha: bool = False
     resized: bool = False
+    leading: bool = False
     own_size: str | None = None
     default_size: str | Callable[[Any, Mapping[str, Tensor]], int] | None = None
 
@@ -170,6 +172,18 @@ class Region(NamedTuple):
 
 
 @dataclass(frozen=True)
+class PartToDraw:
+    """A picture that another recipe draws.
+
+    steps: begins it, and gives its steps. key: of all that it depends on, by which it is stored and
+        found again; None where it is not.
+    """
+
+    steps: Callable[[], Iterator[Any]]
+    key: str | None = None
+
+
+@dataclass(frozen=True)
 class Arguments:
     """What a recipe's steps are given: everything loaded and checked.
 
@@ -182,6 +196,7 @@ class Arguments:
     cache: whether finished parts are stored for the next time, and taken from there.
     state: that of a step to go on from, of a recipe that can.
     first_frame: of a film, where to begin, counted from 0: it begins a shot.
+    parts: of a recipe that is put together of others' results, these, in order.
     """
 
     network: Network
@@ -196,6 +211,7 @@ class Arguments:
     cache: bool = True
     state: State | None = None
     first_frame: int = 0
+    parts: tuple[PartToDraw, ...] = ()
 
 
 Steps = Callable[[Arguments], Iterator[Any]]
@@ -207,8 +223,11 @@ class Recipe:
 
     summary: one line, by default the first of the docstring of the file that declares it.
     settings: the model; `Settings` of one's own.
-    network_defaults: of settings that are not given, what they are through a network, where that is
-        other than the model says: `network_defaults(given, architecture) -> settings`.
+    network_defaults: of settings that are not given, what they are through a network and from a
+        start, where that is other than the model says: `network_defaults(given, architecture,
+        start) -> settings`; start: photo, or one of `starts`, or None of a recipe without any.
+    own_network: the name of the network that the settings bring, if nobody names one on the command
+        line: `own_network(given) -> name or None`.
     steps: `steps(arguments)` gives the steps; as "module:function" it is imported when run.
     result: what the public function returns, of the last step.
     result_type, step_type: "module:class" of both, for editors and the reference; of a film the
@@ -221,6 +240,8 @@ class Recipe:
         whether the rest of the picture follows the subject, "dream", or stays as it is, "stay",
         and needs no subject.
     octaves: works on octaves, so that the picture at the end of each can be saved.
+    parts: it is put together of the results of another recipe: its settings say which,
+        `settings.parts(network)`, and `settings.renamed(…)` calls the pictures in them otherwise.
     caches: stores finished parts.
     resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
     network_positional: on the command line the network is an argument, and no flag.
@@ -242,11 +263,15 @@ class Recipe:
     subject: Subject | None = None
     inputs: tuple[ImageInput, ...] = ()
     output: Output = "image"
-    network_defaults: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
+    network_defaults: Callable[[Mapping[str, Any], str, str | None], Mapping[str, Any]] | None = (
+        None
+    )
+    own_network: Callable[[Mapping[str, Any]], str | None] | None = None
     several: bool = False
     starts: tuple[str, ...] = ()
     regions: bool = False
     octaves: bool = False
+    parts: bool = False
     caches: bool = False
     resumes: bool = False
     network_positional: bool = False
@@ -284,15 +309,26 @@ class Recipe:
             _check_finite(region.mask, f"the mask of region {number}")
         return imported(self.steps)(arguments)
 
-    def checked_settings(self, given: Mapping[str, Any], architecture: str) -> Settings:
+    def checked_settings(
+        self, given: Mapping[str, Any], architecture: str, start: str | None = "photo"
+    ) -> Settings:
         """All settings through a network of that architecture, of those that are given.
 
-        SettingsError for what is none.
+        start: what is begun with: see `start_of`. SettingsError for what is none.
         """
         from phosphene.settings import checked
 
-        more = self.network_defaults(given, architecture) if self.network_defaults else {}
+        more = self.network_defaults(given, architecture, start) if self.network_defaults else {}
         return checked(self.settings, {**more, **given})
+
+    def start_of(self, named: str | None, inputs: Mapping[str, Any]) -> str | None:
+        """What is begun with, of a recipe that can begin without a photo: what is named, or the
+        photo, if one goes in, or the first of `starts`."""
+        if not self.starts:
+            return None
+        if named is None and any(e.required and e.role in inputs for e in self.inputs):
+            return "photo"
+        return named or self.starts[0]
 
     def completed(self, arguments: Arguments) -> Arguments:
         """The arguments with what the recipe is about by default, if they name nothing.
@@ -407,7 +443,7 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 # The registry -------------------------------------------------------------------------------------
 
 # Files of this folder that declare no recipe.
-_HELPERS = {"arguments", "base", "function", "moving", "presets", "stubs"}
+_HELPERS = {"arguments", "axes", "base", "function", "moving", "presets", "stubs"}
 RECIPES: Registry[Recipe] = Registry(
     "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
 )

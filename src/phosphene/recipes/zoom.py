@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
+from phosphene.recipes.dream import own_network
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.moving import (
     FILES,
@@ -185,6 +186,7 @@ ZOOM = register(
         name="zoom",
         settings=ZoomSettings,
         network_defaults=network_defaults(ZoomSettings),
+        own_network=own_network,
         steps="phosphene.recipes.steps.moving:zoom_steps",
         result_type="phosphene.films.frames:Frame",
         step_type="phosphene.recipes.steps.frames:FrameStep",
