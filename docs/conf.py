@@ -12,7 +12,7 @@ project = "phosphene"
 author = copyright = "The phosphene authors"
 version = release = phosphene.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "extension"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "extension"]
 exclude_patterns = ["_build", "extension"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 root_doc = "index"
@@ -33,8 +33,7 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
-napoleon_numpy_docstring = False
-napoleon_use_rtype = False
+smartquotes = False  # which would make a dash of --
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 python_display_short_literal_types = True

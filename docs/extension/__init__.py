@@ -15,12 +15,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 from . import formulas
-from .docstrings import converted
+from .docstrings import rendered
 from .links import DOCS, ROOT, moved_links, taken_in
 from .tables import toctree
+
+SHORT = 28  # characters of code that stay on one line
 
 REFERENCE = """# Reference
 
@@ -38,10 +41,10 @@ Made from the code, when this page was.
 def setup(app: Sphinx) -> dict[str, Any]:
     """Sphinx calls this."""
     app.connect("builder-inited", write_pages)
+    app.connect("doctree-read", _keep_short_code_together)
     app.connect("source-read", _links_to_pages_elsewhere)
     formulas.setup(app)
-    # After Napoleon, which has 500.
-    app.connect("autodoc-process-docstring", _as_restructured_text, priority=600)
+    app.connect("autodoc-process-docstring", _as_restructured_text)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -52,7 +55,7 @@ def write_pages(app: Sphinx) -> None:
     from .recipes import recipe_pages, verb_pages
     from .registries import registry_pages
 
-    pages = recipe_pages(app.config) | verb_pages() | registry_pages() | format_pages()
+    pages = recipe_pages() | verb_pages() | registry_pages() | format_pages()
     pages |= api_pages()
     pages["index.md"] = REFERENCE + toctree(
         ["recipes/index", "verbs/index", "api/index", "objectives", "transforms", "networks",
@@ -118,7 +121,14 @@ def _links_to_pages_elsewhere(app: Sphinx, name: str, source: list[str]) -> None
         source[0] = moved_links(source[0], here, here, taken_in())
 
 
+def _keep_short_code_together(app: Sphinx, doctree: nodes.document) -> None:
+    """A flag is not broken after its hyphens; what is longer may be, on a narrow screen."""
+    for literal in doctree.findall(nodes.literal):
+        if len(literal.astext()) <= SHORT:
+            literal["classes"].append("short")
+
+
 def _as_restructured_text(
     app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
 ) -> None:
-    lines[:] = converted(lines)
+    lines[:] = rendered(lines, what)

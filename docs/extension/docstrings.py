@@ -2,25 +2,36 @@
 
 Docstrings are written to be read where they stand: fields as `name: what it is` with a hanging
 indent, tables and trees indented by four. Sphinx would take the first for definitions and the
-second for quotations; here they become lists and literal blocks. Google's sections are Napoleon's,
-which comes first.
+second for quotations; here they become lists and literal blocks. Google's sections are Napoleon's
+work; of properties it would take all before a colon for their type, so it is not asked of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
+
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 # `photo: …`, `inputs, regions: …`, `norm, over channels:`, where an entry begins.
 NAME = r"\*{0,2}[A-Za-z_]\w*"
 ENTRY = re.compile(rf"({NAME}(?:, {NAME})*)((?:, [^:`]*)?):(?: +(\S.*)|$)")
+NAPOLEON = Config(napoleon_use_rtype=False)
 MARKUP = (">>>", ":", "..", "- ", "* ", "=")
 # A span of code, and what follows it; or a bar, which would begin a substitution.
 INLINE = re.compile(r"(?<![`:])`([^`]+)`(?!`)(?=(\w?))|(?<!\\)\|")
 
 
+def rendered(lines: list[str], what: str = "function") -> list[str]:
+    """The lines of a docstring of something of that kind, as autodoc calls it."""
+    if what in ("attribute", "property", "data"):
+        return converted(lines)
+    return converted(GoogleDocstring(lines, NAPOLEON, what=what).lines())
+
+
 def converted(lines: list[str]) -> list[str]:
-    """The lines of a docstring with hanging entries as lists, and tables as they stand."""
+    """The same without Google's sections: hanging entries as lists, tables as they stand."""
     found: list[str] = []
     inside = False  # a directive, a field or a list, whose indented blocks are its own
     for position, block in enumerate(_blocks(lines)):
@@ -34,8 +45,7 @@ def converted(lines: list[str]) -> list[str]:
             found += _inline(block)
         else:
             inside = False
-            listed = position > 0 and ENTRY.match(block[0])
-            found += _inline(_entries(block) if listed else block)
+            found += _inline(_entries(block) if position > 0 and _is_list(block) else block)
         found.append("")
     return found[:-1]
 
@@ -59,6 +69,15 @@ def _blocks(lines: list[str]) -> list[list[str]]:
         elif blocks[-1]:
             blocks.append([])
     return [block for block in blocks if block]
+
+
+def _is_list(block: list[str]) -> bool:
+    """Whether a paragraph begins with an entry, and no line that does not hang goes on with one."""
+    loose = (
+        not line.startswith(" ") and not ENTRY.match(line) and not before.endswith((".", ")"))
+        for before, line in itertools.pairwise(block)
+    )
+    return bool(ENTRY.match(block[0])) and not any(loose)
 
 
 def _entries(block: list[str]) -> list[str]:

@@ -15,9 +15,9 @@ from typing import get_args
 from phosphene.cli import main
 from phosphene.jobs.request import Request
 from phosphene.manifest.schema import Manifest
-from phosphene.recipes.function import type_text
 from pydantic import BaseModel
 
+from .recipes import kind_text
 from .tables import code, literal, table
 
 Model = type[BaseModel]
@@ -70,7 +70,9 @@ def _page(title: str, about: str, model: Model, example: str) -> str:
         described, fields = described_fields(each)
         if described and position:
             parts.append(described + "\n")
-        parts.append(table(("field", "takes", "default", "what it is"), _rows(each, fields)))
+        parts.append(":::{rst-class} stacked\n:::\n")
+        head = ("field", "default", "takes", *(("what it is",) if fields else ()))
+        parts.append(table(head, (row[: len(head)] for row in _rows(each, fields))))
     parts += ["## An example\n", literal(example, "json"), "## As a JSON schema\n"]
     parts.append(literal(json.dumps(model.model_json_schema(), indent=1), "json"))
     return "\n".join(parts) + "\n"
@@ -101,14 +103,7 @@ def _rows(model: Model, described: dict[str, str]) -> Iterator[tuple[str, str, s
         default = "required" if field.is_required() else "none" if factory else repr(field.default)
         default = {"()": "none", "{}": "none", "None": "none"}.get(default, default)
         shown = default if default in ("required", "none") else code(default)
-        yield code(name), code(_type(field.annotation)), shown, described.get(name, "")
-
-
-def _type(annotation: object) -> str:
-    text = type_text(annotation)
-    for long, short in (("phosphene.manifest.schema.", ""), ("phosphene.jobs.request.", "")):
-        text = text.replace(long, short)
-    return text
+        yield code(name), shown, code(kind_text(field.annotation)), described.get(name, "")
 
 
 def described_fields(model: Model) -> tuple[str, dict[str, str]]:

@@ -6,8 +6,9 @@ import contextlib
 import inspect
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 from unittest import mock
 
 import phosphene
@@ -15,14 +16,15 @@ from phosphene.cli import app, main
 from phosphene.cli.flags import bounds_text
 from phosphene.recipes.base import Recipe, recipe_named, recipe_names
 from phosphene.recipes.function import RecipeFunction, signature, type_text
-from sphinx.config import Config
-from sphinx.ext.napoleon import GoogleDocstring
 
-from .docstrings import converted
+from .docstrings import rendered
 from .tables import code, literal, rest, table, toctree
 
+# How defaults are told that nobody types.
+WORDS = {"None": "none", "()": "none", "''": "none", "True": "yes", "False": "no"}
 
-def recipe_pages(config: Config) -> dict[str, str]:
+
+def recipe_pages() -> dict[str, str]:
     """By the page's path below the reference: one for each recipe, and a list of them."""
     names = recipe_names()
     functions = {
@@ -31,7 +33,7 @@ def recipe_pages(config: Config) -> dict[str, str]:
         if isinstance(function := getattr(phosphene, name), RecipeFunction)
     }
     pages = {
-        f"recipes/{name}.md": _recipe_page(recipe_named(name), functions.get(name), config)
+        f"recipes/{name}.md": _recipe_page(recipe_named(name), functions.get(name))
         for name in names
     }
     rows = [(f"[{name}]({name}.md)", recipe_named(name).summary) for name in names]
@@ -76,18 +78,17 @@ def help_of(*words: str) -> str:
     return text.getvalue()
 
 
-def _recipe_page(
-    recipe: Recipe, public: tuple[str, RecipeFunction] | None, config: Config
-) -> str:
+def _recipe_page(recipe: Recipe, public: tuple[str, RecipeFunction] | None) -> str:
     about = " ".join(recipe.about.split())
     parts = [f"# {recipe.name}\n", recipe.summary, about, "## Settings\n"]
     parts += [
         "By keyword in Python, as flags on the command line, by name in requests and recipes. What "
         "may change while a film runs takes [keyframes](../../keyframes.md).\n",
+        ":::{rst-class} stacked\n:::\n",
         table(("setting", "default", "takes", "what it is"), settings_rows(recipe)),
     ]
     if public is not None:
-        parts += ["## In Python\n", rest(_function(*public, config))]
+        parts += ["## In Python\n", rest(_function(*public))]
     parts += ["## On the command line\n", literal(help_of(recipe.name))]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -98,16 +99,29 @@ def settings_rows(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
         extra: Mapping[str, Any] = (
             field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         )
-        shown = str(extra.get("shown") or repr(field.default))
-        takes = type_text(field.annotation)
+        shown = str(extra.get("shown") or WORDS.get(repr(field.default), field.default))
         bounds = bounds_text(field)
         described = field.description or ""
         if extra.get("animatable"):
             described += " May change with time."
-        yield code(name), code(shown), code(takes) + (f", {bounds}" if bounds else ""), described
+        takes = code(kind_text(field.annotation)) + (f", {bounds}" if bounds else "")
+        yield code(name), code(shown), takes, described
 
 
-def _function(name: str, function: RecipeFunction, config: Config) -> str:
+def kind_text(annotation: Any) -> str:
+    """What a setting takes, with choices as they are typed.
+
+    >>> kind_text(Literal["auto"] | int | None), kind_text(dict[str, float])
+    ('auto | int | none', 'dict[str, float]')
+    """
+    if get_origin(annotation) is dict:
+        return f"dict[{', '.join(map(kind_text, get_args(annotation)))}]"
+    text = type_text(annotation).replace("None", "none").replace("typing.", "")
+    choices = re.compile(r"Literal\[([^]]*)\]")
+    return choices.sub(lambda found: re.sub(r"'|\"", "", found[1]).replace(", ", " | "), text)
+
+
+def _function(name: str, function: RecipeFunction) -> str:
     """The public function as Sphinx describes one, with every setting in its signature."""
     given = signature(function.recipe)
     result = function.recipe.result_type.partition(":")[2]
@@ -116,8 +130,7 @@ def _function(name: str, function: RecipeFunction, config: Config) -> str:
     parameters = ", ".join(_parameters(given))
     doc = inspect.cleandoc(function.__doc__ or "")
     doc = doc.replace("**settings: those of ", r"\*\*settings: those above, of ")
-    lines = GoogleDocstring(doc, config, what="function").lines()
-    body = "\n".join(f"   {line}".rstrip() for line in converted(lines))
+    body = "\n".join(f"   {line}".rstrip() for line in rendered(doc.splitlines()))
     return f".. py:function:: {name}({parameters}) -> {result}\n   :module: phosphene\n\n{body}\n"
 
 

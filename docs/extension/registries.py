@@ -13,7 +13,7 @@ from phosphene.recipes.presets import PRESETS
 from phosphene.transforms import TRANSFORMS
 from phosphene.zoo import listing
 
-from .docstrings import converted
+from .docstrings import rendered
 from .tables import code, rest, table
 
 
@@ -57,7 +57,7 @@ def _transforms() -> str:
 
 
 def _described(name: str, shown: str, function: Any, *, level: int = 2) -> str:
-    doc = converted((inspect.getdoc(function) or "").splitlines())
+    doc = rendered((inspect.getdoc(function) or "").splitlines())
     heading = f"{'#' * level} {name}\n"
     return f"{heading}\n{code(shown)}\n\n{rest(chr(10).join(doc))}"
 
