@@ -50,9 +50,7 @@ def test_a_script_can_go_elsewhere(shell: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["script"]
 
 
-def test_what_cannot_be_written_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     words = ["--install-completion", "--shell", "fish", "-o", str(tmp_path / "file" / "script")]
     assert main(words) == 1

@@ -89,7 +89,9 @@ def installed(folder: Path, what: Path) -> Path:
 def try_out(commands: Path, folder: Path) -> None:
     """What a user does first, in an empty folder."""
     folder.mkdir()
-    where = run(commands / "python", "-c", "import phosphene; print(phosphene.__file__)", cwd=folder)
+    where = run(
+        commands / "python", "-c", "import phosphene; print(phosphene.__file__)", cwd=folder
+    )
     assert Path(where.strip()).is_relative_to(commands.parent)
     cache = {"PHOSPHENE_CACHE": str(folder.parent / "cache")}
     phosphene = commands / "phosphene"
@@ -126,7 +128,9 @@ def test_the_source_archive_is_whole_and_builds_the_same(built: Path, tmp_path: 
     left = ("docs/_build", "docs/reference", "docs/lessons", "docs/project", ".venv", "runs")
     assert not any(name.startswith(left) for name in names)
     tree = tmp_path / f"phosphene-{VERSION}"
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=tree)
+    run(
+        sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=tree
+    )
     assert wheel_of(tmp_path / "dist").read_bytes() == wheel_of(built).read_bytes()
 
 

@@ -14,7 +14,9 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
 
 # Hosts that Chromium asks for by itself, on a blank page, too.
 CHROMIUMS_OWN = {
