@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from pydantic import BaseModel
+
 from phosphene.cli import main
 from phosphene.jobs.request import Request
 from phosphene.manifest.schema import Manifest
-from pydantic import BaseModel
 
 from .recipes import kind_text
 from .tables import code, literal, table
@@ -40,8 +41,8 @@ def format_pages() -> dict[str, str]:
         "formats/recipe.md": _page(
             "The format of recipes",
             "The recipe, or manifest, lies inside every picture, page and film: a request without "
-            "paths, and what came of it. `phosphene replay` computes it again. `--recipe` writes it "
-            "to a file of its own, too.",
+            "paths, and what came of it. `phosphene replay` computes it again. `--recipe` writes "
+            "it to a file of its own, too.",
             Manifest,
             manifest,
         ),

@@ -8,7 +8,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 from unittest import mock
 
 import phosphene
