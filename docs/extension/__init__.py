@@ -11,6 +11,7 @@ It is written into `docs/reference`, `docs/project` and `docs/lessons`, which gi
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _project() -> dict[str, bytes]:
     pages = taken_in()
     found: dict[str, bytes] = {}
     for source, target in pages.items():
-        if source.endswith(".md"):
+        if source.endswith(".md") and target.startswith("docs/project/"):
             text = moved_links((ROOT / source).read_text(encoding="utf-8"), source, target, pages)
             if target.startswith("docs/project/figures/"):  # they begin with a heading of level 2
                 text = "\n".join(
@@ -88,7 +89,7 @@ def _project() -> dict[str, bytes]:
 def _lessons() -> dict[str, bytes]:
     """The notebooks as they were saved, and a list of them; none are run."""
     notebooks = sorted((ROOT / "lessons").glob("*.ipynb"))
-    found = {path.name: path.read_bytes() for path in notebooks}
+    found = {path.name: _notebook(path) for path in notebooks}
     for path in sorted((ROOT / "lessons").rglob("*")):
         if path.suffix in (".png", ".jpg", ".webp", ".svg"):
             found[path.relative_to(ROOT / "lessons").as_posix()] = path.read_bytes()
@@ -96,6 +97,17 @@ def _lessons() -> dict[str, bytes]:
     text = "# Lessons\n\nNotebooks, with what they draw. They run without a network or a GPU.\n\n"
     found["index.md"] = (text + (listed or "There are none yet.\n")).encode()
     return found
+
+
+def _notebook(path: Path) -> bytes:
+    """A notebook with its links as they are from where it goes."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            here, there = f"lessons/{path.name}", f"docs/lessons/{path.name}"
+            cell["source"] = moved_links(text, here, there, taken_in())
+    return json.dumps(notebook, ensure_ascii=False).encode()
 
 
 def _write(folder: Path, pages: dict[str, bytes]) -> None:

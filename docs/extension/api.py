@@ -49,9 +49,20 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
 def api_pages() -> dict[str, str]:
     """By the page's path."""
     pages = {"api/index.md": _index()}
-    for module, (title, names) in MODULES.items():
+    for module, (title, names) in documented().items():
         pages[f"api/{_file(module)}.rst"] = _module_page(module, title, names)
     return pages
+
+
+def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """`MODULES`, and a page for each other module that a public name comes from."""
+    found = dict(MODULES)
+    for name, module in phosphene.PUBLIC.items():
+        if isinstance(getattr(phosphene, name), RecipeFunction) or _home(name):
+            continue
+        _, names = found.get(module, ("", ()))
+        found[module] = (module.removeprefix("phosphene."), (*names, name))
+    return found
 
 
 def _file(module: str) -> str:
@@ -68,7 +79,7 @@ def _index() -> str:
         if isinstance(value, RecipeFunction):
             where = f"../recipes/{value.recipe.name}.md"
         else:
-            where = f"{_file(_home(name))}.rst"
+            where = f"{_file(_home(name) or phosphene.PUBLIC[name])}.rst"
         first = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
         rows.append((f"[`phosphene.{name}`]({where})", first))
     return (
@@ -76,22 +87,21 @@ def _index() -> str:
         "first asked for. An image is a float32 tensor `(N, 3, H, W)`, sRGB, in [0, 1].\n\n"
         + table(("name", "what it is"), rows)
         + "\n## The modules behind them\n\n"
-        + toctree((_file(module) for module in MODULES), hidden=False)
+        + toctree((_file(module) for module in documented()), hidden=False)
     )
 
 
-def _home(name: str) -> str:
-    """The documented module that has a public name. LookupError if none has."""
+def _home(name: str) -> str | None:
+    """The module of `MODULES` that has a public name, if one has."""
     value = getattr(phosphene, name)
-    for module in MODULES:
-        if name in _names(module) and getattr(importlib.import_module(module), name) is value:
+    for module, (_, names) in MODULES.items():
+        if name in _names(module, names) and getattr(importlib.import_module(module), name) is value:
             return module
-    raise LookupError(f"phosphene.{name} is public, and no page of the reference has it")
+    return None
 
 
-def _names(module: str) -> tuple[str, ...]:
-    """What a page of a module describes, in order."""
-    _, names = MODULES[module]
+def _names(module: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What a page of a module describes, in order: those names, or all that it says are public."""
     loaded = importlib.import_module(module)
     if names:
         return names
@@ -107,7 +117,7 @@ def _module_page(module: str, title: str, names: tuple[str, ...]) -> str:
     loaded = importlib.import_module(module)
     about = converted((inspect.getdoc(loaded) or "").splitlines())
     parts = [title, "=" * len(title), "", f".. py:module:: {module}", "", *about, ""]
-    for name in _names(module):
+    for name in _names(module, names):
         parts += _member(module, name, getattr(loaded, name))
     return "\n".join(parts) + "\n"
 

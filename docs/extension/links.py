@@ -21,6 +21,10 @@ def taken_in() -> dict[str, str]:
     }
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
         found[f"benchmarks/results/{path.name}"] = f"docs/project/figures/{path.name}"
+    for path in sorted((ROOT / "lessons").glob("*.ipynb")):
+        page = f"docs/lessons/{path.name}"
+        found |= {f"lessons/{path.name}": page, f"lessons/{path.stem}.py": page}
+    found["lessons"] = "docs/lessons/index.md"
     if (ROOT / "benchmarks" / "results").is_dir():
         found["benchmarks/results"] = "docs/project/figures/index.md"
     return found
