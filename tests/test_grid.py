@@ -79,7 +79,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def refused(done: command.Done, *told: str) -> None:
-    assert (done.code, done.out) == (1, ""), done
+    assert (done.code in (1, 2), done.out) == (True, ""), done
     line = done.err.strip().splitlines()[-1]
     assert line.startswith("phosphene: ")
     assert all(words in line for words in told), line
@@ -105,7 +105,7 @@ def test_each_cell_is_what_its_recipe_draws_alone(say: Say) -> None:
         alone = ph.dream(photo, net, goal, jitter=jitter, steps=1, octaves=1, seed=5, **ON)
         assert cell is not None
         assert cell.picture is not None
-        assert torch.equal(images.to_uint8(cell.picture), images.to_uint8(alone[0]))
+        assert np.array_equal(images.to_uint8(cell.picture), images.to_uint8(alone[0]))
     # The library's page is the command's, pixel for pixel.
     there = np.asarray(Image.open("out.png").convert("RGB"))
     again = ph.grid(photo, net, across=across, down=down, set=["steps=1", "octaves=1"], seed=5,
@@ -193,10 +193,8 @@ def test_any_recipe_that_gives_one_picture(say: Say) -> None:
     done = say("grid", "photo.png", *NETWORK, "--of", "invert", "--set", "steps=1", "--across",
                "layer=first; second", "-o", "inverted.png")  # fmt: skip
     assert done.code == 0, done
-    refused(
-        say("grid", *NETWORK, "--of", "sheet", "--across", "seed=1; 2", "-o", "out2.png"),
-        "of: no recipe for pictures", "dream", "visualize", "caricature",
-    ) if not Path("out.png").unlink() else None  # fmt: skip
+    done = say("grid", *NETWORK, "--of", "sheet", "--across", "seed=1; 2", "-o", "no.png")
+    assert "there are accentuate, caricature, dream, invert, style, visualize" in done.err
 
 
 def test_all_layers_and_channels_by_chance() -> None:
@@ -233,7 +231,10 @@ BAD = [
     (("--across", "steps="), "steps: value 1 of 1 is empty"),
     (("--across", "steps=5; many"), "steps: input should be a valid integer"),
     (("--across", "steps=1; 2 & jitter=1"), "steps 2, jitter 1"),
-    (("--across", "preset=phosphene; gogle2015"), "no preset 'gogle2015'; the closest are google2015"),
+    (
+        ("--across", "preset=phosphene; gogle2015"),
+        "no preset 'gogle2015'; the closest are google2015",
+    ),
     (("--across", "objective=first; logits:cta"), "'cta'"),
     (("--across", "objective=first; thrid"), "'thrid'"),
     (("--layers", "first,thrid"), "'thrid'"),
@@ -330,8 +331,9 @@ def test_an_inset_is_framed_and_enlarged() -> None:
     ],
 )
 def test_panels_that_cannot_be(flags: tuple[str, ...], told: str, say: Say) -> None:
-    refused(say("panels", "photo.png", *NETWORK, "--objective", "second", "--steps", 1, *flags,
-                "-o", "out.png"), told)  # fmt: skip
+    goal = () if "--objective" in flags else ("--objective", "second")
+    words = ("panels", "photo.png", *NETWORK, *goal, "--steps", 1, *flags, "-o", "out.png")
+    refused(say(*words), told)
 
 
 def test_panels_are_made_again_from_their_recipe(say: Say) -> None:

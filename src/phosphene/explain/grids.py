@@ -20,6 +20,7 @@ from phosphene.explain.pages import Page
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.recipes.arguments import network_of, picture_of
+from phosphene.recipes.axes import check_name
 from phosphene.recipes.base import Arguments, PartToDraw, Recipe, recipe_named
 from phosphene.recipes.function import public_function
 from phosphene.recipes.grid import GridSettings, Parts, heads
@@ -263,6 +264,8 @@ def _parts_to_draw(arguments: Arguments, parts: Parts) -> tuple[PartToDraw, ...]
     recipe, function = recipe_named(parts.recipe), public_function(parts.recipe)
     networks: dict[str, Network] = {}
     pictures: dict[str, Any] = {}
+    for name in (name for axis in parts.axes for name in axis.values):
+        check_name(recipe, name)
     found = []
     for points in itertools.product(*(axis.points() for axis in parts.axes)):
         given: dict[str, Any] = {"network": arguments.network, **parts.settings}

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phosphene.errors import SettingsError
+from phosphene.errors import SettingsError, suggest
+from phosphene.recipes.base import Recipe
 
 MOST_VALUES = 10_000  # of one axis
 
@@ -97,6 +98,36 @@ def axis_of(given: Any) -> Axis:
         alone = isinstance(several, str) or not isinstance(several, (Sequence, range))
         values[str(name).replace("-", "_")] = tuple(map(as_text, [several] if alone else several))
     return Axis(values)
+
+
+# Names --------------------------------------------------------------------------------------------
+
+
+def axis_names(recipe: Recipe) -> list[str]:
+    """The names that an axis over requests of a recipe may have."""
+    names = [] if recipe.subject is None else [*subject_names(recipe)]
+    names += ["network", *(entry.role for entry in recipe.inputs)]
+    names += ["start"] if recipe.starts else []
+    names += ["size"] if recipe.sized else []
+    return list(dict.fromkeys([*names, *recipe.settings.model_fields]))
+
+
+def subject_names(recipe: Recipe) -> tuple[str, ...]:
+    """What it is about has two names where a layer is an objective, too."""
+    subject = recipe.subject
+    if subject is None:
+        return ()
+    return ("objective", "layer") if subject.parsed else (subject.name,)
+
+
+def check_name(recipe: Recipe, name: str) -> None:
+    """SettingsError, with the closest ones, unless an axis over requests of a recipe may be of it."""
+    names = axis_names(recipe)
+    if name.replace("-", "_") not in names:
+        raise SettingsError(f"{recipe.name} has no {name!r} to vary{suggest(name, names)}")
+
+
+# Values -------------------------------------------------------------------------------------------
 
 
 def as_text(value: Any) -> str:
