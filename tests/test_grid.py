@@ -260,6 +260,26 @@ def test_bad_input_is_told_before_the_first_cell(
     assert not drawn
 
 
+def test_sizes_and_starts_against_each_other(say: Say) -> None:
+    axes = {"across": "size=16; 24", "down": "start=photo; noise; sky"}
+    flags = [word for name, text in axes.items() for word in (f"--{name}", text)]
+    assert say(*GRID, *flags, "--set", "objective=first", "-o", "out.png").code == 0
+    fixed = ["steps=1", "octaves=1", "objective=first"]
+    made = ph.grid(images.load_image("photo.png"), toy_network.net(), set=fixed, **axes, **ON)
+    sizes = [
+        images.size_of(cell.picture) for cell in made.cells if cell and cell.picture is not None
+    ]
+    assert sizes == [(12, 16), (18, 24), (11, 16), (16, 24), (11, 16), (16, 24)]
+    # What the command has kept is what is drawn without it.
+    kept = sorted(Path("cache").glob("grids/**/*.png"))
+    levels = {images.to_uint8(images.load_image(path)[0]).tobytes() for path in kept}
+    drawn = {
+        images.to_uint8(c.picture).tobytes() for c in made.cells if c and c.picture is not None
+    }
+    assert len(drawn) == 6
+    assert len(levels & drawn) >= 4  # a photograph of a file is made smaller before it is 8 bits
+
+
 def test_many_cells_are_begun_if_that_is_said(say: Say) -> None:
     flags = ("--across", "seed=0-400", "-o", "out.png")
     done = say(*GRID, *flags, "--dry-run")

@@ -121,7 +121,7 @@ def subject_names(recipe: Recipe) -> tuple[str, ...]:
 
 
 def check_name(recipe: Recipe, name: str) -> None:
-    """SettingsError, with the closest ones, unless an axis over requests of a recipe may be of it."""
+    """SettingsError, with the closest names, for what a recipe does not have."""
     names = axis_names(recipe)
     if name.replace("-", "_") not in names:
         raise SettingsError(f"{recipe.name} has no {name!r} to vary{suggest(name, names)}")
