@@ -76,6 +76,7 @@ def test_values_that_go_together_change_together() -> None:
         ("objective=mixed4d:42,17; 2*a + b", {"objective": ("mixed4d:42,17", "2*a + b")}),
         ('objective=guide(a, "x;y.jpg"); b', {"objective": ('guide(a, "x;y.jpg")', "b")}),
         ("photo=a & b.jpg; c=d.jpg", {"photo": ("a & b.jpg", "c=d.jpg")}),
+        ("objective=a:1-3; b", {"objective": ("a:1", "a:2", "a:3", "b")}),
         ("a=1; 2 & b=3; 4", {"a": ("1", "2"), "b": ("3", "4")}),
     ],
 )

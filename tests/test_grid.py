@@ -242,6 +242,7 @@ BAD = [
     (("--across", "objective=first:99"), "99"),
     (("--across", "photo=photo.png; none.png"), "none.png"),
     (("--across", "network=dreamnet; dreamnett"), "dreamnett"),
+    (("--across", "network=dreamnet; file:a.pth@vgg16"), "is a file; an axis takes networks by"),
     (("--layers", "first", "--across", "seed=1; 2"), "across and layers: one says"),
     ((), "nothing changes"),
     (("--random-channels", "9", "--layer", "second"), "random_channels is 9; second has 8"),
