@@ -70,7 +70,7 @@ def _changed(base: Request, changes: Mapping[str, Any]) -> Request:
     network = update.get("network", base.network)
     checked = recipe.checked_settings(settings, named_architecture(network))
     dumped = checked.model_dump(mode="json")
-    settings |= {name: dumped[name] for name in given}
+    settings |= {name: dumped.get(name, settings[name]) for name in given}
     whole = base.model_dump() | update | {"inputs": inputs, "settings": settings}
     whole["inputs"] = {role: entry.model_dump() for role, entry in inputs.items()}
     try:
