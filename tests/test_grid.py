@@ -30,7 +30,7 @@ from phosphene.settings import checked
 from tests import command, toy_network
 
 TOY = "tests.toy_network:net"
-ON = {"device": "cpu", "precision": "fp64"}
+ON: dict[str, Any] = {"device": "cpu", "precision": "fp64"}
 NETWORK = ("--network", TOY, "--device", "cpu", "--precision", "fp64")
 FEW = ("--set", "steps=1", "--set", "octaves=1")
 GRID = ("grid", "photo.png", *NETWORK, *FEW)
@@ -107,12 +107,8 @@ def test_each_cell_is_what_its_recipe_draws_alone(say: Say) -> None:
         assert cell.picture is not None
         assert np.array_equal(images.to_uint8(cell.picture), images.to_uint8(alone[0]))
     # The library's page is the command's, pixel for pixel.
-    there = np.asarray(Image.open("out.png").convert("RGB"))
-    again = ph.grid(photo, net, across=across, down=down, set=["steps=1", "octaves=1"], seed=5,
-                    **ON)  # fmt: skip
-    heading, shown = ph.page(again), np.asarray(ph.page(made))
-    assert np.array_equal(np.asarray(heading), shown)
-    assert np.array_equal(there[60:], shown[60:])  # below the name of the network
+    there, shown = np.asarray(Image.open("out.png").convert("RGB")), np.asarray(ph.page(made))
+    assert np.array_equal(there, shown)
 
 
 def test_a_second_look_draws_nothing_and_equal_cells_are_drawn_once(
@@ -262,7 +258,7 @@ def test_bad_input_is_told_before_the_first_cell(
 
 
 def test_sizes_and_starts_against_each_other(say: Say) -> None:
-    axes = {"across": "size=16; 24", "down": "start=photo; noise; sky"}
+    axes: dict[str, Any] = {"across": "size=16; 24", "down": "start=photo; noise; sky"}
     flags = [word for name, text in axes.items() for word in (f"--{name}", text)]
     assert say(*GRID, *flags, "--set", "objective=first", "-o", "out.png").code == 0
     fixed = ["steps=1", "octaves=1", "objective=first"]
@@ -293,7 +289,7 @@ def test_many_cells_are_begun_if_that_is_said(say: Say) -> None:
 
 def test_panels_switch_on_one_thing_after_the_other() -> None:
     photo, net = images.load_image("photo.png"), toy_network.net()
-    own = {"steps": 2, "octaves": 2, "smooth": 0.7, "seed": 3, **ON}
+    own: dict[str, Any] = {"steps": 2, "octaves": 2, "smooth": 0.7, "seed": 3, **ON}
     made = ph.panels(photo, net, "second", add=["smooth"], **own)
     assert made.labels == (
         "original", "normalised gradient", "+ octaves", "+ jitter", "+ smooth 0.7",

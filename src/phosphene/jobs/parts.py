@@ -114,18 +114,24 @@ def _base_of(request: Request, settings: Any, network: Any) -> tuple[Request, li
     common = dict(parts.settings)
     if request.size is not None and not recipe.sized:
         common["size"] = request.size
-    sizes = {"size": request.size} if recipe.sized else {}
     roles = {entry.role for entry in recipe.inputs}
     axes = [
         Axis({n: _inputs(request, v) if n in roles else v for n, v in axis.values.items()})
         for axis in parts.axes
     ]
     inputs = {**given, **_firsts(axes, roles, given)}
-    whole = {"recipe": recipe.name, "plugins": request.plugins, "network": request.network}
     try:
-        return Request(**whole, inputs=inputs, settings=common, **sizes), axes
+        base = Request(
+            recipe=recipe.name,
+            plugins=request.plugins,
+            network=request.network,
+            size=request.size if recipe.sized else None,
+            inputs=inputs,
+            settings=common,
+        )
     except ValidationError as error:
         raise SettingsError(format_problem(error)) from None
+    return base, axes
 
 
 def _refuse_files_of_weights(axes: Sequence[Axis]) -> None:
