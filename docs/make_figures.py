@@ -26,14 +26,14 @@ FIGURES = {
     "sweep": "phosphene grid sky.jpg --layers all",
     "guides": 'phosphene grid sky.jpg --across \'objective=mixed4c; guide(mixed4c, "flower.jpg"); '
     'guide(mixed4c, "flower.jpg", by=distance)\'',
-    "noise": 'phosphene grid --across "objective=mixed3b; mixed4c; mixed5a" '
+    "noise_layers": 'phosphene grid --across "objective=mixed3b; mixed4c; mixed5a" '
     "--set start=noise --size 320",
     "weights": 'phosphene grid sky.jpg --across "objective=mixed3b; mixed4d; 2*mixed3b + mixed4d; '
     'mixed3b + 2*mixed4d" --set preset=keras',
     "detail": 'phosphene grid sky.jpg --across "detail=before; after" --set preset=keras',
     "channels": "phosphene grid --of visualize --random-channels 12 --layer mixed4c",
     "hybrids": 'phosphene grid --of visualize --across "objective=mixed4c:9; mixed4c:5; '
-    'mixed4c:9 + mixed4c:5"',
+    'mixed4c:9 + mixed4c:5" --cell 192',
 }
 
 

@@ -24,7 +24,6 @@ from phosphene.image import resize, start_picture, to_uint8
 from phosphene.recipes.presets import PRESETS
 
 HERE = Path(__file__).parent / "images"
-NAMES = ("original", "normalised", "+ octaves", "+ jitter")
 PICTURES: dict[str, Callable[[], Tensor]] = {}
 
 
@@ -223,11 +222,8 @@ def presets() -> Tensor:
 @picture
 def four_panels() -> Tensor:
     """What each part of the algorithm does: original, normalised, + octaves, + jitter."""
-    net, photo = ph.load_network(), smaller(sky())
-    steps = [photo, ph.dream(photo, net, octaves=1, steps=30, jitter=0)]
-    steps += [ph.dream(photo, net, jitter=0), ph.dream(photo, net)]
-    cells = [labelled(image, name) for image, name in zip(steps, NAMES, strict=True)]
-    return grid([cells[:2], cells[2:]])
+    panels = ph.panels(smaller(sky()), ph.load_network(), columns=2, cell=480)
+    return paper(ph.page(panels))
 
 
 DEPTHS = {

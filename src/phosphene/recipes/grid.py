@@ -58,7 +58,7 @@ def _read_layers(given: Any) -> Any:
 
 
 AxisValues = Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_read_axis)]
-WHAT = {"group": "what"}
+WHAT: dict[str, Any] = {"group": "what"}
 
 
 class GridSettings(Settings):
