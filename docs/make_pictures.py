@@ -103,7 +103,8 @@ def all_looks() -> Tensor:
     for name, look in PRESETS.items():
         if not look.published and name != "phosphene":
             cells.append(labelled(ph.dream(photo, look.network, preset=name), name))
-    return grid([cells[at : at + 3] for at in range(0, len(cells), 3)])
+    whole = grid([cells[at : at + 3] for at in range(0, len(cells), 3)])
+    return smaller(whole, 860)
 
 
 @picture
