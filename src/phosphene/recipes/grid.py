@@ -289,11 +289,11 @@ grid = RecipeFunction(
         layers: instead of `across`, names of layers, or "all".
         random_channels, layer: instead of `across`, so many channels of a layer, by `seed`.
         set: texts such as "steps=10": what all cells have in common.
-        keep: whether drawn cells are stored in the cache folder, and taken from there.
         **settings: those of `GridSettings`, by name.
 
     Returns:
-        A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way.
+        A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way. Cells are kept for the
+        next time where they are drawn by requests, as on the command line, and not here.
 
     Raises:
         SettingsError: for a setting that the recipe does not have, or a value that it does not
