@@ -455,8 +455,8 @@ class _grid:
             **settings: those of `GridSettings`, by name.
 
         Returns:
-            A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way. Cells are kept for the
-            next time where they are drawn by requests, as on the command line, and not here.
+            A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way. Cells are kept for
+            the next time where requests draw them, as on the command line, and not here.
 
         Raises:
             SettingsError: for a setting that the recipe does not have, or a value that it does not
