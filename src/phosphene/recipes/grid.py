@@ -300,7 +300,7 @@ grid = RecipeFunction(
             take; ObjectiveError, UnknownLayerError: for what is not there. All before the first
             cell is drawn.
 
-    >>> drawn = grid(photo, net, across={"objective": ["mixed3a", "mixed4c"]})
-    >>> page(drawn).save("grid.png")
+    >>> axes = {"across": {"objective": ["mixed3a", "mixed4c"]}, "down": "steps=1; 2"}
+    >>> phosphene.page(phosphene.grid(photo, net, **axes, set=["octaves=1"])).save("grid.png")
     """,
 )
