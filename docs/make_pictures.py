@@ -24,7 +24,6 @@ from phosphene.image import resize, start_picture, to_uint8
 from phosphene.recipes.presets import PRESETS
 
 HERE = Path(__file__).parent / "images"
-NAMES = ("original", "normalised", "+ octaves", "+ jitter")
 PICTURES: dict[str, Callable[[], Tensor]] = {}
 
 
@@ -122,7 +121,7 @@ def strengths() -> Tensor:
 
 
 @picture
-def noise() -> Tensor:
+def natural_noise() -> Tensor:
     """Noise, dreamt by what was the default, and by what is now."""
     net, size = ph.load_network(), (320, 480)
     before = ph.dream(start_picture("noise", size), net)
@@ -224,11 +223,8 @@ def presets() -> Tensor:
 @picture
 def four_panels() -> Tensor:
     """What each part of the algorithm does: original, normalised, + octaves, + jitter."""
-    net, photo = ph.load_network(), smaller(sky())
-    steps = [photo, ph.dream(photo, net, octaves=1, steps=30, jitter=0)]
-    steps += [ph.dream(photo, net, jitter=0), ph.dream(photo, net)]
-    cells = [labelled(image, name) for image, name in zip(steps, NAMES, strict=True)]
-    return grid([cells[:2], cells[2:]])
+    panels = ph.panels(smaller(sky()), ph.load_network(), columns=2, cell=480)
+    return paper(ph.page(panels))
 
 
 DEPTHS = {

@@ -252,8 +252,9 @@ class _dream:
             SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
         >>> net = phosphene.load_network()
-        >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
-        >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
+        >>> picture = phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=2)
+        >>> parts = [(sky, "mixed5a"), (lake, "mixed4c")]
+        >>> picture = phosphene.dream(photo, net, regions=parts, rest="stay")
         """
     def steps(
         self,
@@ -365,8 +366,8 @@ class _film:
             An iterator of `Frame` with the source's own times, which `phosphene.write_film` takes; each
             is computed when it is asked for. `film.steps(…)` gives a `FrameStep` for each step.
 
-        >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="10s")
-        >>> phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
+        >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="0.1s")
+        >>> info = phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
         """
     def steps(
         self,
@@ -427,7 +428,6 @@ class _grid:
         photo: Tensor | str | Path | Image | None,
         network: Network | str,
         *,
-        keep: bool = True,
         of: str = 'dream',
         across: dict[str, tuple[str, ...]] | None | str = None,
         down: dict[str, tuple[str, ...]] | None | str = None,
@@ -452,26 +452,25 @@ class _grid:
             layers: instead of `across`, names of layers, or "all".
             random_channels, layer: instead of `across`, so many channels of a layer, by `seed`.
             set: texts such as "steps=10": what all cells have in common.
-            keep: whether drawn cells are stored in the cache folder, and taken from there.
             **settings: those of `GridSettings`, by name.
 
         Returns:
-            A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way.
+            A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way. Cells are kept for
+            the next time where requests draw them, as on the command line, and not here.
 
         Raises:
             SettingsError: for a setting that the recipe does not have, or a value that it does not
                 take; ObjectiveError, UnknownLayerError: for what is not there. All before the first
                 cell is drawn.
 
-        >>> drawn = grid(photo, net, across={"objective": ["mixed3a", "mixed4c"]})
-        >>> page(drawn).save("grid.png")
+        >>> axes = {"across": {"objective": ["mixed3a", "mixed4c"]}, "down": "steps=1; 2"}
+        >>> phosphene.page(phosphene.grid(photo, net, **axes, set=["octaves=1"])).save("grid.png")
         """
     def steps(
         self,
         photo: Tensor | str | Path | Image | None,
         network: Network | str,
         *,
-        keep: bool = True,
         of: str = 'dream',
         across: dict[str, tuple[str, ...]] | None | str = None,
         down: dict[str, tuple[str, ...]] | None | str = None,
@@ -721,7 +720,8 @@ class _panels:
         Raises:
             ImageError: for a photo that is none. SettingsError: for a square outside of it.
 
-        >>> page(panels(photo, net, "mixed4c", add=["smooth"])).save("panels.png")
+        >>> panels = phosphene.panels(photo, net, "mixed4c", add=["smooth"], octaves=1, steps=1)
+        >>> phosphene.page(panels).save("panels.png")
         """
     def steps(
         self,
@@ -820,7 +820,8 @@ class _sheet:
         Raises:
             ObjectiveError: for channels that are not there; and what `visualize` raises.
 
-        >>> page(sheet(net, "mixed4c", "0-63")).save("mixed4c.png")
+        >>> sheet = phosphene.sheet(net, "mixed4c", "0-3", size=32, steps=2)
+        >>> phosphene.page(sheet).save("mixed4c.png")
         """
     def steps(
         self,
@@ -1064,7 +1065,8 @@ class _unit_card:
             UnknownLayerError, ObjectiveError: for a unit that is not there.
             ImageError: for a folder without a readable picture; and what `visualize` raises.
 
-        >>> page(unit_card(net, "mixed4c:42", pictures="photos")).save("card.png")
+        >>> card = phosphene.unit_card(net, "mixed4c:42", pictures="photos", size=32, steps=2)
+        >>> phosphene.page(card).save("card.png")
         """
     def steps(
         self,
@@ -1148,8 +1150,10 @@ class _visualize:
         stays dead, its picture is grey.
 
         >>> net = phosphene.load_network()
-        >>> phosphene.visualize(net, "mixed4d:42")
-        >>> phosphene.visualize(net, [f"mixed4d:{i}" for i in range(64)])
+        >>> picture = phosphene.visualize(net, "mixed4d:42", size=64, steps=8)
+        >>> several = [f"mixed4d:{i}" for i in range(4)]
+        >>> phosphene.visualize(net, several, size=64, steps=2).shape
+        torch.Size([4, 3, 64, 64])
         """
     def steps(
         self,
@@ -1360,8 +1364,8 @@ class _zoom:
             An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
             asked for. `zoom.steps(…)` gives a `FrameStep` for each step on the way.
 
-        >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=3)
-        >>> phosphene.write_film("zoom.mp4", frames)
+        >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=0.1)
+        >>> info = phosphene.write_film("zoom.mp4", frames)
         """
     def steps(
         self,

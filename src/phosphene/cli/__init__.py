@@ -143,6 +143,12 @@ _command(
     "Code of your own that is loaded, and what it brings.",
     ("plugins --plugin glow.py",),
 )
+_command(
+    "completion:verb",
+    "--install-completion",
+    "Have the shell complete verbs and flags.",
+    ("--install-completion", "--install-completion --shell zsh"),
+)
 
 _HELP = ("--help", "-h")
 _OWN = frozenset(app)  # verbs that are no recipe's, and flags of the program

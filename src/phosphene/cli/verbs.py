@@ -258,7 +258,8 @@ def _networks(recipe: Recipe, request: Request, named: str | None) -> tuple[str,
     first = (named,) if named else ()
     if not recipe.parts:
         return first
-    axes = request.checked_settings().parts().axes
+    settings: Any = request.checked_settings()
+    axes = settings.parts().axes
     return (*first, *(value for axis in axes for value in axis.values.get("network", ())))
 
 

@@ -111,12 +111,14 @@ class InputFile(Part):
 class Request(Part):
     """Everything that a result depends on, and where it is to lie.
 
-    recipe, plugins: which, and the code of a user's own that it needs; it is never loaded because a
-        request names it.
+    format: of the request.
+    recipe: the name of what is to be made.
+    plugins: the code of a user's own that it needs; it is never loaded because a request names it.
     network: a name, as `load_network` takes it.
     objectives, layers: what it is about; where nothing is named, the recipe's own default. Pictures
         in an objective are named by their role.
-    start, size: what a recipe begins with where it needs no photo, and the longest side in px.
+    start: what a recipe begins with where it needs no photo.
+    size: the longest side in px.
     inputs: by role. Paths are relative to the folder of the request's file, once it is saved.
     regions: parts of the picture that have objectives of their own; masks are named by their role.
     settings: by name; what is not given is its default, through that network.

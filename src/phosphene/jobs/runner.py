@@ -3,6 +3,7 @@
 >>> for event in run(request):
 ...     if isinstance(event, Saved):
 ...         print(event.path)
+out.png
 """
 
 from __future__ import annotations

@@ -214,18 +214,28 @@ class Manifest(Part):
     """All that is needed to compute a picture again. `settings` are complete, the seed included;
     those of regions alone are there where regions are.
 
-    objectives: texts; of several each has pictures of its own. layers: of a recipe that takes
-        layers instead.
-    start, size: of a recipe that can begin without a photo: with what, and its longest side in px,
-        if one was asked for.
+    format: of the manifest.
+    phosphene: the version that wrote it.
+    numerics: goes up whenever rounding on purpose becomes other; within one number, on one machine,
+        a replay is compared exactly.
+    recipe: the name of what was made.
+    plugins: the code of a user's own that it needed.
+    network: through which it was looked at.
+    objectives: texts; of several each has pictures of its own.
+    layers: of a recipe that takes layers instead.
+    start: of a recipe that can begin without a photo, with what it began.
+    size: the longest side in px, if one was asked for.
     inputs: by role: photo, mask, painting, a folder of pictures, the masks of regions, and the
         pictures of the objectives, whose texts name them by their role.
     regions: parts of the picture that have objectives of their own.
-    result: None as long as there is none. part: the file holds one picture of several, counted from
-        1; without it, it holds all.
+    settings: by name; complete.
+    result: None as long as there is none.
+    part: the file holds one picture of several, counted from 1; without it, it holds all.
     plan: for each octave the side of the tiles in which it was evaluated, px, None for whole: it
         decides rounding. Empty where it is not known.
     film: of a film, its frames; `result` is then their size and one hash of all.
+    versions: of Python and of the libraries that rounding may depend on.
+    machine: what computed it.
     ended: there if the result is not whole.
     """
 

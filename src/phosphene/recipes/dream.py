@@ -348,7 +348,8 @@ dream = RecipeFunction(
         SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
     >>> net = phosphene.load_network()
-    >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
-    >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
+    >>> picture = phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=2)
+    >>> parts = [(sky, "mixed5a"), (lake, "mixed4c")]
+    >>> picture = phosphene.dream(photo, net, regions=parts, rest="stay")
     """,
 )

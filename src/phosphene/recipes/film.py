@@ -134,7 +134,7 @@ film = RecipeFunction(
         An iterator of `Frame` with the source's own times, which `phosphene.write_film` takes; each
         is computed when it is asked for. `film.steps(…)` gives a `FrameStep` for each step.
 
-    >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="10s")
-    >>> phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
+    >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="0.1s")
+    >>> info = phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
     """,
 )

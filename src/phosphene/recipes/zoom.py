@@ -239,7 +239,7 @@ zoom = RecipeFunction(
         An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
         asked for. `zoom.steps(…)` gives a `FrameStep` for each step on the way.
 
-    >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=3)
-    >>> phosphene.write_film("zoom.mp4", frames)
+    >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=0.1)
+    >>> info = phosphene.write_film("zoom.mp4", frames)
     """,
 )
