@@ -26,7 +26,7 @@ FIGURES = {
     "sweep": "phosphene grid sky.jpg --layers all",
     "guides": 'phosphene grid sky.jpg --across \'objective=mixed4c; guide(mixed4c, "flower.jpg"); '
     'guide(mixed4c, "flower.jpg", by=distance)\'',
-    "noise_layers": 'phosphene grid --across "objective=mixed3b; mixed4c; mixed5a" '
+    "noise": 'phosphene grid --across "objective=mixed3b; mixed4c; mixed5a" '
     "--set start=noise --size 320",
     "weights": 'phosphene grid sky.jpg --across "objective=mixed3b; mixed4d; 2*mixed3b + mixed4d; '
     'mixed3b + 2*mixed4d" --set preset=keras',

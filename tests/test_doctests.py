@@ -52,7 +52,7 @@ SLOW = {
     "phosphene.jobs.runner",
     *(
         f"phosphene.recipes.{name}"
-        for name in ("dream", "film", "sheet", "unit", "visualize", "zoom")
+        for name in ("dream", "film", "grid", "panels", "sheet", "unit", "visualize", "zoom")
     ),
     "phosphene.recipes.steps.stages",
     "phosphene.state",

@@ -234,7 +234,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
             add(entry.argument, keyword, annotation, None)
     if recipe.regions:
         add(REGIONS, keyword, f"Sequence[tuple[{PICTURE}, Objective | str]] | None", None)
-    if recipe.caches:
+    if recipe.caches and not recipe.parts:  # parts are stored by their requests' keys
         add(CACHE, keyword, "bool", True)
     if recipe.resumes:
         add(STATE, keyword, "State | None", None)

@@ -198,6 +198,7 @@ panels = RecipeFunction(
     Raises:
         ImageError: for a photo that is none. SettingsError: for a square outside of it.
 
-    >>> page(panels(photo, net, "mixed4c", add=["smooth"])).save("panels.png")
+    >>> panels = phosphene.panels(photo, net, "mixed4c", add=["smooth"], octaves=1, steps=1)
+    >>> phosphene.page(panels).save("panels.png")
     """,
 )
