@@ -241,8 +241,9 @@ class _dream:
             SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
         >>> net = phosphene.load_network()
-        >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
-        >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
+        >>> picture = phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=2)
+        >>> parts = [(sky, "mixed5a"), (lake, "mixed4c")]
+        >>> picture = phosphene.dream(photo, net, regions=parts, rest="stay")
         """
     def steps(
         self,
@@ -351,8 +352,8 @@ class _film:
             An iterator of `Frame` with the source's own times, which `phosphene.write_film` takes; each
             is computed when it is asked for. `film.steps(…)` gives a `FrameStep` for each step.
 
-        >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="10s")
-        >>> phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
+        >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="0.1s")
+        >>> info = phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
         """
     def steps(
         self,
@@ -525,7 +526,8 @@ class _sheet:
         Raises:
             ObjectiveError: for channels that are not there; and what `visualize` raises.
 
-        >>> page(sheet(net, "mixed4c", "0-63")).save("mixed4c.png")
+        >>> sheet = phosphene.sheet(net, "mixed4c", "0-3", size=32, steps=2)
+        >>> phosphene.page(sheet).save("mixed4c.png")
         """
     def steps(
         self,
@@ -684,7 +686,8 @@ class _unit_card:
             UnknownLayerError, ObjectiveError: for a unit that is not there.
             ImageError: for a folder without a readable picture; and what `visualize` raises.
 
-        >>> page(unit_card(net, "mixed4c:42", pictures="photos")).save("card.png")
+        >>> card = phosphene.unit_card(net, "mixed4c:42", pictures="photos", size=32, steps=2)
+        >>> phosphene.page(card).save("card.png")
         """
     def steps(
         self,
@@ -768,8 +771,10 @@ class _visualize:
         stays dead, its picture is grey.
 
         >>> net = phosphene.load_network()
-        >>> phosphene.visualize(net, "mixed4d:42")
-        >>> phosphene.visualize(net, [f"mixed4d:{i}" for i in range(64)])
+        >>> picture = phosphene.visualize(net, "mixed4d:42", size=64, steps=8)
+        >>> several = [f"mixed4d:{i}" for i in range(4)]
+        >>> phosphene.visualize(net, several, size=64, steps=2).shape
+        torch.Size([4, 3, 64, 64])
         """
     def steps(
         self,
@@ -864,8 +869,8 @@ class _zoom:
             An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
             asked for. `zoom.steps(…)` gives a `FrameStep` for each step on the way.
 
-        >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=3)
-        >>> phosphene.write_film("zoom.mp4", frames)
+        >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=0.1)
+        >>> info = phosphene.write_film("zoom.mp4", frames)
         """
     def steps(
         self,
