@@ -37,6 +37,7 @@ PUBLIC = {
     "register_network",
     "save_image",
     "sheet",
+    "show",
     "story",
     "style",
     "transform",

@@ -37,6 +37,7 @@ PUBLIC = {
     "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
     "sheet": "phosphene.recipes.sheet",
+    "show": "phosphene.notebook",
     "story": "phosphene.recipes.story",
     "style": "phosphene.recipes.style",
     "transform": "phosphene.transforms",
