@@ -7,7 +7,7 @@ PHOTO ?=
 SECTIONS ?=
 OUT ?= $(if $(PHOTO),$(basename $(PHOTO))-dream.png,dream.png)
 
-.PHONY: dream film test test-slow test-313 test-all check bench clean
+.PHONY: dream film test test-slow test-313 test-all check lessons bench clean
 
 dream: $(VENV)/.installed
 	$(BIN)/phosphene dream $(if $(PHOTO),"$(PHOTO)",) -o "$(OUT)" --force
@@ -35,6 +35,10 @@ test-all: test test-slow test-313
 check: $(VENV)/.tested
 	scripts/check
 
+# The lessons, in JupyterLab.
+lessons: $(VENV)/.notebook
+	$(BIN)/jupyter lab lessons
+
 # All of docs/speed.md, about half an hour on two cores; SECTIONS="steps start" for some of it.
 bench: $(VENV)/.tested
 	$(BIN)/python -m benchmarks $(SECTIONS)
@@ -52,8 +56,12 @@ $(VENV)/.film: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[fast,film]'
 	@touch $@
 
+$(VENV)/.notebook: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[fast,notebook]'
+	@touch $@
+
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --group test --group lint
+	$(BIN)/python -m pip install --quiet --group test --group lint --group lessons
 	@touch $@
 
 clean:

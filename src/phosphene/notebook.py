@@ -53,10 +53,10 @@ def show(
     Args:
         *things: each a picture `(N, 3, H, W)` or `(3, H, W)` in [0, 1], the path of one, or one
             that Pillow has opened; a step; a `Frame`; what lies on a page, such as a `Sheet`.
-            Several pictures lie side by side. Alone there may be a list of frames or pictures, which is
-            shown as a film; or an iterator of steps or frames, such as `dream.steps(…)`, which is
-            gone through: each picture takes the place of the one before, under a bar. Interrupt it
-            (the stop button) to end there. Frames end as a film.
+            Several pictures lie side by side. Alone there may be a list of frames or pictures,
+            which is shown as a film; or an iterator of steps or frames, such as `dream.steps(…)`,
+            which is gone through: each picture takes the place of the one before, under a bar.
+            Interrupt it (the stop button) to end there. Frames end as a film.
         captions: of the pictures, in their order.
         height: px, of each picture; of several by default that of the tallest, or 160.
         rate: frames a second of a film; by default the frames' own, or 12 of pictures.
