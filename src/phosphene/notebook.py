@@ -203,7 +203,8 @@ def _result(step: Any) -> Any:
     kind = f"{type(step).__module__}:{type(step).__qualname__}"
     for recipe in map(recipe_named, recipe_names()):
         if recipe.step_type == kind and recipe.output != "video":
-            return recipe.result(step)
+            result = recipe.result(step)
+            return _picture(step) if result is None else result  # it was ended before there is one
     return _picture(step)
 
 
