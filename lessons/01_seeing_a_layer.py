@@ -11,9 +11,8 @@ import torch
 import phosphene as ph
 
 net = ph.load_network("dreamnet")  # a small network that comes with phosphene
-sky = ph.draw_sky(
-    160, 214
-)  # clouds that nobody photographed; load_image("me.jpg", size=214) is you
+sky = ph.draw_sky(160, 214)  # clouds that nobody photographed
+# sky = ph.load_image("me.jpg", size=214)  # or a photograph of your own
 ph.show(sky)
 
 # %% [markdown]
@@ -103,7 +102,7 @@ ph.show(*dreams, captions=depths)
 
 # %%
 film = ph.show(
-    ph.watch(sky, net, "mixed4c", channels=6, octaves=3, every=2, height=200, palette="magma")
+    ph.watch(sky, net, "mixed4c", channels=6, octaves=3, every=2, height=180, palette="magma")
 )
 
 # %% [markdown]
@@ -113,7 +112,7 @@ film = ph.show(
 # channel. A **sheet** does so for as many as you like.
 
 # %%
-ph.sheet(net, "mixed4c", "0-11", steps=64)
+ph.sheet(net, "mixed4c", "0-7", steps=64)
 
 # %% [markdown]
 # ## Exercises

@@ -61,7 +61,7 @@ def response(picture):
 x = sky.double().requires_grad_()
 score = response(x)
 (gradient,) = torch.autograd.grad(score, x)
-print(f"score {float(score):.4f}; the largest slope is {float(gradient.abs().max()):.1e}")
+print(f"score {score.item():.4f}; the largest slope is {float(gradient.abs().max()):.1e}")
 ph.show(
     sky,
     (0.5 + 0.12 * gradient / gradient.std()).clamp(0, 1).float(),

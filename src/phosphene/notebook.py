@@ -107,7 +107,7 @@ def _bundle(
         raise SettingsError(
             f"show: {len(captions)} captions for {len(things)} pictures; one for each was expected"
         )
-    if only is not None and hasattr(only, "layout"):
+    if _is_page(only):
         return page_bundle_of(only.layout())
     pictures = [_checked(each) for each in things]
     if len(pictures) > 1 or captions:
@@ -132,7 +132,7 @@ def _picture(thing: Any) -> Tensor | None:
     """The picture of a step, a frame, a page or a file, or itself; None where there is none yet."""
     if isinstance(thing, (str, Path, Image.Image)):
         thing = picture_of(thing)
-    if hasattr(thing, "layout"):
+    if _is_page(thing):
         from phosphene.explain.layout import pixels
 
         return pixels(thing)
@@ -147,6 +147,10 @@ def _picture(thing: Any) -> Tensor | None:
     return batch if batch.ndim == 4 and batch.shape[1] == 3 else None
 
 
+def _is_page(thing: Any) -> bool:
+    return callable(getattr(thing, "layout", None))  # a tensor has one that is no function
+
+
 def _described(thing: Any) -> str:
     shape = f" {tuple(thing.shape)}" if hasattr(thing, "shape") else ""
     return f"a {type(thing).__name__}{shape}"
@@ -158,8 +162,9 @@ def _row(pictures: Sequence[Tensor], captions: Sequence[str], height: float | No
     sizes = [size_of(picture) for picture in whole]
     tall = height or max(LEAST_HEIGHT, *(float(h) for h, _ in sizes))
     widths = [tall * w / h for h, w in sizes]
-    if height is None and (wide := sum(widths) + GAP * (len(widths) - 1)) > WIDTH:
-        tall, widths = tall * WIDTH / wide, [width * WIDTH / wide for width in widths]
+    room = WIDTH - GAP * (len(widths) - 1)
+    if height is None and (wide := sum(widths)) > room:
+        tall, widths = tall * room / wide, [width * room / wide for width in widths]
     items: list[Item] = []
     x = 0.0
     for index, (picture, width) in enumerate(zip(whole, widths, strict=True)):

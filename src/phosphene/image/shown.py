@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from phosphene.image.tensor import grid, to_uint8
+from phosphene.image.tensor import fit, grid, resize, size_of, to_uint8
 
-QUALITY = 85  # of a JPEG without letters
-LETTERED = 90  # of one with letters, whose colours keep their full resolution
+QUALITY = 85  # of a JPEG
 FILM_QUALITY = 70  # of a film's frames, which pass quickly
-STILLS = 5  # frames that stand for a film where none can be shown
+STILLS, STRIP = 5, 960  # frames that stand for a film where none can be shown; px, all of them
 MOST_PNG = 200_000  # bytes; a page that needs more is full of pictures
 
 Bundle = tuple[dict[str, str], dict[str, Any]]
@@ -35,7 +34,7 @@ def page_bundle(picture: Image.Image, width: int) -> Bundle:
     """
     data, kind = _encoded(picture, "PNG", optimize=True), "image/png"
     if len(data) > MOST_PNG:
-        data = _encoded(picture, "JPEG", quality=LETTERED, subsampling=0)
+        data = _encoded(picture, "JPEG", quality=QUALITY)
         kind = "image/jpeg"
     return {kind: b64encode(data).decode()}, {kind: {"width": width}}
 
@@ -59,6 +58,8 @@ def film_bundle(pictures: Sequence[Tensor], seconds: float) -> Bundle:
     source = f"data:image/webp;base64,{b64encode(data).decode()}"
     shown = [pictures[round(i * (len(pictures) - 1) / (STILLS - 1))] for i in range(STILLS)]
     strip = grid(torch.cat(shown), columns=STILLS)
+    if strip.shape[-1] > STRIP:
+        strip = resize(strip, fit(size_of(strip), STRIP))
     html = f'<img alt="a film of {len(frames)} frames" src="{source}">'
     return {"text/html": html, "image/jpeg": b64encode(as_jpeg(strip)).decode()}, {}
 
