@@ -242,19 +242,19 @@ def paper(page: Image.Image, width: int | None = None) -> Tensor:
 def octaves() -> Tensor:
     """The octaves of a sky: before, after, and what goes up."""
     photo = smaller(sky(), 320)
-    return paper(ph.page(ph.octaves(photo, ph.load_network(), "mixed5a", octaves=4)), 1100)
+    return paper(ph.page(ph.octaves(photo, ph.load_network(), "mixed5a", octaves=4)), 960)
 
 
 @picture
 def story() -> Tensor:
     """The dumbbell of dreamnet-robust, and what else is in it."""
-    return paper(ph.page(ph.story(ph.load_network("dreamnet-robust"), "dumbbell")), 1116)
+    return paper(ph.page(ph.story(ph.load_network("dreamnet-robust"), "dumbbell")), 900)
 
 
 @picture
 def watch() -> Tensor:
     """Four moments of a film of activations."""
-    photo, settings = smaller(sky(), 320), {"octaves": 4, "channels": 9, "height": 260}
+    photo, settings = smaller(sky(), 320), {"octaves": 4, "channels": 9, "height": 240}
     frames = [f.image for f in ph.watch(photo, ph.load_network(), "mixed4c", **settings)]
     return grid([[frames[0], frames[9]], [frames[19], frames[-1]]])
 

@@ -224,6 +224,7 @@ def test_the_least_is_exact(sky: Path, here: Here, monkeypatch: pytest.MonkeyPat
     assert "300×193 px in tiles of" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no ulimit -v there")
 def test_under_an_ulimit_it_goes_on_in_tiles(sky: Path, tmp_path: Path) -> None:
     words = ("dream", sky, "--network", "tests.toy_network:wide", "--objective", "second", *SMALL)

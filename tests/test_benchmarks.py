@@ -195,6 +195,7 @@ def test_a_px_is_compared_with_one_of_a_small_picture_then(monkeypatch: pytest.M
     assert [row["× 64²"] for row in parsed(table)] == ["", "", "1.50", "1.50"]
 
 
+@pytest.mark.slow
 def test_tiles_are_told() -> None:
     found = memory.measured(96, "dreamnet", steps=1, precision="fp32", memory="100T")
     assert found["tile"] == "whole"
@@ -214,6 +215,7 @@ def test_start_and_default(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_quality(tmp_path: Path) -> None:
     (table,) = quality.tables(
         networks=["dreamnet"],

@@ -467,6 +467,7 @@ def test_a_plugin_of_a_region_is_in_the_recipe_and_in_what_a_checkpoint_is_of(fo
     assert (folder / "sky-dream.png").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_regions_go_on_after_a_kill(folder):
     mask = torch.zeros(1, 3, 80, 120)
     mask[..., :60] = 1
@@ -629,6 +630,7 @@ def check_repeats(log: Path, expected: list[tuple[int, int]], every: float) -> N
     assert (runs[-1][-1]["octave"], runs[-1][-1]["step"]) == expected[-1]
 
 
+@pytest.mark.slow
 def test_killed_and_killed_again(folder):
     check_kills(folder, "maco", kills=2, seed=1)
 

@@ -70,6 +70,7 @@ def commands(name: str, file: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "block", "file", "count"),
     [("CONTRIBUTING.md", -1, "shimmer.py", 4), ("docs/plugins.md", 0, "calm.py", 3)],

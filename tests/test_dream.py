@@ -472,6 +472,7 @@ def test_a_setting_that_is_given_beats_the_preset(toy: Network, photo: Tensor) -
 # What is held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", ["off", 64])
 @pytest.mark.parametrize("detail", ["before", "after"])
 @pytest.mark.parametrize("masked", [False, True])

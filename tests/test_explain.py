@@ -967,6 +967,7 @@ def begun(cache: Path, out: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_killed_sheet_goes_on_without_a_wrong_cell(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -995,6 +996,7 @@ def test_a_killed_sheet_goes_on_without_a_wrong_cell(
     assert abs(difference).max() <= 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, cache: Path) -> None:
     out = tmp_path / "sheet.png"
     process = begun(cache, out)

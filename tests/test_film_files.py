@@ -359,6 +359,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 # --- files -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.gif", "a.webp"])
 def test_a_long_text_is_found_again(tmp_path: Path, name: str) -> None:
     text = '{"format": 2, "words": "' + "é∂<&>\\n" * 150_000 + '"}'
@@ -370,6 +371,7 @@ def test_a_long_text_is_found_again(tmp_path: Path, name: str) -> None:
     assert film_text(tmp_path / name) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ENCODERS)
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path, codec: str) -> None:
     suffix = {"vp9": ".webm", "prores": ".mov", "gif": ".gif", "webp": ".webp", "ffv1": ".mkv"}

@@ -267,6 +267,7 @@ def bounded(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(run, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems bound less")
 def test_memory_and_time_are_bounded() -> None:
     done = bounded("limit(memory=2**30); bytearray(2**31)")

@@ -417,6 +417,7 @@ def test_a_still_gives_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert manifest.settings["steps"] == 3  # a film's own
 
 
+@pytest.mark.slow
 def test_a_preview_makes_a_frame_and_a_small_film(capsys: pytest.CaptureFixture[str]) -> None:
     flags = (*FLAGS, "--objective", "second", "--frames", "90", "--preview")
     assert main(["zoom", "sky.png", *flags, "-o", "z.mp4"]) == 0

@@ -324,6 +324,7 @@ def test_the_precision_is_settled_once(toy: Network, monkeypatch: pytest.MonkeyP
     assert len({step.state().value("precision") for step in found}) == 1
 
 
+@pytest.mark.slow
 def test_no_more_frames_are_held_than_are_needed(toy: Network) -> None:
     """However long a film is: the frames of before are gone."""
     import gc

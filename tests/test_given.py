@@ -250,6 +250,7 @@ def real(name: str, chosen: Callable[[list[str]], Sequence[str]]) -> None:
         held_to_hooks(network, module, layer, end, image, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_layers_of_published_architectures(name: str) -> None:
     real(name, lambda _: REAL[name])

@@ -224,6 +224,7 @@ def test_an_interruption_saves_what_there_is() -> None:
     assert (rest[-1].why, rest[-1].octave, rest[-1].step) == ("interrupted", 2, 1)
 
 
+@pytest.mark.slow
 def test_a_follower_holds_no_picture_of_a_step_that_is_past() -> None:
     alive: list[weakref.ref[Any]] = []
     counts: list[int] = []

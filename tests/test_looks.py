@@ -200,6 +200,7 @@ def test_a_key_is_as_it_was_where_later_settings_change_nothing() -> None:
 # Any network --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer", "side"),
     [

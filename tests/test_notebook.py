@@ -26,6 +26,7 @@ from phosphene.explain import layout, pages
 from phosphene.films.frames import Frame
 from phosphene.image import shown, to_uint8
 from phosphene.network import Network
+from phosphene.recipes.base import imported, recipe_named, recipe_names
 
 
 class Recorder:
@@ -187,6 +188,11 @@ def test_pages_show_themselves(toy: Network) -> None:
     page = sheet.layout()
     assert metadata == {"image/png": {"width": round(page.width)}}
     assert decoded(data).size == layout.pages.as_image(page, pages.NOTEBOOK_SCALE).size
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if recipe_named(n).output == "page"])
+def test_what_every_recipe_for_pages_gives_shows_itself(name: str) -> None:
+    assert issubclass(imported(recipe_named(name).result_type), pages.ShownPage)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_page_full_of_pictures_is_a_jpeg() -> None:

@@ -354,6 +354,7 @@ def test_texts_are_read_without_torch() -> None:
     assert loaded(code, "torch", "numpy") == "[]"
 
 
+@pytest.mark.slow
 def test_the_objectives_are_there_when_first_asked_for() -> None:
     for code in (
         "from phosphene.objectives import OBJECTIVES",

@@ -548,7 +548,7 @@ def test_what_a_stranger_may_not_ask(say: Say, here: Path) -> None:
         (rows, {"layers": ["@image"]}, "a layer was expected"),
         (rows, {"inputs": {"pictures": folder}}, "a recipe of sheet with inputs pictures"),
         (rows, {"recipe": "visualize", "objectives": ["second"]}, "that names layers"),
-        (rows, {"recipe": "atlas"}, "no recipe 'atlas'; there are accentuate"),
+        (rows, {"recipe": "xyzzy"}, "no recipe 'xyzzy'; there are accentuate"),
         (rows, {"settings": {**settings, "steps": 0}}, "settings do not hold here"),
         (rows, {"format": 3, "phosphene": "7.1"}, "was made by phosphene 7.1"),
         (rows, {"plugins": [{"name": "evil"}]}, "the recipe needs the plugin evil, which is not"),

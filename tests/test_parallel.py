@@ -89,6 +89,7 @@ print(json.dumps([cold, [dream(job) for job in of(case)]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["one", "layers", "several", "hooks"])
 def test_first_dreams_in_parallel_threads_are_those_of_one_thread(case: str) -> None:
     done = subprocess.run(

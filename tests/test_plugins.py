@@ -530,6 +530,7 @@ def test_what_was_needed_is_written_down(glow: Path, here: Path) -> None:
     assert record.sha256 == hashlib.sha256(glow.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

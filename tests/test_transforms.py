@@ -33,7 +33,6 @@ EACH = {
     "random_crop": T.random_crop((7, 9)),
     "noise": T.noise(0.1),
     "robust": T.robust(),
-    "whole": T.whole(),
     "compose": T.compose(T.pad(4), T.jitter(4)),
 }
 
@@ -385,30 +384,6 @@ def test_robust_takes_any_size(height: int, width: int, seed: int):
     assert torch.allclose(out, torch.full_like(out, 0.5), atol=1e-5)
 
 
-@given(st.integers(8, 96), st.integers(8, 96), seeds)
-@settings(max_examples=50, deadline=None)
-def test_whole_scales_and_brings_nothing_in(height: int, width: int, seed: int):
-    image = torch.full((2, 3, height, width), 0.9)
-    out = T.whole(0.5, 0.75)(image, seeded(seed))
-    for new, old in zip(out.shape[-2:], (height, width), strict=True):
-        assert round(old * 0.5) <= new <= round(old * 0.75)
-    torch.testing.assert_close(out, torch.full_like(out, 0.9))
-
-
-def test_whole_has_no_border_and_rolls_an_eighth_at_most():
-    # At its own size and not turned it is a roll, so that no side is an end.
-    image, moved = ramp(16, 32), set()
-    for seed in range(200):
-        chance = seeded(seed)
-        rolled = T.jitter((2, 4))(image, chance)
-        moved.add(rolled_by(image, rolled))
-        expected = T.rotate(10)(T.scale(0.5, 0.9)(rolled, chance), chance)
-        assert torch.equal(T.whole(0.5, 0.9)(image, seeded(seed)), expected)
-    rows, columns = zip(*moved, strict=True)
-    assert {*rows} == {0, 1, 2, 14, 15}
-    assert {*columns} == {0, 1, 2, 3, 4, 28, 29, 30, 31}
-
-
 def test_compose_goes_from_left_to_right():
     image = torch.zeros(1, 3, 2, 2)
     out = T.compose(T.pad(1, 0.0), T.pad(1, 1.0))(image, seeded())
@@ -419,7 +394,7 @@ def test_compose_goes_from_left_to_right():
 
 def test_newcomers_register_as_the_built_ins_do(monkeypatch: pytest.MonkeyPatch):
     built_in = ["jitter", "pad", "rotate", "scale", "random_crop", "crops", "noise", "none",
-                "robust", "whole", "gentle"]  # fmt: skip
+                "robust", "gentle"]  # fmt: skip
     assert list(T.TRANSFORMS) == built_in
     assert all(T.TRANSFORMS[name] is getattr(T, name) for name in built_in)
 

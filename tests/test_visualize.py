@@ -245,6 +245,7 @@ def hooks(module: nn.Module) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("traced", [True, False])
 def test_two_hundred_visualisations_leave_no_hook_and_do_not_slow_down(
     traced: bool, toy: Network
@@ -442,8 +443,8 @@ def test_what_answers_to_the_whole_picture_is_drawn_as_a_whole(photo: Tensor) ->
     drawn = visualize(net, '"3":1', **given)
     plain = visualize(net, '"3":1', **given, framing="detail")
     assert not torch.equal(drawn, plain)
-    # Twice what the network knows: seen at 0.7 to 1.6 times that.
-    by_hand = {"low_pass": 1.5, "transforms": "whole(0.35, 0.8)"}
+    # Twice what the network knows: seen in parts of 0.9 to 1.35 times that.
+    by_hand = {"low_pass": 0.94, "transforms": "crops(4, 0.45, 0.675)"}
     assert torch.equal(drawn, visualize(net, '"3":1', **given, framing="detail", **by_hand))
     by_hand = {"low_pass": 0, "transforms": "robust"}
     assert torch.equal(plain, visualize(net, '"3":1', **given, framing="whole", **by_hand))
@@ -511,13 +512,21 @@ def test_what_is_lost_beside_a_class_comes_with_it() -> None:
 
 def test_a_whole_is_never_shown_smaller_than_the_network_takes() -> None:
     net = network(nn.Sequential(nn.Conv2d(3, 4, 15), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    # 0.7 times what the network knows would be 3 px high.
+    # 0.675 of 16 px would be 11 px high.
     picture = visualize(net, '"2":0', size=64, aspect=4.0, steps=8, framing="whole")
     assert picture.shape[2:] == (16, 64)
     goal = obj.channel("2", 0).bound(net)
-    assert module._whole(net, [goal], (16, 64)) == "whole(0.96875, 0.96875)"
-    assert module._whole(net, [goal], (64, 64)) == "whole(0.242188, 0.4)"
-    assert module._whole(net, [goal], (32, 32)) == "whole(0.484375, 0.8)"
+    assert module._views(net, [goal], (16, 64)) == "crops(4, 0.225, 0.96875)"
+    assert module._views(net, [goal], (64, 64)) == "crops(4, 0.225, 0.3375)"
+    assert module._views(net, [goal], (20, 20)) == "crops(4, 0.72, 1)"
+
+
+def test_a_whole_has_a_size_of_its_own() -> None:
+    net, given = classifier(), EXACT | {"size": "auto", "steps": 1}
+    assert visualize(net, '"3":1', **given).shape[-1] == 24
+    assert visualize(net, '"3":1', **given, framing="detail").shape[-1] == 32
+    assert visualize(net, '"0":1', **given).shape[-1] == 32
+    assert visualize(net, ['"3":1', '"0":1'], **given).shape[-1] == 32  # one for all
 
 
 def test_an_older_recipe_has_no_framing() -> None:

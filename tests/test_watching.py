@@ -25,6 +25,7 @@ from phosphene import jobs, pyramid
 from phosphene.cli import main
 from phosphene.errors import ImageError, NetworkError, ObjectiveError, SettingsError
 from phosphene.explain import story as stories
+from phosphene.explain.cells import RenderedCell
 from phosphene.explain.contours import outlines
 from phosphene.explain.layers import layer_of
 from phosphene.explain.octave_page import octave_page
@@ -33,10 +34,11 @@ from phosphene.explain.pages import ImageItem, Lines, Text
 from phosphene.explain.palettes import PALETTES, coloured
 from phosphene.explain.story_page import percent, story_page
 from phosphene.explain.watch_page import grid_of
-from phosphene.explain.watching import WatchStep, chosen_channels, watchable
+from phosphene.explain.watching import Found, Survey, WatchStep, chosen_channels, watchable
 from phosphene.manifest import Manifest
 from phosphene.network import Network
 from phosphene.recipes.octaves import OctavesSettings
+from phosphene.recipes.story import StorySettings
 from phosphene.recipes.watch import Palette, WatchSettings
 from phosphene.settings import checked
 from tests import toy_network
@@ -206,6 +208,16 @@ def test_channels_and_limits_are_those_of_the_whole_run() -> None:
     assert (found["low"], found["frames"]) == (0, 6)
 
 
+def test_a_survey_is_over_all_frames() -> None:
+    survey = Survey(3)
+    for values in ([5.0, 1.0, 0.0], [0.0, 2.0, -1.0], [0.0, 2.5, 0.5]):
+        survey.add(torch.tensor(values)[:, None, None].expand(3, 2, 4))
+    # Means of 5/3, 5.5/3 and less; only what is shown sets the limits.
+    assert survey.found(2) == Found((1, 0), 0.0, 5.0, 3)
+    assert survey.found((2,)) == Found((2,), -1.0, 0.5, 3)
+    assert survey.found("all") == Found((0, 1, 2), -1.0, 5.0, 3)
+
+
 def test_a_frame_has_the_picture_and_the_maps() -> None:
     """Of maps of 4 px a place, on a picture that is shown as large as it is."""
     conv = nn.Conv2d(3, 2, 4, stride=4)
@@ -311,10 +323,11 @@ def test_a_film_is_stopped_goes_on_and_is_made_again(
 ) -> None:
     pytest.importorskip("av")
     ph.save_image(sky(), "sky.png")
-    words = ("watch", "sky.png", "second", *FLAGS, "--channels", 4, "--height", 160)
+    flags = ("--network", NET, "--octaves", 2, "--steps", 4, "--device", "cpu", "--every", 2)
+    words = ("watch", "sky.png", "second", *flags, "--channels", 4, "--height", 160)
     assert call(*words, "--palette", "viridis", "-o", "whole.gif") == 0
     with Image.open("whole.gif") as film:
-        assert (film.n_frames, film.info["duration"]) == (4, 100)
+        assert (getattr(film, "n_frames", 0), film.info["duration"]) == (4, 100)
     manifest = Manifest.read("whole.gif")
     assert (manifest.recipe, manifest.layers, manifest.objectives) == ("watch", ("second",), ())
     assert call("replay", "--network", NET, "whole.gif") == 0
@@ -455,6 +468,20 @@ def test_a_story_tells_what_the_network_sees(here: Path) -> None:
     words = [i.text for i in story_page(replace(found, drawings=(dead,))).items
              if isinstance(i, Text)]  # fmt: skip
     assert "dead" in words
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_the_second_class_is_the_most_probable_other(index: int) -> None:
+    net = toy_network.net()
+    image = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
+    cell, s = RenderedCell(image, 0.0, False, "fp32"), checked(StorySettings, {"shown": 2})
+    found = stories.drawing_of(net, layer_of(net, "logits"), index, cell, 0, s)
+    shown = images.resize(image[None], (32, 32))
+    scores = net.activations(shown, ["logits"])["logits"][0].tolist()
+    others = [other for other in range(3) if other != index]
+    assert found.second is not None
+    assert found.second.index == max(others, key=scores.__getitem__)
+    assert found.second.score == pytest.approx(scores[found.second.index], rel=1e-4)
 
 
 def test_which_class() -> None:

@@ -12,9 +12,13 @@ from torch import Tensor
 from phosphene import jobs as jobs
 from phosphene import objectives as objectives
 from phosphene.errors import PhospheneError as PhospheneError
+from phosphene.explain.grids import Grid
+from phosphene.explain.grids import GridStep
 from phosphene.explain.layout import page as page
 from phosphene.explain.octaves import Pyramid
 from phosphene.explain.octaves import PyramidStep
+from phosphene.explain.panels import PanelStep
+from phosphene.explain.panels import Panels
 from phosphene.explain.sheets import Sheet
 from phosphene.explain.sheets import SheetStep
 from phosphene.explain.story import Story
@@ -412,6 +416,74 @@ class _film:
 
 film: _film
 
+class _grid:
+    def __call__(
+        self,
+        photo: Tensor | str | Path | Image | None,
+        network: Network | str,
+        *,
+        keep: bool = True,
+        of: str = 'dream',
+        across: dict[str, tuple[str, ...]] | None | str = None,
+        down: dict[str, tuple[str, ...]] | None | str = None,
+        layers: Sequence[str] | str = (),
+        random_channels: int | None = None,
+        layer: str | None = None,
+        set: Sequence[str] = (),
+        columns: Literal['auto'] | int = 'auto',
+        cell: Literal['auto'] | int = 'auto',
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+    ) -> Grid:
+        """Set any one or two things of a recipe against each other: a `Grid`.
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1], of recipes that take one; or None.
+            network: through which it is looked at, or its name.
+            of: the recipe that draws the cells, by name: any that gives a picture.
+            across, down: names with their values, such as `{"steps": [5, 10]}`, or "steps=5; 10": what
+                changes from column to column, and from row to row. Several names change together.
+            layers: instead of `across`, names of layers, or "all".
+            random_channels, layer: instead of `across`, so many channels of a layer, by `seed`.
+            set: texts such as "steps=10": what all cells have in common.
+            keep: whether drawn cells are stored in the cache folder, and taken from there.
+            **settings: those of `GridSettings`, by name.
+
+        Returns:
+            A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way.
+
+        Raises:
+            SettingsError: for a setting that the recipe does not have, or a value that it does not
+                take; ObjectiveError, UnknownLayerError: for what is not there. All before the first
+                cell is drawn.
+
+        >>> drawn = grid(photo, net, across={"objective": ["mixed3a", "mixed4c"]})
+        >>> page(drawn).save("grid.png")
+        """
+    def steps(
+        self,
+        photo: Tensor | str | Path | Image | None,
+        network: Network | str,
+        *,
+        keep: bool = True,
+        of: str = 'dream',
+        across: dict[str, tuple[str, ...]] | None | str = None,
+        down: dict[str, tuple[str, ...]] | None | str = None,
+        layers: Sequence[str] | str = (),
+        random_channels: int | None = None,
+        layer: str | None = None,
+        set: Sequence[str] = (),
+        columns: Literal['auto'] | int = 'auto',
+        cell: Literal['auto'] | int = 'auto',
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+    ) -> Iterator[GridStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+grid: _grid
+
 class _invert:
     def __call__(
         self,
@@ -578,6 +650,114 @@ class _octaves:
         """The same as a generator of steps; stop whenever you like."""
 
 octaves: _octaves
+
+class _panels:
+    def __call__(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        mask: Tensor | str | Path | Image | None = None,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        add: Sequence[str] | str = (),
+        inset: str | None = None,
+        columns: Literal['auto'] | int = 'auto',
+        cell: Literal['auto'] | int = 'auto',
+    ) -> Panels:
+        """Show what each part of a dream does: `Panels`, as `page` makes a picture of them.
+
+        The original; the normalised gradient only; with octaves; with jitter. The four are those of the
+        article on DeepDream in PyTorch (github.com/augustwester/deepdream).
+
+        Args:
+            photo: `(1, 3, H, W)` in [0, 1].
+            network: through which it is looked at, or its name.
+            objective: an `Objective` or its text; by default the preset's for this network.
+            mask: `(1, 1, H, W)` in [0, 1], dream where it is 1.
+            add: names of settings that refine a dream, such as `["smooth", "laplacian"]`: a further
+                panel switches on each, at the value that it has here.
+            inset: "X,Y,SIZE" in px of the photo: that square of each panel, enlarged.
+            **settings: those of `PanelsSettings`, by name: a dream's, and of the page.
+
+        Returns:
+            `Panels`; `panels.steps(…)` gives a `PanelStep` for each step on the way.
+
+        Raises:
+            ImageError: for a photo that is none. SettingsError: for a square outside of it.
+
+        >>> page(panels(photo, net, "mixed4c", add=["smooth"])).save("panels.png")
+        """
+    def steps(
+        self,
+        photo: Tensor | str | Path | Image,
+        network: Network | str,
+        objective: Objective | str | None = None,
+        *,
+        mask: Tensor | str | Path | Image | None = None,
+        preset: str = 'phosphene',
+        octaves: Literal['auto'] | int = 'auto',
+        octave_scale: float = 1.4,
+        smallest_octave: float = 0.75,
+        steps: int = 10,
+        step_size: float = 0.012,
+        jitter: int | Literal['half'] = 32,
+        gradient: Literal['mean', 'std', 'norm', 'rms', 'none'] = 'rms',
+        epsilon: float = 1e-20,
+        smooth: float = 1.0,
+        laplacian: int = 4,
+        gradient_transforms: str = '',
+        natural: float = 0.5,
+        clip: float | None = None,
+        stop_above: float | None = None,
+        clamp: Literal['off', 'steps', 'always'] = 'steps',
+        values: Literal['image', 'network'] = 'image',
+        value_limit: float | None = None,
+        octave_rounding: Literal['round', 'floor', 'chain', 'chain_floor'] = 'round',
+        resampling: Literal['antialias', 'bilinear', 'corners', 'nearest'] = 'antialias',
+        detail: Literal['before', 'after'] = 'before',
+        keep_colors: bool = False,
+        blend: float = 1.0,
+        seed: int = 0,
+        device: str = 'auto',
+        precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
+        tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
+        memory: str | None = None,
+        add: Sequence[str] | str = (),
+        inset: str | None = None,
+        columns: Literal['auto'] | int = 'auto',
+        cell: Literal['auto'] | int = 'auto',
+    ) -> Iterator[PanelStep]:
+        """The same as a generator of steps; stop whenever you like."""
+
+panels: _panels
 
 class _sheet:
     def __call__(
@@ -1238,6 +1418,7 @@ __all__ = [
     "film",
     "film_info",
     "gradient",
+    "grid",
     "invert",
     "jobs",
     "load_image",
@@ -1247,6 +1428,7 @@ __all__ = [
     "objectives",
     "octaves",
     "page",
+    "panels",
     "parse",
     "read_film",
     "register_network",

@@ -139,7 +139,8 @@ def _picture(thing: Any) -> Tensor | None:
     if hasattr(thing, "picture"):
         thing = thing.picture()
     elif not isinstance(thing, Tensor):
-        inner = getattr(thing, "dream", None)  # of a step whose result is a page
+        # Of a step whose result is a page.
+        inner = getattr(thing, "dream", None) or getattr(thing, "step", None)
         thing = getattr(thing, "image", None) if inner is None else inner.picture()
     if not isinstance(thing, Tensor) or not thing.is_floating_point():
         return None

@@ -265,23 +265,6 @@ def robust() -> Transform:
 
 
 @transform
-def whole(low: float = 0.35, high: float = 0.8) -> Transform:
-    """See the image from near and far: rolled, scaled to `low` to `high` times its size, turned.
-
-    What is drawn is a thing at every one of these sizes, and in all of the image. Nothing grey
-    comes in and nothing ends at the border, so that no rim is drawn there.
-    The defaults are for an image twice as large as the pictures that the network was trained on.
-    """
-    seen = compose(scale(low, high), rotate(10))
-
-    def apply(image: Tensor, generator: torch.Generator) -> Tensor:
-        height, width = image.shape[-2:]
-        return seen(jitter((height // 8, width // 8))(image, generator), generator)
-
-    return apply
-
-
-@transform
 def gentle() -> Transform:
     """As `robust`, but less of each, and nothing grey comes in: for units that see little."""
     return compose(

@@ -184,6 +184,9 @@ class _Signature:
             for name, (kind, text) in FILM_FLAGS.items():
                 if keyed or name != "plot_keys":
                     self._add(name, kind | None, None, group=OUT, help=text, negative=())
+        if recipe.parts:
+            text = "Begin it though it makes more than 400 pictures, or takes uncommonly long."
+            self._add("large", bool, False, group=OUT, help=text, negative=(), show_default=False)
         if recipe.caches:
             text = "Keep what is drawn in the cache folder, and take from there what is kept."
             self._add("keep", bool, True, group=OUT, help=text)
@@ -230,7 +233,8 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
         request,
         Reporter(quiet=options.quiet, verbose=options.verbose),
         force=options.force,
-        allow=(request.network,),  # whoever names code on the command line wants it
+        allow=_networks(recipe, request),  # whoever names code on the command line wants it
+        large=given.get("large", True),
         cache=given.get("keep", True),
         shorthands=shorthands,
         save_request=options.save_request,
@@ -240,6 +244,15 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
         checkpoint_every=given.get("checkpoint_every"),
         film=film_options(recipe, given),
     )
+
+
+def _networks(recipe: Recipe, request: Request) -> tuple[str, ...]:
+    """The names of the networks that a request names."""
+    if not recipe.parts:
+        return (request.network,)
+    axes = request.checked_settings().parts().axes
+    more = [value for axis in axes for value in axis.values.get("network", ())]
+    return (request.network, *more)
 
 
 def film_options(recipe: Recipe, given: dict[str, Any]) -> FilmOptions | None:
@@ -315,6 +328,11 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         settings=chosen,
         outputs={kind: str(path) for kind, path in paths.items() if path},
     )
+    if recipe.parts:
+        from phosphene.jobs.parts import check_parts, with_inputs
+
+        request = with_inputs(request, model)
+        check_parts(request, request.checked_settings())
     if subject and subject.parsed and (texts or regions):
         from phosphene.jobs.runner import named_by_role
 

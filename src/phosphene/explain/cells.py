@@ -25,7 +25,7 @@ from phosphene import __version__
 from phosphene import image as images
 from phosphene import objectives as obj
 from phosphene.cache import cache_folder
-from phosphene.errors import ImageError
+from phosphene.explain.kept import load_kept, store_kept
 from phosphene.explain.responses import mean_responses
 from phosphene.network import Layer, Network
 from phosphene.objectives import Objective
@@ -253,36 +253,21 @@ class _CellCache:
     def load(self, cell: Cell) -> RenderedCell | None:
         """A cell; None if there is none, or not a whole one, or of something else."""
         path, key = self._place(cell)
-        if not path.is_file():
+        found = load_kept(path, key)
+        if found is None:
             return None
+        image, note = found
         try:
-            note = json.loads(images.read_recipe(path) or "")
-            image = images.load_image(path)[0]
-            if note["key"] != key or note["pixels"] != _hash(image):
-                return None
             precision = str(note["precision"])
             return RenderedCell(image, float(note["response"]), bool(note["dead"]), precision)
-        except (ImageError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
 
     def store(self, cell: Cell, result: RenderedCell) -> bool:
         """Store a cell; False, after a warning, if it cannot be."""
         path, key = self._place(cell)
-        # The pixels' own hash, since a file may be damaged where no decoder notices.
-        note = {
-            "key": key,
-            "pixels": _hash(result.image),
-            "response": result.response,
-            "dead": result.dead,
-            "precision": result.precision,
-        }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            images.save_image(result.image, path, recipe=json.dumps(note))
-        except (OSError, ImageError) as error:
-            warnings.warn(f"cells are not kept for the next time: {error}", stacklevel=3)
-            return False
-        return True
+        note = {"response": result.response, "dead": result.dead, "precision": result.precision}
+        return store_kept(path, key, result.image, note)
 
     def _place(self, cell: Cell) -> tuple[Path, dict[str, Any]]:
         """The file of a cell, and all that its pixels depend on."""
@@ -314,7 +299,3 @@ def _cell_cache(network: Network, s: AscentSettings) -> _CellCache:
             if time.time() - stray.stat().st_mtime > STALE_SECONDS:
                 stray.unlink()
     return _CellCache(folder, depends)
-
-
-def _hash(image: Tensor) -> str:
-    return hashlib.sha256(images.to_uint8(image).tobytes()).hexdigest()

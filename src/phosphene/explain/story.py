@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -197,7 +198,9 @@ def _steps(
             if step.last:
                 drawn.append(step.rendered[cell])
     net = network.prepared(s.device, "fp32")
-    drawings = tuple(_drawing(net, layer, index, one, s.seed + k, s) for k, one in enumerate(drawn))
+    drawings = tuple(
+        drawing_of(net, layer, index, one, s.seed + k, s) for k, one in enumerate(drawn)
+    )
     seen = {index} | {each for drawing in drawings for each, _ in drawing.chances}
     names = {each: class_name(network, each) for each in sorted(seen)}
     whole = Story(
@@ -225,9 +228,10 @@ def _manifest_name(network: Network, index: int) -> str:
     return network.classes[index]
 
 
-def _drawing(
+def drawing_of(
     net: Network, layer: Layer, index: int, one: RenderedCell, seed: int, s: StorySettings
 ) -> Drawing:
+    """What a network sees in a drawing of a class, which it is shown as it knows pictures."""
     if one.dead:
         return Drawing(seed, one.image, True, (), None, None)
     chances = probabilities(net, layer, one.image[None])[0]
@@ -294,5 +298,5 @@ def highest(map_: Tensor, share: float) -> tuple[Tensor, float]:
     >>> highest(torch.tensor([[-1.0, 0.0, 1.0, 3.0]]), 0.25)
     (tensor([[False, False, False,  True]]), 1.5)
     """
-    level = max(0.0, float(map_.flatten().quantile(1 - share)))
+    level = max(0.0, float(np.quantile(map_.numpy(), 1 - share)))
     return map_ > level, level

@@ -180,7 +180,7 @@ class CardStep:
 def unit_steps(arguments: Arguments) -> Iterator[CardStep]:
     """A card's steps: see `phosphene.unit_card`. Drawings that are done are stored."""
     network = arguments.network
-    assert arguments.unit is not None
+    assert isinstance(arguments.unit, str | tuple)
     layer, channel = find_unit(network, arguments.unit)
     settings = resolve_settings(network, layer, arguments.settings)
     root, paths = _picture_paths(arguments.folders.get("pictures"))

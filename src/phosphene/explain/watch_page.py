@@ -99,8 +99,8 @@ def _about(channels: Sequence[int], wanted: Any) -> str:
 class Board:
     """What stays the same in all frames of a film.
 
-    picture: (width, height) of the picture, px. grid: of the maps. size: of a frame, (width,
-    height), even, as most codecs want it.
+    titles: above the picture, and above the maps. picture: (width, height) of the picture, px.
+    grid: of the maps.
     """
 
     channels: tuple[int, ...]
@@ -153,8 +153,9 @@ class Board:
             *self._caption(moment.step, width, foot),
             *self._legend(moment, left, foot),
         ]
-        whole = (left + wide + MARGIN, foot + FOOT - 18)
-        return Page(*(2 * math.ceil(side / 2) for side in whole), tuple(items), self.titles[1])
+        # Even, as most codecs want it.
+        breadth = 2 * math.ceil((left + wide + MARGIN) / 2)
+        return Page(breadth, 2 * math.ceil((foot + FOOT - 18) / 2), tuple(items), self.titles[1])
 
     def _maps(self, moment: Moment, left: float, top: float) -> list[Item]:
         grid, count = self.grid, len(self.channels)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +78,31 @@ class Found:
     def of(cls, values: Mapping[str, Any]) -> Found:
         """That of a state."""
         return cls(**{**values, "channels": tuple(values["channels"])})
+
+
+class Survey:
+    """Gathers what `Found` is, from the maps of each frame."""
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self.total, self.highs, self.lows = (torch.zeros(channels) for _ in range(3))
+
+    def add(self, maps: Tensor) -> None:
+        """Take the maps `(C, h, w)` of a frame."""
+        flat = maps.flatten(1)
+        most = np.quantile(flat.numpy(), QUANTILE, axis=1)  # torch's takes 2²⁴ values at most
+        self.highs = torch.maximum(self.highs, torch.from_numpy(most).float())
+        self.lows = torch.minimum(self.lows, flat.amin(1))
+        self.total += flat.mean(1)
+        self.count += 1
+
+    def found(self, wanted: int | str | Sequence[int]) -> Found:
+        """What holds for the film, with the channels that are wanted."""
+        channels = chosen_channels(self.total, wanted)
+        some = list(channels)
+        return Found(
+            channels, float(self.lows[some].min()), float(self.highs[some].max()), self.count
+        )
 
 
 def watch_timing(arguments: Arguments) -> tuple[Fraction | None, Fraction | None]:
@@ -163,21 +189,13 @@ def _steps(
 
 def _finding(arguments: Arguments, layer: Layer) -> Iterator[WatchStep]:
     """Go through the dream once; returns what `Found` is."""
-    s, rate = arguments.settings, Fraction(arguments.settings.fps)
-    total, highs, lows = (torch.zeros(layer.channels or 0) for _ in range(3))
-    count = 0
+    s, survey = arguments.settings, Survey(layer.channels or 0)
     for taken, step in enumerate(dream_steps(arguments), 1):
         if _is_shown(step, taken, s.every):
-            flat = maps_of(step.network, layer, step.image).flatten(1)
-            total += flat.mean(1)
-            highs = torch.maximum(highs, flat.quantile(QUANTILE, dim=1))
-            lows = torch.minimum(lows, flat.amin(1))
-            count += 1
-        place = _place(None, rate, count)
+            survey.add(maps_of(step.network, layer, step.image))
+        place = _place(None, Fraction(s.fps), survey.count)
         yield WatchStep(**place, dream=step, done=False, image=None, state=step.state, finding=True)
-    channels = chosen_channels(total, s.channels)
-    high = float(highs[list(channels)].max())
-    return Found(channels, float(lows[list(channels)].min()), high, count)
+    return survey.found(s.channels)
 
 
 def _state(step: DreamStep, more: dict[str, Any]) -> State:

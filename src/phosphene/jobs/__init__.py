@@ -24,6 +24,7 @@ from phosphene.jobs.request import Request as Request
 from phosphene.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from phosphene.jobs.expand import expand as expand
     from phosphene.jobs.job import Job as Job
     from phosphene.jobs.replayer import replay as replay
     from phosphene.jobs.runner import prepare as prepare
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Job": f"{__name__}.job",
+    "expand": f"{__name__}.expand",
     "prepare": f"{__name__}.runner",
     "replay": f"{__name__}.replayer",
     "run": f"{__name__}.runner",
 }
 
 __all__ = ["Compared", "Ended", "InputFile", "Job", "Note", "Preview", "Progress", "Request",
-           "Saved", "Started", "prepare", "replay", "run"]  # fmt: skip
+           "Saved", "Started", "expand", "prepare", "replay", "run"]  # fmt: skip
 
-# These import torch, which a request does not need.
+# All but `expand` import torch, which a request does not need.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -102,7 +102,18 @@ def load_inputs(request: Request, settings: Any) -> Loaded:
             _load_input(entry, Path(given.path), request, settings, loaded)
     for region in request.regions:
         _load_region_mask(region.mask, Path(request.inputs[region.mask].path), loaded)
+    if recipe.parts:
+        _record_of_parts(request, loaded)
     return loaded
+
+
+def _record_of_parts(request: Request, loaded: Loaded) -> None:
+    """Write down the pictures that a recipe's parts are of; each is loaded where it is used."""
+    for role, entry in request.inputs.items():
+        if role not in loaded.records:
+            with open_image(Path(entry.path)) as file:
+                width, height = file.size
+            loaded.records[role] = capture.input_of(entry.path, (height, width), entry.size)
 
 
 def _draw_start(request: Request, recipe: Recipe, settings: Any, loaded: Loaded) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +112,9 @@ class Job(ABC):
 
         output: where it is written, too. The events, of which one is `Compared`, and its manifest.
         """
+
+    def prepare_parts(self, *, allow: Collection[str], large: bool) -> None:  # noqa: B027
+        """Check and load what it is put together of, if it is: see `prepare`."""
 
     def begin(self) -> Iterator[Event]:
         """What there is to do and to tell before the first step."""

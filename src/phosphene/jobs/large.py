@@ -6,6 +6,7 @@ take days, so what is far beyond the usual is for whoever runs it to allow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ MOST_WORK = 4_000_000_000
 
 OF_A_FILM = 20  # times the work of a picture: 20 minutes of 640×360 at 3 steps have two thirds
 
+USUAL_SPEED = 1_000_000  # px times steps a second, of the bundled network on two cores
+
 DRAWN = 256  # px a side, of what is drawn from noise where its size is left to the recipe
 
 
@@ -35,13 +38,42 @@ def refuse_large(request: Request, settings: Any) -> None:
     width, height = picture_size(request, settings)
     steps = getattr(settings, "steps", 1)
     count, what, most = _pictures(request, settings)
-    work = width * height * _areas_of_octaves(settings) * steps * count
+    work = work_of(request, settings)
     if work > most:
         raise RequestError(
             f"this asks for {steps} steps of {width}×{height} px{_octaves_text(settings)}"
             + (f" for each of {count} {what}" if count > 1 else "")
             + f", {work / most:.3g} times the most that is begun unasked: allow it with --large"
         )
+
+
+def work_of(request: Request, settings: Any) -> float:
+    """How much work a request asks for: px times steps."""
+    width, height = picture_size(request, settings)
+    count, _, _ = _pictures(request, settings)
+    return width * height * _areas_of_octaves(settings) * getattr(settings, "steps", 1) * count
+
+
+def refuse_large_parts(requests: Sequence[Request], count: int, most: int) -> None:
+    """RequestError if what is put together of so many parts is far more work than is usual.
+
+    requests: the parts, or some of them where `count` is more than `most`.
+    """
+    works = [work_of(request, request.checked_settings()) for request in requests]
+    work = sum(works) / len(works) * count
+    if count > most or work > MOST_WORK:
+        why = f", of which {most} are begun unasked" if count > most else ""
+        raise RequestError(
+            f"this asks for {count} pictures{why}, roughly {_duration(work / USUAL_SPEED)} through "
+            "dreamnet on two cores: allow it with --large"
+        )
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(1, seconds):.0f} s"
 
 
 def _areas_of_octaves(settings: Any) -> float:
@@ -60,7 +92,9 @@ def _octaves_text(settings: Any) -> str:
 
 
 def _drawings(settings: Any) -> int:
-    """How many drawings a page names: channels, three groups of them, or a unit's seeds."""
+    """How many drawings a page names: its own count, channels, three groups of them, or seeds."""
+    if hasattr(settings, "drawings"):
+        return settings.drawings
     if getattr(settings, "channels", None):
         return len(settings.channels)
     if getattr(settings, "top", None):

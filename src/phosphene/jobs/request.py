@@ -53,7 +53,8 @@ class Result:
 
     kind: that of its own output. suffix: of its file, where nobody names one. more: the outputs
     that only it has. check: "module:function", `check(path, overwrite=…)` of its file's name, which
-    takes the settings `checked`, too. job: "module:class" of what makes and saves it.
+    takes the settings `checked`, too. job: "module:class" of what makes and saves it; of_parts: of
+    what does so where it is put together of others' results.
     """
 
     kind: OutputKind
@@ -62,6 +63,7 @@ class Result:
     job: str
     more: tuple[OutputKind, ...] = ()
     checked: tuple[str, ...] = ()
+    of_parts: str = ""
 
 
 RESULTS: dict[Output, Result] = {
@@ -77,6 +79,7 @@ RESULTS: dict[Output, Result] = {
         "phosphene.image.files:check_page",
         "phosphene.jobs.pages:PageJob",
         more=("data",),
+        of_parts="phosphene.jobs.grids:GridJob",
     ),
     "video": Result(
         "film",

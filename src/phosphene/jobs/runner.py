@@ -99,8 +99,7 @@ def prepare(
     refuse_missing(request.plugins, "the request", RequestError)
     asked, recipe, settings = request.plugins, request.declaration, request.checked_settings()
     if network is None:
-        _refuse_code(request, allow)
-        _refuse_download(request, allow)
+        refuse_unasked(request.network, allow)
     shorthands = {name: value for name, value in (shorthands or {}).items() if value}
     every = EVERY if checkpoint_every is None else checkpoint_every
     files = _Files(recipe, force, checkpoint, read or {}, written or {}, kept or {})
@@ -131,7 +130,10 @@ def prepare(
         request = _shortened(_with_chosen(request, arguments), shorthands)
         arguments = arguments_of(request, net, settings, loaded, cache=cache)
     request = _completed(request, settings, loaded)
-    job: Job = imported(RESULTS[recipe.output].job)(request, arguments, loaded, force=force)
+    result = RESULTS[recipe.output]
+    kind = imported(result.of_parts if recipe.parts else result.job)
+    job: Job = kind(request, arguments, loaded, force=force)
+    job.prepare_parts(allow=allow, large=large)
     if checkpoint is not None:
         found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
         job.checkpoint, job.plan = found, list(found.plan)
@@ -194,7 +196,7 @@ def _refuse_work(request: Request, settings: Any, *, large: bool) -> None:
     """An error for what cannot be read, or would take too much."""
     with _paths_told():
         check_readable(request)
-        if not large:
+        if not large and not request.declaration.parts:
             refuse_large(request, settings)
         check_memory(request, settings)
 
@@ -276,21 +278,18 @@ def _paths_told() -> Iterator[None]:
         raise ImageError(f"cannot use {error.filename!r}: {error.strerror or error}") from None
 
 
-def _refuse_code(request: Request, allow: Collection[str]) -> None:
-    _, architecture = weights_file(request.network)
-    if request.network not in allow and names_code(architecture):
+def refuse_unasked(network: str, allow: Collection[str]) -> None:
+    """RequestError for a network that is code, or is to be fetched, which nobody has allowed."""
+    _, architecture = weights_file(network)
+    if network not in allow and names_code(architecture):
         raise RequestError(
-            f"the request's network {request.network!r} may be code, which a request does not "
-            f"start by itself: allow it with --network {request.network}"
+            f"the request's network {network!r} may be code, which a request does not "
+            f"start by itself: allow it with --network {network}"
         )
-
-
-def _refuse_download(request: Request, allow: Collection[str]) -> None:
-    if request.network not in allow and starts_download(request.network):
+    if network not in allow and starts_download(network):
         raise RequestError(
-            f"the weights of the request's network {request.network!r} may have to be fetched, "
-            "and a request starts no download by itself: allow it with "
-            f"--network {request.network}"
+            f"the weights of the request's network {network!r} may have to be fetched, "
+            f"and a request starts no download by itself: allow it with --network {network}"
         )
 
 

@@ -420,7 +420,7 @@ def check_fit(
             raise ValueError(f"a recipe of {name} that starts from {start} and a {entry.role}")
     if start and start != "photo" and start not in recipe.starts:
         raise ValueError(f"a recipe of {name} that starts from {start}")
-    if not (objectives or regions) or (subject and not subject.parsed):
+    if not recipe.parts and (not (objectives or regions) or (subject and not subject.parsed)):
         known = {entry.role for entry in recipe.inputs}
         if unknown := [role for role in inputs if role not in known]:
             raise ValueError(f"a recipe of {name} with inputs {', '.join(unknown)}")

@@ -73,6 +73,7 @@ class ImageInput:
     or_film: it may be a film, too, frame for frame.
     alpha: the result keeps its transparency.
     resized: by the request's `size` on loading.
+    leading: of the public function an argument before the network, which may be None.
     own_size: has a flag of its own for the longest side to resize it to, `--ROLE-size`, described
         by this text; what it is by default, `default_size(settings, images)` says, px.
     """
@@ -89,6 +90,7 @@ class ImageInput:
     or_film: bool = False
     alpha: bool = False
     resized: bool = False
+    leading: bool = False
     own_size: str | None = None
     default_size: str | Callable[[Any, Mapping[str, Tensor]], int] | None = None
 
@@ -170,6 +172,18 @@ class Region(NamedTuple):
 
 
 @dataclass(frozen=True)
+class PartToDraw:
+    """A picture that another recipe draws.
+
+    steps: begins it, and gives its steps. key: of all that it depends on, by which it is stored and
+        found again; None where it is not.
+    """
+
+    steps: Callable[[], Iterator[Any]]
+    key: str | None = None
+
+
+@dataclass(frozen=True)
 class Arguments:
     """What a recipe's steps are given: everything loaded and checked.
 
@@ -182,6 +196,7 @@ class Arguments:
     cache: whether finished parts are stored for the next time, and taken from there.
     state: that of a step to go on from, of a recipe that can.
     first_frame: of a film, where to begin, counted from 0: it begins a shot.
+    parts: of a recipe that is put together of others' results, these, in order.
     """
 
     network: Network
@@ -196,6 +211,7 @@ class Arguments:
     cache: bool = True
     state: State | None = None
     first_frame: int = 0
+    parts: tuple[PartToDraw, ...] = ()
 
 
 Steps = Callable[[Arguments], Iterator[Any]]
@@ -221,6 +237,8 @@ class Recipe:
         whether the rest of the picture follows the subject, "dream", or stays as it is, "stay",
         and needs no subject.
     octaves: works on octaves, so that the picture at the end of each can be saved.
+    parts: it is put together of the results of another recipe: its settings say which,
+        `settings.parts(network)`, and `settings.renamed(…)` calls the pictures in them otherwise.
     caches: stores finished parts.
     resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
     network_positional: on the command line the network is an argument, and no flag.
@@ -247,6 +265,7 @@ class Recipe:
     starts: tuple[str, ...] = ()
     regions: bool = False
     octaves: bool = False
+    parts: bool = False
     caches: bool = False
     resumes: bool = False
     network_positional: bool = False
@@ -407,7 +426,7 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
 # The registry -------------------------------------------------------------------------------------
 
 # Files of this folder that declare no recipe.
-_HELPERS = {"arguments", "base", "function", "moving", "presets", "stubs"}
+_HELPERS = {"arguments", "axes", "base", "function", "moving", "presets", "stubs"}
 RECIPES: Registry[Recipe] = Registry(
     "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
 )

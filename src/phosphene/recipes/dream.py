@@ -30,11 +30,16 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class OctaveSettings(Settings):
-    """The settings of an ascent on octaves. A preset fills in what is not given."""
+    """The settings of an ascent on octaves. A preset fills in what is not given.
+
+    What refines the plain ascent says, by "off" in its `json_schema_extra`, what it is without it.
+    """
 
     preset: str = Field("phosphene", description=f"One of {', '.join(PRESETS)}.")
     octaves: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_OCTAVES)] = Field(
-        "auto", description="Sizes to dream at; auto follows the picture's size."
+        "auto",
+        description="Sizes to dream at; auto follows the picture's size.",
+        json_schema_extra={"off": 1},
     )
     octave_scale: float = Field(
         1.4,
@@ -60,7 +65,9 @@ class OctaveSettings(Settings):
         json_schema_extra={"animatable": True},
     )
     jitter: Annotated[int, Field(ge=0, le=LONGEST_SIDE)] | Literal["half"] = Field(
-        32, description="Largest random shift of each step, px, or half the picture."
+        32,
+        description="Largest random shift of each step, px, or half the picture.",
+        json_schema_extra={"off": 0},
     )
     gradient: Normalisation = Field(
         "rms", description="Divide the gradient by its mean size, std, l2 norm or rms."
@@ -71,10 +78,14 @@ class OctaveSettings(Settings):
         ge=0,
         le=100,
         description="Gaussian blur of the gradient, sigma in px.",
-        json_schema_extra={"animatable": True, "shown": "1.0, or by network"},
+        json_schema_extra={"animatable": True, "shown": "1.0, or by network", "off": 0.0},
     )
     laplacian: int = Field(
-        4, ge=0, le=10, description="Octave bands of the gradient brought to equal strength."
+        4,
+        ge=0,
+        le=10,
+        description="Octave bands of the gradient brought to equal strength.",
+        json_schema_extra={"off": 0},
     )
     gradient_transforms: GradientTransforms = Field(
         "",
@@ -85,9 +96,14 @@ class OctaveSettings(Settings):
     natural: Fraction = Field(
         0.5,
         description="How far colours of the gradient go together as in nature; 1 is almost grey.",
-        json_schema_extra={"animatable": True, "absent": 0.0},
+        json_schema_extra={"animatable": True, "absent": 0.0, "off": 0.0},
     )
-    clip: float | None = Field(None, gt=0, description="Cut the normalised gradient beyond this.")
+    clip: float | None = Field(
+        None,
+        gt=0,
+        description="Cut the normalised gradient beyond this.",
+        json_schema_extra={"off": None},
+    )
     stop_above: float | None = Field(
         None, description="End an octave once the score is above this."
     )
@@ -113,7 +129,7 @@ class OctaveSettings(Settings):
     keep_colors: bool = Field(
         False,
         description="Keep the photograph's colours.",
-        json_schema_extra={"needs_photo": True},
+        json_schema_extra={"needs_photo": True, "off": False},
     )
     blend: Fraction = Field(
         1.0,

@@ -81,7 +81,11 @@ class RecipeFunction:
         return f"<recipe {self.recipe.name}{self.__signature__}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _public, (self.recipe.name,)
+        return public_function, (self.recipe.name,)
+
+    def arguments(self, **given: Any) -> Arguments:
+        """Those of the steps, of the function's own by name: loaded and checked."""
+        return self._arguments(given)
 
     def _arguments(self, given: dict[str, Any]) -> Arguments:
         recipe, subject = self.recipe, self.recipe.subject
@@ -202,6 +206,8 @@ def signature(recipe: Recipe) -> inspect.Signature:
     for entry in recipe.inputs:
         if entry.required:
             add(entry.argument, positional, FILM if entry.kind == "video" else PICTURE)
+        elif entry.leading:
+            add(entry.argument, positional, f"{PICTURE} | None")
     add("network", positional, "Network | str")
     if recipe.subject is not None:
         kinds = {
@@ -219,7 +225,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
     for name in recipe.positional_settings:
         add(name, positional, type_text(fields[name].annotation), fields[name].default)
     for entry in recipe.inputs:
-        if not entry.required:
+        if not entry.required and not entry.leading:
             annotation = (
                 "str | Path | Sequence[str | Path] | None"
                 if entry.kind == "folder"
@@ -253,7 +259,7 @@ def _signed(function: Any, recipe: Recipe) -> Any:
     return method
 
 
-def _public(name: str) -> Any:
+def public_function(name: str) -> RecipeFunction:
     """The function of a recipe by its name, as a pickle names it."""
     module = sys.modules[recipe_named(name).settings.__module__]
     return next(

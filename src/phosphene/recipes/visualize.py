@@ -45,14 +45,14 @@ class AscentSettings(Settings):
     )
     transforms: Transforms = Field(
         "auto",
-        description=f"{MOVED}; auto is crops for maco, of the others whole or robust, as the "
-        "framing is.",
+        description=f"{MOVED}; auto is crops for maco and what is framed as a whole, else robust.",
     )
     framing: Literal["auto", "whole", "detail"] = Field(
         "auto",
-        description="whole: things as a whole, from near and far, without detail finer than the "
-        "network sees; detail: all that is in it. auto is whole from noise for class scores and "
-        "what else answers to the whole picture, if that is larger than the network knows.",
+        description="whole: things as a whole, seen in parts of the picture about as large as the "
+        "network knows, without detail finer than it sees; detail: all that is in it. auto is "
+        "whole from noise for class scores and what else answers to the whole picture, if that is "
+        "larger than the network knows.",
         json_schema_extra={"absent": "detail"},
     )
     decorrelate: bool = Field(True, description="Turn nature's colour axes, not R, G and B.")
@@ -62,7 +62,7 @@ class AscentSettings(Settings):
     low_pass: Literal["auto"] | Annotated[float, Field(ge=0, le=64)] = Field(
         "auto",
         description="Fourier: detail finer than this fades, px, the deviation of a blur; auto is "
-        "0 for detail, for whole 0.75 px of the picture at the size that the network knows.",
+        "0 for detail, for whole 0.47 px of the picture at the size that the network knows.",
         json_schema_extra={"absent": 0.0},
     )
     tv: float = Field(0.0, ge=0, le=1e4, description="Weight against roughness.")

@@ -31,7 +31,7 @@ from phosphene.objectives import Objective, combine, guide, layer, parse
 from phosphene.parameterization import Pixels
 from phosphene.pyramid import Size
 from phosphene.recipes.base import Arguments, Region
-from phosphene.recipes.dream import DreamSettings
+from phosphene.recipes.dream import DreamSettings, OctaveSettings
 from phosphene.recipes.presets import Preset, preset
 from phosphene.recipes.steps.stages import dreamable
 from phosphene.state import State
@@ -253,7 +253,7 @@ def _octave_of(state: State | None, sizes: Sequence[Size]) -> tuple[int, bool]:
     return octave, state.value("last") and octave + 1 < len(sizes)
 
 
-def enlarged(image: Tensor, before: Tensor, base: Tensor, s: DreamSettings) -> Tensor:
+def enlarged(image: Tensor, before: Tensor, base: Tensor, s: OctaveSettings) -> Tensor:
     """An octave's dream at the size of the next; the photograph is `before` there, `base` here."""
     resize, size = pyramid.RESAMPLERS[s.resampling], images.size_of(base)
     again = s.detail == "before"

@@ -122,3 +122,28 @@ def early(network: Network, layers: Sequence[str]) -> str:
     before = [name for name in stages(network) if order.index(name) < end]
     fine = [n for n in before if min(network.layers[n].shape[-2:]) >= FINE]
     return (fine or before[:1] or [IMAGE])[-1]
+
+
+def sweep(network: Network) -> list[str]:
+    """The layers that a sweep over a network goes through, in the order in which they are done.
+
+    Those of maps or tokens that are nested least, four at least: blocks, and not what is in them.
+
+    >>> sweep(load_network("dreamnet"))[:2]
+    ['conv1', 'conv2']
+    """
+    shown = [
+        layer
+        for layer in network.layers.values()
+        if len(layer.shape) > 1
+        and max(layer.shape[1:] if len(layer.shape) == 3 else layer.shape[:1]) > 1
+        and "Pool" not in layer.kind
+        and layer.kind not in NO_ANSWERS
+    ]
+    for depth in range(max((layer.name.count(".") for layer in shown), default=0) + 1):
+        found = [layer.name for layer in shown if layer.name.count(".") == depth]
+        if len(found) >= LEAST_BLOCKS:
+            return found
+    if not shown:
+        raise NetworkError(f"{network.name} has no layer of maps or tokens; name some yourself")
+    return [layer.name for layer in shown]

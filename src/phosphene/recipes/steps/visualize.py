@@ -48,10 +48,11 @@ GREY = 0.5
 MACO_LEAST = 32
 LEARNING_RATES = {"fourier": 0.05, "pixels": 0.02, "maco": 0.2}
 # px of a picture as large as the network knows. Adam moves frequencies that the network hardly sees
-# as far as all others, and what it is shown reduced would be covered with a grid of single px.
-LOW_PASS = 0.75
-# How large a whole is shown, times the size that the network knows.
-WHOLE_SIZES = (0.7, 1.6)
+# as far as all others, and would cover everything with a grid of single px.
+LOW_PASS = 0.47
+# A whole is seen in so many views at once, whose sides are these times the size that the network
+# knows; the picture is as large as leaves room for two things or three.
+VIEWS, VIEW_SIDES, WHOLE_SIZE = 4, (0.9, 1.35), 1.5
 # Adam's own 1e-8 is more than some gradients by frequency.
 EPSILON = 1e-12
 
@@ -206,9 +207,10 @@ def _ascend_alike(
         sample = images.resize(sample, (network.input_size, network.input_size)).clamp(0, 1)
     precision = s.precision if state is None else state.value("precision")
     net = network.prepared(s.device, precision, layers=layers, sample=sample)
-    _refuse_too_many(net, layers, size, len(goals) * s.batch)
-    bound = [goal.bound(net) for goal in goals]
     s = _framed(net, layers, s, size, start)
+    views = VIEWS if s.framing == "whole" else 1
+    _refuse_too_many(net, layers, size, len(goals) * s.batch, views)
+    bound = [goal.bound(net) for goal in goals]
     generator = torch.Generator().manual_seed(s.seed)
     canvas = _parameterization(s, size, len(goals), start, generator).to(net.device)
     if s.precision == "fp64":
@@ -271,7 +273,7 @@ def _shown(image: Tensor, dead: Tensor) -> Tensor:
 
 
 def _refuse_too_many(
-    network: Network, layers: Sequence[str], size: tuple[int, int], count: int
+    network: Network, layers: Sequence[str], size: tuple[int, int], count: int, views: int
 ) -> None:
     """SettingsError for a batch that memory cannot hold: the convolutions' answers, twice."""
     order = list(network.layers)
@@ -282,6 +284,8 @@ def _refuse_too_many(
         if network.layers[name].kind.startswith("Conv")
     )
     area = size[0] * size[1] / network.input_size**2
+    if views > 1:
+        area = min(area, VIEW_SIDES[1] ** 2) * views
     need = 2 * count * values * area * (2 if network.precision == "bf16" else 4)
     there = available_memory(network.device)
     if need > there:
@@ -351,7 +355,8 @@ def _size(
         height, width = images.size_of(start)
         side, aspect = max(height, width) if side == "auto" else side, width / height
     elif side == "auto":
-        side = network.input_size if fixed else auto_size(network.input_size)
+        known = network.input_size
+        side = known if fixed else auto_size(known, whole=_is_whole(network, layers, s))
     size = (max(1, round(side / max(aspect, 1))), max(1, round(side * min(aspect, 1))))
     least = 1 if fixed else network.least_size(layers)
     if s.parameterization == "maco" and min(size) < MACO_LEAST:
@@ -368,9 +373,20 @@ def _size(
     return size
 
 
-def auto_size(known: int) -> int:
-    """The side, px, of a picture for a network that knows pictures of `known` px a side."""
-    return max(known, min(2 * known, 160))
+def auto_size(known: int, *, whole: bool = False) -> int:
+    """The side, px, of a picture for a network that knows pictures of `known` px a side.
+
+    whole: of what is framed as a whole.
+    """
+    return max(known, min(round((WHOLE_SIZE if whole else 2) * known), 160))
+
+
+def _is_whole(network: Network, layers: Sequence[str], s: AscentSettings) -> bool:
+    """Whether what answers at those layers is drawn as a whole, where there is room for it."""
+    if s.framing != "auto":
+        return s.framing == "whole"
+    shapes = [network.layers[name].shape for name in layers if name != obj.IMAGE]
+    return bool(shapes) and all(math.prod(shape[1:]) == 1 for shape in shapes)
 
 
 def shown_to(
@@ -403,10 +419,8 @@ def _framed(
     """The settings with framing and low pass, where they are auto."""
     framing, low_pass = s.framing, s.low_pass
     if framing == "auto":
-        shapes = [network.layers[name].shape for name in layers if name != obj.IMAGE]
-        vectors = bool(shapes) and all(math.prod(shape[1:]) == 1 for shape in shapes)
-        larger = start is None and max(size) > network.input_size
-        framing = "whole" if vectors and larger else "detail"
+        room = start is None and max(size) > network.input_size
+        framing = "whole" if room and _is_whole(network, layers, s) else "detail"
     if low_pass == "auto":
         low_pass = LOW_PASS * max(size) / network.input_size if framing == "whole" else 0.0
     return s.model_copy(update={"framing": framing, "low_pass": low_pass})
@@ -479,7 +493,7 @@ def _transform(
 ) -> transforms.Transform:
     moves = s.transforms
     if moves == "auto":
-        seen = _whole(net, goals, size) if s.framing == "whole" else "robust"
+        seen = _views(net, goals, size) if s.framing == "whole" else "robust"
         moves = "crops" if s.parameterization == "maco" else seen
         terms = [term for goal in goals for _, term in goal.terms or ((1.0, goal),)]
         if any(term.positional and term.comparison is None for term in terms):
@@ -495,12 +509,12 @@ def _transform(
     return transforms.compose(*chain)
 
 
-def _whole(net: Network, goals: Sequence[Objective], size: tuple[int, int]) -> str:
-    """How a whole of a picture's `size` is moved: never so small that the network cannot see it."""
+def _views(net: Network, goals: Sequence[Objective], size: tuple[int, int]) -> str:
+    """The views of a whole in a picture of `size`: never so small that the network sees nothing."""
     least = net.least_size([layer for goal in goals for layer in goal.layers])
-    low, high = (times * net.input_size / max(size) for times in WHOLE_SIZES)
-    low = max(low, (least + 0.5) / min(size))
-    return f"whole({low:.6g}, {max(low, high):.6g})"
+    low, high = (min(1.0, times * net.input_size / max(size)) for times in VIEW_SIDES)
+    high = min(1.0, max(high, (least + 0.5) / min(size)))
+    return f"crops({VIEWS}, {low:.6g}, {high:.6g})"
 
 
 def _resized(side: int) -> transforms.Transform:
