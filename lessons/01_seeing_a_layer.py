@@ -88,9 +88,9 @@ dreams = [ph.dream(sky, net, layer) for layer in depths]
 ph.show(*dreams, captions=depths)
 
 # %% [markdown]
-# Early layers draw strokes and weaves, middle ones dots, scales and eyes, late ones faces and parts
-# of buildings. Nobody told the network to go about it in this order. Telling dogs from teapots is
-# easier by way of eyes and handles, and these by way of arcs and edges.
+# Early layers draw strokes and weaves, middle ones dots, scales and eyes, late ones heads and
+# faces. Nobody told the network to go about it in this order. Telling dogs from teapots is easier
+# by way of eyes and handles, and these by way of arcs and edges.
 #
 # **Think:** every layer drew over the whole sky, also where it was plain blue. Why does plain blue
 # not stay as it is?
@@ -102,7 +102,7 @@ ph.show(*dreams, captions=depths)
 
 # %%
 film = ph.show(
-    ph.watch(sky, net, "mixed4c", channels=6, octaves=3, every=2, height=180, palette="magma")
+    ph.watch(sky, net, "mixed4c", channels=6, octaves=3, every=3, height=220, palette="magma")
 )
 
 # %% [markdown]

@@ -19,14 +19,7 @@ sky = ph.draw_sky(160, 214)
 # Take everything away from DeepDream that can be taken away, and put it back, one part at a time.
 
 # %%
-plain = {"smooth": 0, "laplacian": 0, "natural": 0}  # refinements that we come to in lesson 4
-panels = {
-    "the sky": sky,
-    "ascent": ph.dream(sky, net, "mixed4c", octaves=1, jitter=0, steps=30, **plain),
-    "and octaves": ph.dream(sky, net, "mixed4c", octaves=4, jitter=0, **plain),
-    "and jitter": ph.dream(sky, net, "mixed4c", octaves=4, jitter=32, **plain),
-}
-ph.show(*panels.values(), captions=list(panels))
+panels = ph.show(ph.panels.steps(sky, net, "mixed5a"))
 
 # %% [markdown]
 # - **Gradient ascent.** Find how the layer's response changes with each number of the picture (the
@@ -35,7 +28,7 @@ ph.show(*panels.values(), captions=list(panels))
 #   was small in the first is large in the last: things of every size. Two sizes lie a factor 1.4
 #   apart, like notes of a scale, whence the name.
 # - **Jitter.** Before each step shift the picture a few px by chance, and shift the gradient back.
-#   The network looks at the picture through a grid (one activation every 8 px here); with jitter
+#   The network looks at the picture through a grid (one activation every 16 px here); with jitter
 #   nothing depends on where the grid happens to lie.
 #
 # **Think:** look at the second panel from near. Where do you see the grid? Is it gone in the
@@ -49,7 +42,7 @@ ph.show(*panels.values(), captions=list(panels))
 # %%
 module = ph.load_network("dreamnet").module.double()
 inside = {}
-module.mixed4c.register_forward_hook(lambda module, inputs, output: inside.update(answer=output))
+module.mixed5a.register_forward_hook(lambda module, inputs, output: inside.update(answer=output))
 
 
 def response(picture):
@@ -103,14 +96,15 @@ def dream(photo, octaves=4, scale=1.4, steps=10, step_size=0.012, jitter=32, see
 
 
 ours = dream(sky.double())
-theirs = ph.dream(sky, net, "mixed4c", octaves=4, precision="fp64", **plain)
+plain = {"smooth": 0, "laplacian": 0, "natural": 0}  # refinements of the gradient: lesson 4
+theirs = ph.dream(sky, net, "mixed5a", octaves=4, precision="fp64", **plain)
 ph.show(ours.float(), theirs, captions=["25 lines", "phosphene"])
 
 # %% [markdown]
 # They look alike. Are they?
 
 # %%
-last = list(ph.dream.steps(sky, net, "mixed4c", octaves=4, precision="fp64", **plain))[-1]
+last = list(ph.dream.steps(sky, net, "mixed5a", octaves=4, precision="fp64", **plain))[-1]
 difference = float((ours - last.image).abs().max())
 print(f"largest difference of two numbers: {difference:.1e}")
 assert difference < 1e-6
@@ -130,7 +124,7 @@ assert difference < 1e-6
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Colours leave the range that a screen can show; saved, they are cut off anyway, but the network
 # was looking at values that nobody will see. phosphene has it as a setting: clamp="off".
-free = ph.dream.steps(sky, net, "mixed4c", octaves=4, clamp="off", steps=30, **plain)
+free = ph.dream.steps(sky, net, "mixed5a", octaves=4, clamp="off", steps=30, **plain)
 free = list(free)[-1]
 print(float(free.image.min()), float(free.image.max()))
 ph.show(free)
@@ -166,4 +160,4 @@ print("not rolled: ", [round(s, 2) for s in astray(sky.double(), back=False)[::5
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Smoother in places, and covered with a fine pattern elsewhere that the layer has learnt to ignore.
-ph.show(sky, ph.dream(sky, net, "-mixed4c", octaves=4, **plain), captions=["the sky", "less of it"])
+ph.show(sky, ph.dream(sky, net, "-mixed5a", octaves=4, **plain), captions=["the sky", "less of it"])

@@ -19,17 +19,24 @@ sky = ph.draw_sky(176, 236)
 # score is their sum, so the gradient is the sum of their gradients, and each pulls its own way.
 
 # %%
-mixes = ["mixed3b", "mixed3b + mixed5a", "mixed3b + 8*mixed5a"]
+mixes = ["mixed3b", "8*mixed3b + mixed5a", "3*mixed3b + mixed5a", "mixed5a"]
 ph.show(*[ph.dream(sky, net, text) for text in mixes], captions=mixes)
 
 # %% [markdown]
-# One layer of two may win, because its activations are larger, not because it matters more. How
-# large are they? A weight can make up for it.
+# With equal weights one of two layers may win, not because it matters more: its score rises more
+# steeply. How long is the gradient of each? A weight can make up for it.
+
 
 # %%
-with torch.no_grad():
-    for name, answer in net.activations(sky, ["mixed3b", "mixed4c", "mixed5a"]).items():
-        print(f"{name}: mean of squares {float(answer.square().mean()):.3f}")
+def steepness(picture, layer):
+    x = picture.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.activations(x, [layer])[layer].square().mean(), x)
+    return float(gradient.square().mean().sqrt())
+
+
+for layer in ["mixed3b", "mixed4c", "mixed5a"]:
+    print(f"{layer}: sky {steepness(sky, layer):.2e}, its dream", end=" ")
+    print(f"{steepness(ph.dream(sky, net, layer), layer):.2e}")
 
 # %% [markdown]
 # **Think:** a fair weight for the sky need not be fair for its dream. Why?
@@ -61,33 +68,34 @@ pyramid = ph.show(ph.octaves.steps(sky, net, "mixed5a", octaves=4))
 # ## Lost detail
 #
 # Between two octaves the dream is enlarged, and enlarging blurs. If the *picture* were enlarged,
-# the clouds would become blurred with it. So only what was dreamt is enlarged, and the photo comes
-# in anew at each size: its lost detail is put back. Here is the dream without that, by enlarging
-# the whole picture ourselves.
+# all that is fine in it would be blurred with it. So only what was dreamt is enlarged, and the
+# photo comes in anew at each size: its lost detail is put back. Let it snow, and see what is left
+# of the snow if we enlarge the whole picture instead.
 
 # %%
-carried = sky
-sizes = [octave.size for octave in pyramid.octaves]
-for number, size in enumerate(sizes):
-    carried = resize(sky if number == 0 else carried, size).clamp(0, 1)
-    carried = ph.dream(carried, net, "mixed5a", octaves=1)
+chance = torch.Generator().manual_seed(0)
+flakes = torch.rand(1, 1, *sky.shape[2:], generator=chance) < 0.03
+snow = torch.where(flakes, torch.ones(()), 0.8 * sky)
 
-kept = ph.dream(sky, net, "mixed5a", octaves=4)
-ph.show(sky, carried, kept, captions=["the sky", "enlarged as a whole", "detail put back"])
+whole = snow
+for number, octave in enumerate(pyramid.octaves):
+    whole = resize(snow if number == 0 else whole, octave.size).clamp(0, 1)
+    whole = ph.dream(whole, net, "mixed5a", octaves=1)
+
+kept = ph.dream(snow, net, "mixed5a", octaves=4)
+ph.show(snow, whole, kept, captions=["snow", "enlarged as a whole", "detail put back"])
 
 # %% [markdown]
-# The clouds of the middle one are soft; what is sharp in it is dreamt. On a photograph with fine
-# detail (hair, grass, letters) the difference is larger: try your own.
-#
 # ## How many octaves, how far apart
 
 # %%
-many = {
-    "2 octaves": {"octaves": 2},
-    "5 octaves": {"octaves": 5},
-    "3 octaves, 2 apart": {"octaves": 3, "octave_scale": 2},
-}
-ph.show(*[ph.dream(sky, net, "mixed5a", **how) for how in many.values()], captions=list(many))
+ph.grid(
+    sky,
+    net,
+    across={"octaves": [1, 3, 5]},
+    down={"octave_scale": [1.3, 1.8]},
+    set=["objective=mixed5a"],
+)
 
 # %% [markdown]
 # More octaves: larger things, and more steps in all. A large factor leaves sizes out: there are
@@ -95,13 +103,12 @@ ph.show(*[ph.dream(sky, net, "mixed5a", **how) for how in many.values()], captio
 #
 # ## Exercises
 #
-# **1.** Find a weight *w* with which `mixed3b + w*mixed5a` shows textures and things about equally.
+# **1.** Find a weight *w* with which `w*mixed3b + mixed5a` shows textures and things about equally.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# There is no right answer; about the ratio of the two means of squares above is a good start.
-answers = net.activations(sky, ["mixed3b", "mixed5a"])
-ratio = answers["mixed3b"].square().mean() / answers["mixed5a"].square().mean()
-fair = f"mixed3b + {float(ratio):.2g}*mixed5a"
+# There is no right answer; the ratio of the two lengths above is a good start.
+ratio = steepness(sky, "mixed5a") / steepness(sky, "mixed3b")
+fair = f"{ratio:.2g}*mixed3b + mixed5a"
 ph.show(ph.dream(sky, net, fair), captions=[fair])
 
 # %% [markdown]
@@ -117,9 +124,10 @@ for octave in pyramid.octaves:
 
 # %% [markdown]
 # **3.** An objective that changes with the octave is not built in. Make one by hand: dream the
-# small sizes with `mixed5a` and the last with `mixed3a`.
+# small sizes with `mixed5a` and the last with `mixed3b`.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
 # Large things first, a fine weave on top: two dreams, the second of one octave.
 things = ph.dream(sky, net, "mixed5a", octaves=4)
-ph.show(things, ph.dream(things, net, "mixed3a", octaves=1, steps=6), captions=["things", "woven"])
+woven = ph.dream(things, net, "mixed3b", octaves=1, steps=5)
+ph.show(things, woven, captions=["things", "woven"])
