@@ -12,15 +12,16 @@ net = ph.load_network("dreamnet")
 # %% [markdown]
 # ## Something from nothing
 #
-# Noise has no forms, and yet every layer finds a little of what it looks for. Make that little
-# more, and a little more is found. After some rounds there is a picture.
+# Noise shows nothing, and yet every layer finds a little of what it looks for. Make that little
+# more, and a little more is found. After some rounds there is a picture. We begin with coarse
+# noise, a few coloured spots: from fine noise, grain as large as a px, only small things grow.
 
 # %%
-noise = start_picture("noise", (144, 192), seed=2)
-rounds = [noise]
+spots = resize(start_picture("noise", (24, 32), seed=2), (144, 192)).clamp(0, 1)
+rounds = [spots]
 for _ in range(3):
-    rounds.append(ph.dream(rounds[-1], net, "mixed4c", octaves=4))
-ph.show(*rounds, captions=["noise", "once", "twice", "three times"])
+    rounds.append(ph.dream(rounds[-1], net, "mixed5a", octaves=4))
+ph.show(*rounds, captions=["spots", "once", "twice", "three times"])
 
 # %% [markdown]
 # **Think:** with another seed the picture is another, and yet of the same kind. What of it comes
@@ -41,10 +42,10 @@ def closer(picture, by=1.06):
     return resize(picture[:, :, top : top + h, left : left + w], (height, width)).clamp(0, 1)
 
 
-picture = rounds[1]
+picture = rounds[2]
 frames = []
 for _ in range(24):
-    picture = ph.dream(closer(picture), net, "mixed4c", octaves=2, steps=3)
+    picture = ph.dream(closer(picture), net, "mixed5a", octaves=2, steps=3)
     frames.append(picture)
 ph.show(frames)
 
@@ -61,13 +62,13 @@ ph.show(frames)
 
 # %%
 journey = ph.zoom(
-    rounds[1], net, ["mixed3b", "mixed4c", "mixed5a"], frames=14, fade=7, fps=12, zoom="1.045/f"
+    rounds[2], net, ["mixed5a", "mixed4b", "mixed5b"], frames=12, fade=6, fps=12, zoom="1.045/f"
 )
 film = ph.show(journey)
 
 # %% [markdown]
-# Strokes become scales, scales become eyes and faces. The picture is the same all the time; what is
-# asked for changes.
+# Heads become scales and eyes, and these become whole things again. The picture is the same all the
+# time; what is asked for changes.
 #
 # ## Keep it
 #
@@ -89,19 +90,21 @@ film = ph.show(journey)
 # **1.** Turn as you zoom: `turn="2/f"`, in degrees a frame.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-turning = ph.zoom(rounds[1], net, "mixed4c", frames=16, fps=12, zoom="1.04/f", turn="2/f")
-turning = ph.show(turning)
+how = {"frames": 14, "fps": 12, "zoom": "1.04/f"}
+turning = ph.show(ph.zoom(rounds[2], net, "mixed5a", turn="2/f", **how))
 
 # %% [markdown]
-# **2.** Go backwards: a `zoom` below 1 moves away. What has to be invented now, and where?
+# **2.** Let the end of the film go over into its beginning: `loop=True`. How can that be, if each
+# frame is closer than the one before?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# The rim: at each frame there is a little more to see than was there, and the dream fills it.
-away = ph.show(ph.zoom(rounds[1], net, "mixed4c", frames=16, fps=12, zoom="0.96/f"))
+# Each frame of the end is mixed with the first one as it looked before the zoom came to it:
+# smaller, with something around it. Then the dream mends what was mixed.
+endless = ph.show(ph.zoom(rounds[2], net, "mixed5a", loop=True, **how))
 
 # %% [markdown]
-# **3.** How far has one come? After 42 frames at 1.045 each, how many px wide was the whole last
+# **3.** How far has one come? After 36 frames at 1.045 each, how many px wide was the whole last
 # frame in the first one?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-print(f"{192 / 1.045**42:.0f} px of 192: the rest has been dreamt on the way")
+print(f"{192 / 1.045**36:.0f} px of 192: the rest has been dreamt on the way")
