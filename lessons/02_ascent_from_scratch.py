@@ -144,7 +144,7 @@ def astray(photo, steps=20, step_size=0.012, jitter=32, back=True):
         d, r = (int(torch.randint(-jitter, jitter + 1, (), generator=chance)) for _ in range(2))
         rolled = x.roll((d, r), dims=(2, 3)).detach().requires_grad_()
         score = response(rolled)
-        scores.append(float(score))
+        scores.append(score.item())
         (g,) = torch.autograd.grad(score, rolled)
         g = g.roll((-d, -r), dims=(2, 3)) if back else g
         x = (x + step_size * g / g.square().mean().sqrt()).clamp(0, 1)
@@ -159,5 +159,6 @@ print("not rolled: ", [round(s, 2) for s in astray(sky.double(), back=False)[::5
 # to as little as possible?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Smoother in places, and covered with a fine pattern elsewhere that the layer has learnt to ignore.
+# Spots, streaks, something like flowers: anything but heads. The steps go where this layer responds
+# least, and what else they do there is nobody's wish.
 ph.show(sky, ph.dream(sky, net, "-mixed5a", octaves=4, **plain), captions=["the sky", "less of it"])

@@ -19,7 +19,7 @@ sky = ph.draw_sky(176, 236)
 # score is their sum, so the gradient is the sum of their gradients, and each pulls its own way.
 
 # %%
-mixes = ["mixed3b", "8*mixed3b + mixed5a", "3*mixed3b + mixed5a", "mixed5a"]
+mixes = ["mixed3b", "8*mixed3b + mixed5a", "5*mixed3b + mixed5a", "mixed5a"]
 ph.show(*[ph.dream(sky, net, text) for text in mixes], captions=mixes)
 
 # %% [markdown]
@@ -35,8 +35,8 @@ def steepness(picture, layer):
 
 
 for layer in ["mixed3b", "mixed4c", "mixed5a"]:
-    print(f"{layer}: sky {steepness(sky, layer):.2e}, its dream", end=" ")
-    print(f"{steepness(ph.dream(sky, net, layer), layer):.2e}")
+    before, after = steepness(sky, layer), steepness(ph.dream(sky, net, layer), layer)
+    print(f"{layer}: of the sky {before:.1e}, of its dream {after:.1e}")
 
 # %% [markdown]
 # **Think:** a fair weight for the sky need not be fair for its dream. Why?

@@ -24,7 +24,7 @@ print(len(net.classes), "classes, such as", ", ".join(net.classes[:6]))
 # seeds one sees what always comes, and what came by chance.
 
 # %%
-more = {"size": 128, "steps": 96, "learning_rate": 0.1}
+more = {"steps": 96, "learning_rate": 0.1}
 dumbbells = torch.cat(
     [ph.visualize(net, "logits:dumbbell", seed=seed, **more) for seed in range(4)]
 )
@@ -105,7 +105,7 @@ def score_of(picture, name):
 map_ = parts(one, "dumbbell")
 best = map_ > map_.quantile(0.85)
 grey = torch.full_like(one, 0.5)
-elsewhere = [best.roll((down, 64), dims=(2, 3)) for down in (0, 32, 64, 96)]  # the same shape
+elsewhere = [best.roll((down, 48), dims=(2, 3)) for down in (0, 24, 48, 72)]  # the same shape
 painted = [one, one.where(~best, grey), one.where(~elsewhere[2], grey)]
 by_chance = sum(score_of(one.where(~mask, grey), "dumbbell") for mask in elsewhere) / 4
 says = [score_of(one, "dumbbell"), score_of(painted[1], "dumbbell"), by_chance]
