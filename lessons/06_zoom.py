@@ -90,7 +90,7 @@ film = ph.show(journey)
 # **1.** Turn as you zoom: `turn="2/f"`, in degrees a frame.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-how = {"frames": 14, "fps": 12, "zoom": "1.04/f"}
+how = {"frames": 12, "fps": 12, "zoom": "1.04/f"}
 turning = ph.show(ph.zoom(rounds[2], net, "mixed5a", turn="2/f", **how))
 
 # %% [markdown]

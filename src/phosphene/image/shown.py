@@ -14,8 +14,8 @@ from torch import Tensor
 from phosphene.image.tensor import fit, grid, resize, size_of, to_uint8
 
 QUALITY = 85  # of a JPEG
-FILM_QUALITY = 70  # of a film's frames, which pass quickly
-STILLS, STRIP = 5, 960  # frames that stand for a film where none can be shown; px, all of them
+FILM_QUALITY = 60  # of a film's frames, which pass quickly
+STILLS, STRIP = 5, 720  # frames that stand for a film where none can be shown; px, all of them
 MOST_PNG = 200_000  # bytes; a page that needs more is full of pictures
 
 Bundle = tuple[dict[str, str], dict[str, Any]]
