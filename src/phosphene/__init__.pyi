@@ -2,9 +2,9 @@
 
 # Made from the recipes' declarations by scripts/make_stubs.
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL.Image import Image
 from torch import Tensor
@@ -429,8 +429,8 @@ class _grid:
         network: Network | str,
         *,
         of: str = 'dream',
-        across: dict[str, tuple[str, ...]] | None | str = None,
-        down: dict[str, tuple[str, ...]] | None | str = None,
+        across: Mapping[str, Sequence[Any]] | None | str = None,
+        down: Mapping[str, Sequence[Any]] | None | str = None,
         layers: Sequence[str] | str = (),
         random_channels: int | None = None,
         layer: str | None = None,
@@ -463,8 +463,8 @@ class _grid:
                 take; ObjectiveError, UnknownLayerError: for what is not there. All before the first
                 cell is drawn.
 
-        >>> drawn = grid(photo, net, across={"objective": ["mixed3a", "mixed4c"]})
-        >>> page(drawn).save("grid.png")
+        >>> axes = {"across": {"objective": ["mixed3a", "mixed4c"]}, "down": "steps=1; 2"}
+        >>> phosphene.page(phosphene.grid(photo, net, **axes, set=["octaves=1"])).save("grid.png")
         """
     def steps(
         self,
@@ -472,8 +472,8 @@ class _grid:
         network: Network | str,
         *,
         of: str = 'dream',
-        across: dict[str, tuple[str, ...]] | None | str = None,
-        down: dict[str, tuple[str, ...]] | None | str = None,
+        across: Mapping[str, Sequence[Any]] | None | str = None,
+        down: Mapping[str, Sequence[Any]] | None | str = None,
         layers: Sequence[str] | str = (),
         random_channels: int | None = None,
         layer: str | None = None,
@@ -720,7 +720,8 @@ class _panels:
         Raises:
             ImageError: for a photo that is none. SettingsError: for a square outside of it.
 
-        >>> page(panels(photo, net, "mixed4c", add=["smooth"])).save("panels.png")
+        >>> panels = phosphene.panels(photo, net, "mixed4c", add=["smooth"], octaves=1, steps=1)
+        >>> phosphene.page(panels).save("panels.png")
         """
     def steps(
         self,
