@@ -7,7 +7,7 @@ PHOTO ?=
 SECTIONS ?=
 OUT ?= $(if $(PHOTO),$(basename $(PHOTO))-dream.png,dream.png)
 
-.PHONY: dream film test test-slow test-313 test-all check docs bench clean
+.PHONY: dream film test test-slow test-313 test-all check docs lessons bench clean
 
 dream: $(VENV)/.installed
 	$(BIN)/phosphene dream $(if $(PHOTO),"$(PHOTO)",) -o "$(OUT)" --force
@@ -40,6 +40,10 @@ docs: $(VENV)/.documented
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "$(CURDIR)/docs/_build/html/index.html"
 
+# The lessons, in JupyterLab.
+lessons: $(VENV)/.notebook
+	$(BIN)/jupyter lab lessons
+
 # All of docs/speed.md, about half an hour on two cores; SECTIONS="steps start" for some of it.
 bench: $(VENV)/.tested
 	$(BIN)/python -m benchmarks $(SECTIONS)
@@ -57,8 +61,12 @@ $(VENV)/.film: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[fast,film]'
 	@touch $@
 
+$(VENV)/.notebook: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[fast,notebook]'
+	@touch $@
+
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --group test --group lint
+	$(BIN)/python -m pip install --quiet --group test --group lint --group lessons
 	@touch $@
 
 $(VENV)/.documented: $(VENV)/.installed

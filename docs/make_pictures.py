@@ -102,7 +102,8 @@ def all_looks() -> Tensor:
     for name, look in PRESETS.items():
         if not look.published and name != "phosphene":
             cells.append(labelled(ph.dream(photo, look.network, preset=name), name))
-    return grid([cells[at : at + 3] for at in range(0, len(cells), 3)])
+    whole = grid([cells[at : at + 3] for at in range(0, len(cells), 3)])
+    return smaller(whole, 860)
 
 
 @picture
@@ -120,7 +121,7 @@ def strengths() -> Tensor:
 
 
 @picture
-def noise() -> Tensor:
+def natural_noise() -> Tensor:
     """Noise, dreamt by what was the default, and by what is now."""
     net, size = ph.load_network(), (320, 480)
     before = ph.dream(start_picture("noise", size), net)

@@ -39,6 +39,7 @@ PUBLIC = {
     "register_network",
     "save_image",
     "sheet",
+    "show",
     "story",
     "style",
     "transform",

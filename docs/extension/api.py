@@ -95,7 +95,9 @@ def _home(name: str) -> str | None:
     """The module of `MODULES` that has a public name, if one has."""
     value = getattr(phosphene, name)
     for module, (_, names) in MODULES.items():
-        if name in _names(module, names) and getattr(importlib.import_module(module), name) is value:
+        if name not in _names(module, names):
+            continue
+        if getattr(importlib.import_module(module), name) is value:
             return module
     return None
 

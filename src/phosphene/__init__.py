@@ -39,6 +39,7 @@ PUBLIC = {
     "register_network": "phosphene.zoo",
     "save_image": "phosphene.image",
     "sheet": "phosphene.recipes.sheet",
+    "show": "phosphene.notebook",
     "story": "phosphene.recipes.story",
     "style": "phosphene.recipes.style",
     "transform": "phosphene.transforms",

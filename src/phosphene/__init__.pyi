@@ -35,6 +35,7 @@ from phosphene.image import draw_sky as draw_sky
 from phosphene.image import load_image as load_image
 from phosphene.image import save_image as save_image
 from phosphene.network import Network as Network
+from phosphene.notebook import show as show
 from phosphene.objectives import Objective as Objective
 from phosphene.objectives import objective as objective
 from phosphene.objectives import parse as parse
@@ -1451,6 +1452,7 @@ __all__ = [
     "register_network",
     "save_image",
     "sheet",
+    "show",
     "story",
     "style",
     "transform",

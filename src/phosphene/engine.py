@@ -69,6 +69,12 @@ class Step:
         """The image as a result, `(N, 3, H, W)` in [0, 1] on the CPU."""
         return self.image.clamp(0, 1).float().cpu()
 
+    def _repr_jpeg_(self) -> bytes:
+        """The picture, for a notebook."""
+        from phosphene.image.shown import as_jpeg
+
+        return as_jpeg(self.picture())
+
 
 class Ascent:
     """Plain gradient ascent: `p + lr * gradient`, within ±`limit` if there is one.

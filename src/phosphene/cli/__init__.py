@@ -62,6 +62,7 @@ EPILOGUE = """Examples:
   phosphene transforms                         what --transforms takes
   phosphene networks --all                     with which networks
   phosphene presets                            looks, and who published what
+  phosphene lessons                            notebooks: how all this works
   phosphene replay sky-dream.png               does it come out the same here?
 
 Any verb takes --help, --plugin FILE.py, code of your own, and --debug, for the
@@ -111,6 +112,12 @@ _command(
     "frames",
     "A film as pictures, or pictures as a film.",
     ("frames walk.mp4 -o pictures", "frames pictures -o walk.mp4 --fps 24"),
+)
+_command(
+    "lessons:verb",
+    "lessons",
+    "Write the lessons into a folder: notebooks that show how all this works.",
+    ("lessons", "lessons my-lessons"),
 )
 _command(
     "listing:layers",

@@ -16,7 +16,7 @@ from phosphene.cache import cache_folder
 from phosphene.errors import NonFiniteError, SettingsError
 from phosphene.explain.grid_page import PageCell, cell_side, cells_page, wrapped_columns
 from phosphene.explain.kept import in_levels, load_kept, store_kept
-from phosphene.explain.pages import Page
+from phosphene.explain.pages import Page, ShownPage
 from phosphene.image.tensor import fit
 from phosphene.network import Network
 from phosphene.objectives import Objective
@@ -46,7 +46,7 @@ class DrawnCell:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(ShownPage):
     """Pictures of a recipe, row by row.
 
     network: its name, or those of several.

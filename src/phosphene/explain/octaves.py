@@ -12,7 +12,7 @@ from torch import Tensor
 from phosphene import __version__
 from phosphene import image as images
 from phosphene.errors import ImageError
-from phosphene.explain.pages import Page
+from phosphene.explain.pages import Page, ShownPage
 from phosphene.network import Network
 from phosphene.objectives import picture_paths, with_pictures
 from phosphene.objectives.text import parse_tree
@@ -43,7 +43,7 @@ class Octave:
 
 
 @dataclass(frozen=True)
-class Pyramid:
+class Pyramid(ShownPage):
     """A dream, octave by octave.
 
     objective: its text. octaves: the smallest first. version: of phosphene, as its page names it.

@@ -14,7 +14,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 from xml.sax.saxutils import escape, quoteattr
 
 import torch
@@ -24,10 +24,12 @@ from torch import Tensor
 
 from phosphene.errors import ImageError
 from phosphene.image import PIXEL_LIMIT, recipe_element, size_of, to_uint8
+from phosphene.image.shown import Bundle, page_bundle
 
 INK, QUIET, FAINT, PAPER, ACCENT = "#1c1c1e", "#74747a", "#ececef", "#ffffff", "#e0245e"
 # Lines are drawn so many times larger, and shrunk: Pillow's own have steps.
 SUPERSAMPLING = 4
+NOTEBOOK_SCALE = 1.5  # px to a page's measure in a notebook, which keeps them
 # Letters that Pillow's font lacks, in pixels; SVG keeps the real ones.
 SUBSTITUTES = str.maketrans({"×": "x", "−": "-", "–": "-", "—": "-", "ß": "ss", "→": ">", "’": "'"})
 
@@ -113,6 +115,18 @@ class PageContent(Protocol):
     def data(self) -> dict[str, Any]:
         """All but the pictures, as JSON can hold it."""
         ...
+
+
+class ShownPage:
+    """A page's content that a notebook shows as its page: the base of those of the package."""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        return page_bundle_of(cast(PageContent, self).layout())
+
+
+def page_bundle_of(page: Page) -> Bundle:
+    """A page as a notebook shows it."""
+    return page_bundle(as_image(page, NOTEBOOK_SCALE), round(page.width))
 
 
 def rectangle(

@@ -13,7 +13,7 @@ from phosphene import __version__
 from phosphene import image as images
 from phosphene.errors import ImageError, SettingsError
 from phosphene.explain.grid_page import PageCell, cell_side, cells_page, wrapped_columns
-from phosphene.explain.pages import Page
+from phosphene.explain.pages import Page, ShownPage
 from phosphene.network import Network
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.dream import DreamSettings
@@ -22,7 +22,7 @@ from phosphene.recipes.steps.dream import DreamStep, dream_steps
 
 
 @dataclass(frozen=True)
-class Panels:
+class Panels(ShownPage):
     """The photo, and dreams of it with one part more each.
 
     pictures: `(P, 3, H, W)` in [0, 1], on the CPU; the first is the photo. labels: one of each.

@@ -13,7 +13,7 @@ from phosphene import __version__
 from phosphene.errors import NetworkError, ObjectiveError, SettingsError
 from phosphene.explain.cells import Cell, CellStep, RenderedCell, render_cells, resolve_settings
 from phosphene.explain.layers import check_channel, describe_layer, label_of, layer_of
-from phosphene.explain.pages import Page
+from phosphene.explain.pages import Page, ShownPage
 from phosphene.explain.responses import mean_responses
 from phosphene.network import Layer, Network
 from phosphene.recipes.base import Arguments
@@ -29,7 +29,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Sheet(ShownPage):
     """Drawings of a layer's channels.
 
     cells: `(K, 3, h, w)` in [0, 1], in steps of 1/255, on the CPU; grey for a dead unit.

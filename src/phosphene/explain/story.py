@@ -16,7 +16,7 @@ from phosphene import objectives as obj
 from phosphene.explain.cells import Cell, RenderedCell, render_cells, resolve_settings
 from phosphene.explain.contours import Point, outlines
 from phosphene.explain.layers import layer_of
-from phosphene.explain.pages import Page
+from phosphene.explain.pages import Page, ShownPage
 from phosphene.explain.units import class_index
 from phosphene.gradients import blur
 from phosphene.network import Layer, Network
@@ -66,7 +66,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Story:
+class Story(ShownPage):
     """A class, drawn from noise, and what else the network sees in that.
 
     index, name: of the class. names: of the classes that occur in it, by number.

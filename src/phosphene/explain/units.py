@@ -21,7 +21,7 @@ from phosphene.explain.layers import (
     has_classes,
     layer_of,
 )
-from phosphene.explain.pages import Page
+from phosphene.explain.pages import Page, ShownPage
 from phosphene.explain.responses import Response, Skipped, find_pictures, respond
 from phosphene.network import Layer, Network
 from phosphene.objectives.text import unquoted
@@ -46,7 +46,7 @@ class Visualization:
 
 
 @dataclass(frozen=True)
-class Card:
+class Card(ShownPage):
     """A unit, four ways.
 
     visualizations: what it answers to most, once a seed, and, last, what it answers to least.

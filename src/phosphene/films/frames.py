@@ -25,6 +25,12 @@ class Frame:
     time_base: Fraction | None = None
     """What the source counts time in, in seconds: `time` is a multiple of it."""
 
+    def _repr_jpeg_(self) -> bytes:
+        """The picture, for a notebook."""
+        from phosphene.image.shown import as_jpeg
+
+        return as_jpeg(self.image)
+
 
 @dataclass(frozen=True)
 class FilmInfo:

@@ -202,8 +202,8 @@ class OctaveSettings(Settings):
         whole = {name: getattr(self, name) for name in self.dialled}
         found = {name: n and max(1, round(n * strength**0.6)) for name, n in whole.items()}
         size = self.step_size * strength * self.steps / found["steps"]
-        # Frozen for everybody else.
-        self.__dict__.update(found, step_size=size, strength=None)
+        for name, value in {**found, "step_size": size, "strength": None}.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else
         return self
 
     @classmethod

@@ -80,3 +80,9 @@ class FrameStep:
     def picture(self) -> Tensor:
         """The frame so far, `(1, 3, H, W)` in [0, 1] on the CPU."""
         return self.dream.picture() if self.image is None else self.image
+
+    def _repr_jpeg_(self) -> bytes:
+        """The picture, for a notebook."""
+        from phosphene.image.shown import as_jpeg
+
+        return as_jpeg(self.picture())
