@@ -29,15 +29,23 @@ ph.show(*[ph.dream(sky, net, text) for text in channels], captions=channels)
 #
 # Instead of naming channels, show a picture: *more of what the network sees in this one*. At each
 # place the dream looks for the place in the guide that is most like it, and grows more like that.
-# The guide is what a channel draws from noise; a photograph works the same, as
+# Here are two guides that networks drew from noise; a photograph works the same, as
 # `obj.guide("mixed4c", "flowers.jpg")`.
 
 # %%
 blocks = ph.visualize(net, "mixed4c:5", size=128, steps=64)
-guided = [ph.dream(sky, net, obj.guide(layer, blocks)) for layer in ["mixed3b", "mixed4c"]]
-ph.show(blocks, *guided, captions=["the guide", "by mixed3b", "by mixed4c"])
+bee = ph.visualize(robust, "logits:bee", steps=64, learning_rate=0.1)
+ph.show(
+    blocks,
+    ph.dream(sky, net, obj.guide("mixed4c", blocks)),
+    bee,
+    ph.dream(sky, robust, obj.guide("mixed5a", bee)),
+    captions=["a channel", "the sky, guided by it", "a bee", "the sky, guided by it"],
+)
 
 # %% [markdown]
+# The sky's layout stays: blocks are built where a cloud was, and bees sit where it was brightest.
+#
 # ## Style
 #
 # Which channels respond *together* in a layer, regardless of where, is a description of texture:
