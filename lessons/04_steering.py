@@ -53,8 +53,9 @@ ph.show(
 # one and the layout of another. The same ascent, with another score.
 
 # %%
-painted = ph.show(ph.style.steps(sky, blocks, net, steps=80, style_weight=3))
-ph.show(sky, blocks, painted, captions=["layout", "texture", "both"])
+painted = ph.style(sky, blocks, net, steps=60)
+more = ph.show(ph.style.steps(sky, blocks, net, steps=60, style_weight=10))
+ph.show(sky, blocks, painted, more, captions=["layout", "texture", "both", "ten times the texture"])
 
 # %% [markdown]
 # ## Hybrids
