@@ -42,10 +42,10 @@ for layer in ["mixed3b", "mixed4c", "mixed5a"]:
 # **Think:** a fair weight for the sky need not be fair for its dream. Why?
 #
 # Weights may be negative, too: *more of this and less of that*. And there are objectives about the
-# picture itself: `tv()` is its roughness, so `- 0.05*tv()` asks for a smoother one.
+# picture itself: `tv()` is its roughness, so `- 10*tv()` asks for a smoother one.
 
 # %%
-mixes = ["mixed4c", "mixed4c - 0.3*mixed3b", "mixed4c - 2*tv()"]
+mixes = ["mixed4c", "mixed4c - 3*mixed3b", "mixed4c - 10*tv()", "mixed4c - 50*tv()"]
 ph.show(*[ph.dream(sky, net, text) for text in mixes], captions=mixes)
 
 # %% [markdown]

@@ -29,20 +29,22 @@ ph.show(*[ph.dream(sky, net, text) for text in channels], captions=channels)
 #
 # Instead of naming channels, show a picture: *more of what the network sees in this one*. At each
 # place the dream looks for the place in the guide that is most like it, and grows more like that.
-# The guide is a butterfly that the network itself drew from noise.
+# Here are two guides that networks drew from noise; a photograph works the same, as
+# `obj.guide("mixed4c", "flowers.jpg")`.
 
 # %%
-butterfly = ph.visualize(robust, "logits:monarch", size=128, steps=96)
-guide = obj.guide("mixed4c", butterfly)
+blocks = ph.visualize(net, "mixed4c:5", size=128, steps=64)
+bee = ph.visualize(robust, "logits:bee", steps=64, learning_rate=0.1)
 ph.show(
-    butterfly,
-    ph.dream(sky, robust, "mixed4c"),
-    ph.dream(sky, robust, guide),
-    captions=["the guide", "without it", "with it"],
+    blocks,
+    ph.dream(sky, net, obj.guide("mixed4c", blocks)),
+    bee,
+    ph.dream(sky, robust, obj.guide("mixed5a", bee)),
+    captions=["a channel", "the sky, guided by it", "a bee", "the sky, guided by it"],
 )
 
 # %% [markdown]
-# A guide that is a photograph works the same: `obj.guide("mixed4c", "flowers.jpg")`.
+# The sky's layout stays: blocks are built where a cloud was, and bees sit where it was brightest.
 #
 # ## Style
 #
@@ -51,9 +53,9 @@ ph.show(
 # one and the layout of another. The same ascent, with another score.
 
 # %%
-woven = ph.dream(ph.draw_sky(160, 214, seed=3), robust, "mixed4b", steps=20)
-painted = ph.show(ph.style.steps(sky, woven, net, steps=80))
-ph.show(sky, woven, painted, captions=["layout", "texture", "both"])
+painted = ph.style(sky, blocks, net, steps=60)
+more = ph.show(ph.style.steps(sky, blocks, net, steps=60, style_weight=10))
+ph.show(sky, blocks, painted, more, captions=["layout", "texture", "both", "ten times the texture"])
 
 # %% [markdown]
 # ## Hybrids
@@ -101,17 +103,21 @@ ph.show(*shown[3:], captions=list(ways)[3:])
 # **1.** Go from one channel to another in four pictures, by weights.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-texts = [f"{1 - t:.2f}*mixed4d:24 + {t:.2f}*mixed4d:100" for t in (0.2, 0.4, 0.6, 0.8)]
-ph.show(*ph.visualize(net, texts, size=96, steps=96), captions=texts)
+shares = [0.2, 0.4, 0.6, 0.8]
+texts = [f"{1 - t:.1f}*mixed4d:24 + {t}*mixed4d:100" for t in shares]
+ph.show(
+    *ph.visualize(net, texts, size=128, steps=64),
+    captions=[f"{1 - t:.1f} and {t:.1f}" for t in shares],
+)
 
 # %% [markdown]
-# **2.** Guide the sky by *itself, upside down*. What do you expect, and what comes?
+# **2.** What does a guide give at which depth? Guide the sky by `blocks` once more, by `conv2` and
+# by `mixed5a`.
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true, "outputs_hidden": true}
-# Little: whatever is in the one sky is in the other, so each place finds its like there at once,
-# and is asked for more of what it is already.
-upside_down = obj.guide("mixed4c", sky.flip(2))
-ph.show(sky, ph.dream(sky, robust, upside_down), captions=["the sky", "guided by itself"])
+# An early layer takes colours and strokes from it, a late one what it takes for things there.
+layers = ["conv2", "mixed5a"]
+ph.show(*[ph.dream(sky, net, obj.guide(layer, blocks)) for layer in layers], captions=layers)
 
 # %% [markdown]
 # **3.** Keep the sky's own colours in a dream, and let the dream only lighten and darken.

@@ -182,6 +182,20 @@ def test_a_request_is_saved_and_run(say: Say) -> None:
     assert Path("out.png").read_bytes() == before
 
 
+def test_a_photo_stays_beside_the_pictures_of_an_axis(say: Say) -> None:
+    axis = 'objective=first; guide(first, "lake.png")'
+    assert say(*GRID, "--across", axis, "-o", "out.png").code == 0
+    inputs = {role: used.sha256 for role, used in Manifest.read("out.png").inputs.items()}
+    assert inputs == {
+        "photo": file_hash(Path("photo.png")),
+        "lake.png": file_hash(Path("lake.png")),
+    }
+    fixed = ["steps=1", "octaves=1"]
+    made = ph.grid("photo.png", toy_network.net(), across=axis, set=fixed, **ON)
+    there = np.asarray(Image.open("out.png").convert("RGB"))
+    assert np.array_equal(there[60:], np.asarray(ph.page(made))[60:])
+
+
 def test_any_recipe_that_gives_one_picture(say: Say) -> None:
     flags = ("--of", "visualize", "--set", "steps=1", "--size", 24)
     done = say("grid", *NETWORK, *flags, "--layers", "first,second", "-o", "out.png")
@@ -214,9 +228,10 @@ def test_networks_are_loaded_once_each(say: Say, monkeypatch: pytest.MonkeyPatch
     whole = grids.load_network
     monkeypatch.setattr(grids, "load_network", lambda name: loaded.append(name) or whole(name))
     flags = ("--across", f"network={TOY}; tests.toy_network:wide", "--down", "seed=1; 2")
-    done = say(*GRID, *flags, "--set", "objective=first", "-o", "out.png")
+    done = say(*GRID, *flags, "--set", "objective=first", "-o", "out.png", "--data", "data.json")
     assert done.code == 0, done
     assert loaded == ["tests.toy_network:wide"]
+    assert json.loads(Path("data.json").read_text())["network"] == f"{TOY}, tests.toy_network:wide"
 
 
 BAD = [

@@ -2,9 +2,9 @@
 
 # Made from the recipes' declarations by scripts/make_stubs.
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL.Image import Image
 from torch import Tensor
@@ -430,8 +430,8 @@ class _grid:
         network: Network | str,
         *,
         of: str = 'dream',
-        across: dict[str, tuple[str, ...]] | None | str = None,
-        down: dict[str, tuple[str, ...]] | None | str = None,
+        across: Mapping[str, Sequence[Any]] | None | str = None,
+        down: Mapping[str, Sequence[Any]] | None | str = None,
         layers: Sequence[str] | str = (),
         random_channels: int | None = None,
         layer: str | None = None,
@@ -473,8 +473,8 @@ class _grid:
         network: Network | str,
         *,
         of: str = 'dream',
-        across: dict[str, tuple[str, ...]] | None | str = None,
-        down: dict[str, tuple[str, ...]] | None | str = None,
+        across: Mapping[str, Sequence[Any]] | None | str = None,
+        down: Mapping[str, Sequence[Any]] | None | str = None,
         layers: Sequence[str] | str = (),
         random_channels: int | None = None,
         layer: str | None = None,

@@ -49,6 +49,7 @@ class DrawnCell:
 class Grid(ShownPage):
     """Pictures of a recipe, row by row.
 
+    network: its name, or those of several.
     columns, rows: what stands over, and beside, each; empty where nothing changes that way.
     cells: row by row; None for what is not drawn yet.
     """
@@ -62,7 +63,11 @@ class Grid(ShownPage):
     version: str = __version__
 
     page_scale: ClassVar[float] = 1.0
-    subject: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """Nothing: what it is about stands in the request's axes."""
+        return ()
 
     def layout(self) -> Page:
         """Its page: a table with heads, or, of one row or column, a row that is wrapped."""
@@ -167,7 +172,9 @@ def grid_steps(arguments: Arguments) -> Iterator[GridStep]:
     parts = s.parts(network)
     drawn = arguments.parts or _parts_to_draw(arguments, parts)
     columns, rows = heads(s.across_of(network)), heads(s.rows())
-    whole = Grid(network.name, parts.recipe, tuple(columns), tuple(rows), (), s)
+    names = [value for axis in parts.axes for value in axis.values.get("network", ())]
+    through = ", ".join(names) or network.name
+    whole = Grid(through, parts.recipe, tuple(columns), tuple(rows), (), s)
     return _steps(drawn, whole, arguments)
 
 

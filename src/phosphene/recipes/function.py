@@ -287,6 +287,8 @@ def type_text(annotation: Any) -> str:
         return " | ".join(dict.fromkeys(type_text(part) for part in parts))
     if origin is Literal:
         return f"Literal[{', '.join(map(repr, parts))}]"
+    if origin is dict:
+        return f"Mapping[{', '.join(map(type_text, parts))}]"
     if origin is tuple and len(parts) == 2 and parts[1] is ...:
         return f"Sequence[{type_text(parts[0])}]"
     if origin is tuple:

@@ -57,7 +57,7 @@ def _read_layers(given: Any) -> Any:
     return names
 
 
-AxisValues = Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_read_axis)]
+AxisValues = Annotated[dict[str, tuple[Any, ...]] | None, BeforeValidator(_read_axis)]
 WHAT: dict[str, Any] = {"group": "what"}
 
 
