@@ -7,7 +7,7 @@ PHOTO ?=
 SECTIONS ?=
 OUT ?= $(if $(PHOTO),$(basename $(PHOTO))-dream.png,dream.png)
 
-.PHONY: dream film test test-slow test-313 test-all check lessons bench clean
+.PHONY: dream film test test-slow test-313 test-all check docs lessons bench clean
 
 dream: $(VENV)/.installed
 	$(BIN)/phosphene dream $(if $(PHOTO),"$(PHOTO)",) -o "$(OUT)" --force
@@ -20,8 +20,8 @@ film: $(VENV)/.film
 test: $(VENV)/.tested
 	VENV=$(VENV) scripts/test
 
-# The tests that take long: benchmarks in small, and training in earnest.
-test-slow: $(VENV)/.tested
+# The tests that take long: benchmarks in small, training in earnest, the documentation as a whole.
+test-slow: $(VENV)/.tested $(VENV)/.documented
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 # The tests on a second Python, in a second environment, where it is there.
@@ -34,6 +34,11 @@ test-all: test test-slow test-313
 
 check: $(VENV)/.tested
 	scripts/check
+
+# The documentation, as a site that is read from the disk; what is amiss is an error.
+docs: $(VENV)/.documented
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "$(CURDIR)/docs/_build/html/index.html"
 
 # The lessons, in JupyterLab.
 lessons: $(VENV)/.notebook
@@ -64,5 +69,9 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test --group lint --group lessons
 	@touch $@
 
+$(VENV)/.documented: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv313
+	rm -rf $(VENV) .venv313 docs/_build docs/reference docs/lessons docs/project

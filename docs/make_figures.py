@@ -33,7 +33,7 @@ FIGURES = {
     "detail": 'phosphene grid sky.jpg --across "detail=before; after" --set preset=keras',
     "channels": "phosphene grid --of visualize --random-channels 12 --layer mixed4c",
     "hybrids": 'phosphene grid --of visualize --across "objective=mixed4c:9; mixed4c:5; '
-    'mixed4c:9 + mixed4c:5"',
+    'mixed4c:9 + mixed4c:5" --cell 192',
 }
 
 

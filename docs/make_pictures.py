@@ -20,10 +20,10 @@ from phosphene.explain.key_page import key_page
 from phosphene.explain.pages import as_image
 from phosphene.films.frames import Frame
 from phosphene.films.keys import Keys
-from phosphene.image import resize, to_uint8
+from phosphene.image import resize, start_picture, to_uint8
+from phosphene.recipes.presets import PRESETS
 
 HERE = Path(__file__).parent / "images"
-NAMES = ("original", "normalised", "+ octaves", "+ jitter")
 PICTURES: dict[str, Callable[[], Tensor]] = {}
 
 
@@ -92,6 +92,42 @@ def looks() -> Tensor:
         before, now = ph.dream(photo, net, first, **BEFORE), ph.dream(photo, net)
         rows.append([labelled(before, f"{name}, before"), labelled(now, f"{name}, now")])
     return grid(rows)
+
+
+@picture
+def all_looks() -> Tensor:
+    """The same photograph by every look, through the network that it brings."""
+    photo = smaller(sample("china.jpg"), 400)
+    cells = [labelled(photo, "the photograph")]
+    for name, look in PRESETS.items():
+        if not look.published and name != "phosphene":
+            cells.append(labelled(ph.dream(photo, look.network, preset=name), name))
+    whole = grid([cells[at : at + 3] for at in range(0, len(cells), 3)])
+    return smaller(whole, 860)
+
+
+@picture
+def strengths() -> Tensor:
+    """The same sky by the default, from a hint to a fever."""
+    net, photo = ph.load_network(), smaller(sky(), 300)
+    return grid(
+        [
+            [
+                labelled(ph.dream(photo, net, strength=strength), f"--strength {strength}")
+                for strength in (0.2, 0.5, 1, 2, 3)
+            ]
+        ]
+    )
+
+
+@picture
+def natural_noise() -> Tensor:
+    """Noise, dreamt by what was the default, and by what is now."""
+    net, size = ph.load_network(), (320, 480)
+    before = ph.dream(start_picture("noise", size), net)
+    now = PRESETS["phosphene"].settings_for("dreamnet", "noise")
+    after = ph.dream(start_picture("natural noise", size), net, **now)
+    return grid([[labelled(before, "white noise, before"), labelled(after, "natural noise, now")]])
 
 
 @picture
@@ -187,11 +223,8 @@ def presets() -> Tensor:
 @picture
 def four_panels() -> Tensor:
     """What each part of the algorithm does: original, normalised, + octaves, + jitter."""
-    net, photo = ph.load_network(), smaller(sky())
-    steps = [photo, ph.dream(photo, net, octaves=1, steps=30, jitter=0)]
-    steps += [ph.dream(photo, net, jitter=0), ph.dream(photo, net)]
-    cells = [labelled(image, name) for image, name in zip(steps, NAMES, strict=True)]
-    return grid([cells[:2], cells[2:]])
+    panels = ph.panels(smaller(sky()), ph.load_network(), columns=2, cell=480)
+    return paper(ph.page(panels))
 
 
 DEPTHS = {

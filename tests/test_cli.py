@@ -28,7 +28,7 @@ from phosphene import gradients, pyramid
 from phosphene import image as images
 from phosphene.cli import listing, main
 from phosphene.cli.exits import plain
-from phosphene.cli.flags import _bounds  # pyright: ignore[reportPrivateUsage]
+from phosphene.cli.flags import bounds_text
 from phosphene.cli.reporter import Estimate
 from phosphene.image import start_picture
 from phosphene.jobs import InputFile, Note, Request, Saved, prepare
@@ -135,12 +135,12 @@ def test_every_setting_is_a_flag_with_its_default_and_bounds(
         extra = field.json_schema_extra
         told = extra.get("shown", told) if isinstance(extra, dict) else told
         assert f"[default: {told}]" in line, line
-    assert _bounds(DreamSettings.model_fields["octaves"]) == "1 to 40"
-    assert _bounds(DreamSettings.model_fields["steps"]) == "1 or more"
-    assert _bounds(DreamSettings.model_fields["step_size"]) == "above 0 to 100"
-    assert _bounds(DreamSettings.model_fields["seed"]) == "0 or more"
-    assert _bounds(DreamSettings.model_fields["blend"]) == "0 to 1"
-    assert _bounds(DreamSettings.model_fields["gradient"]) == ""
+    assert bounds_text(DreamSettings.model_fields["octaves"]) == "1 to 40"
+    assert bounds_text(DreamSettings.model_fields["steps"]) == "1 or more"
+    assert bounds_text(DreamSettings.model_fields["step_size"]) == "above 0 to 100"
+    assert bounds_text(DreamSettings.model_fields["seed"]) == "0 or more"
+    assert bounds_text(DreamSettings.model_fields["blend"]) == "0 to 1"
+    assert bounds_text(DreamSettings.model_fields["gradient"]) == ""
 
 
 def test_the_settings_name_what_the_code_has() -> None:
@@ -269,7 +269,7 @@ def test_a_dream_without_a_photo(kind: str, size: tuple[int, int], tmp_path: Pat
     given = () if kind == "sky" else ("--start", kind, "--size", "64")
     done = run(*tiny(*given, "--blend", "0", "--seed", "3"), cwd=tmp_path)
     assert (done.code, done.out) == (0, "dream.png\n"), done
-    drawn = images.to_uint8(start_picture(kind, size, 3))  # pyright: ignore[reportArgumentType]
+    drawn = images.to_uint8(start_picture("natural noise" if kind == "noise" else "sky", size, 3))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "dream.png")), drawn)
 
 

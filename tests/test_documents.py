@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,3 +118,14 @@ def test_the_examples_of_activations(
         *("dumbbell", str(before), "without", str(names["channel"]), str(less))
     ]
     assert less < 0.97 * before
+
+
+def test_the_figures_are_those_of_their_document() -> None:
+    text = (ROOT / "docs/figures.md").read_text(encoding="utf-8")
+    figures = runpy.run_path(str(ROOT / "docs/make_figures.py"))["FIGURES"]
+    for name, line in figures.items():
+        assert line in text
+        assert f"(images/{name}.jpg)" in text
+    rows = re.findall(r"^\|.*\| `phosphene .*` \| \[.*\]\((.*)\) \|$", text, re.MULTILINE)
+    assert len(rows) >= 12
+    assert all((ROOT / "docs" / row).exists() for row in rows if not row.startswith("#"))

@@ -202,8 +202,8 @@ def test_a_taken_name_is_refused() -> None:
 
 
 def test_the_built_in_recipes() -> None:
-    names = ["accentuate", "caricature", "dream", "film", "invert", "octaves", "sheet", "story",
-             "style", "unit", "visualize", "watch", "zoom"]  # fmt: skip
+    names = ["accentuate", "caricature", "dream", "film", "grid", "invert", "octaves", "panels",
+             "sheet", "story", "style", "unit", "visualize", "watch", "zoom"]  # fmt: skip
     assert base.recipe_names() == [*names, "glow"]
     for name in names:
         assert recipe_named(name).name == name

@@ -2,9 +2,9 @@
 
 # Made from the recipes' declarations by scripts/make_stubs.
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL.Image import Image
 from torch import Tensor
@@ -197,6 +197,7 @@ class _dream:
         regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -225,6 +226,7 @@ class _dream:
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
         rest: Literal['dream', 'stay'] = 'dream',
+        start_noise: Literal['white', 'natural'] = 'white',
     ) -> Tensor:
         """Dream a picture: `(N, 3, H, W)` in [0, 1] -> the same shape, on the CPU.
 
@@ -251,8 +253,9 @@ class _dream:
             SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
         >>> net = phosphene.load_network()
-        >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
-        >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
+        >>> picture = phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=2)
+        >>> parts = [(sky, "mixed5a"), (lake, "mixed4c")]
+        >>> picture = phosphene.dream(photo, net, regions=parts, rest="stay")
         """
     def steps(
         self,
@@ -264,6 +267,7 @@ class _dream:
         regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         state: State | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -292,6 +296,7 @@ class _dream:
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
         rest: Literal['dream', 'stay'] = 'dream',
+        start_noise: Literal['white', 'natural'] = 'white',
     ) -> Iterator[DreamStep]:
         """The same as a generator of steps; stop whenever you like."""
 
@@ -307,6 +312,7 @@ class _film:
         mask: Tensor | str | Path | Image | None = None,
         regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -361,8 +367,8 @@ class _film:
             An iterator of `Frame` with the source's own times, which `phosphene.write_film` takes; each
             is computed when it is asked for. `film.steps(…)` gives a `FrameStep` for each step.
 
-        >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="10s")
-        >>> phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
+        >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="0.1s")
+        >>> info = phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
         """
     def steps(
         self,
@@ -373,6 +379,7 @@ class _film:
         mask: Tensor | str | Path | Image | None = None,
         regions: Sequence[tuple[Tensor | str | Path | Image, Objective | str]] | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -422,10 +429,9 @@ class _grid:
         photo: Tensor | str | Path | Image | None,
         network: Network | str,
         *,
-        keep: bool = True,
         of: str = 'dream',
-        across: dict[str, tuple[str, ...]] | None | str = None,
-        down: dict[str, tuple[str, ...]] | None | str = None,
+        across: Mapping[str, Sequence[Any]] | None | str = None,
+        down: Mapping[str, Sequence[Any]] | None | str = None,
         layers: Sequence[str] | str = (),
         random_channels: int | None = None,
         layer: str | None = None,
@@ -447,29 +453,28 @@ class _grid:
             layers: instead of `across`, names of layers, or "all".
             random_channels, layer: instead of `across`, so many channels of a layer, by `seed`.
             set: texts such as "steps=10": what all cells have in common.
-            keep: whether drawn cells are stored in the cache folder, and taken from there.
             **settings: those of `GridSettings`, by name.
 
         Returns:
-            A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way.
+            A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way. Cells are kept for
+            the next time where requests draw them, as on the command line, and not here.
 
         Raises:
             SettingsError: for a setting that the recipe does not have, or a value that it does not
                 take; ObjectiveError, UnknownLayerError: for what is not there. All before the first
                 cell is drawn.
 
-        >>> drawn = grid(photo, net, across={"objective": ["mixed3a", "mixed4c"]})
-        >>> page(drawn).save("grid.png")
+        >>> axes = {"across": {"objective": ["mixed3a", "mixed4c"]}, "down": "steps=1; 2"}
+        >>> phosphene.page(phosphene.grid(photo, net, **axes, set=["octaves=1"])).save("grid.png")
         """
     def steps(
         self,
         photo: Tensor | str | Path | Image | None,
         network: Network | str,
         *,
-        keep: bool = True,
         of: str = 'dream',
-        across: dict[str, tuple[str, ...]] | None | str = None,
-        down: dict[str, tuple[str, ...]] | None | str = None,
+        across: Mapping[str, Sequence[Any]] | None | str = None,
+        down: Mapping[str, Sequence[Any]] | None | str = None,
         layers: Sequence[str] | str = (),
         random_channels: int | None = None,
         layer: str | None = None,
@@ -559,6 +564,7 @@ class _octaves:
         objective: Objective | str | None = None,
         *,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -617,6 +623,7 @@ class _octaves:
         objective: Objective | str | None = None,
         *,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -660,6 +667,7 @@ class _panels:
         *,
         mask: Tensor | str | Path | Image | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -713,7 +721,8 @@ class _panels:
         Raises:
             ImageError: for a photo that is none. SettingsError: for a square outside of it.
 
-        >>> page(panels(photo, net, "mixed4c", add=["smooth"])).save("panels.png")
+        >>> panels = phosphene.panels(photo, net, "mixed4c", add=["smooth"], octaves=1, steps=1)
+        >>> phosphene.page(panels).save("panels.png")
         """
     def steps(
         self,
@@ -723,6 +732,7 @@ class _panels:
         *,
         mask: Tensor | str | Path | Image | None = None,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -811,7 +821,8 @@ class _sheet:
         Raises:
             ObjectiveError: for channels that are not there; and what `visualize` raises.
 
-        >>> page(sheet(net, "mixed4c", "0-63")).save("mixed4c.png")
+        >>> sheet = phosphene.sheet(net, "mixed4c", "0-3", size=32, steps=2)
+        >>> phosphene.page(sheet).save("mixed4c.png")
         """
     def steps(
         self,
@@ -1055,7 +1066,8 @@ class _unit_card:
             UnknownLayerError, ObjectiveError: for a unit that is not there.
             ImageError: for a folder without a readable picture; and what `visualize` raises.
 
-        >>> page(unit_card(net, "mixed4c:42", pictures="photos")).save("card.png")
+        >>> card = phosphene.unit_card(net, "mixed4c:42", pictures="photos", size=32, steps=2)
+        >>> phosphene.page(card).save("card.png")
         """
     def steps(
         self,
@@ -1139,8 +1151,10 @@ class _visualize:
         stays dead, its picture is grey.
 
         >>> net = phosphene.load_network()
-        >>> phosphene.visualize(net, "mixed4d:42")
-        >>> phosphene.visualize(net, [f"mixed4d:{i}" for i in range(64)])
+        >>> picture = phosphene.visualize(net, "mixed4d:42", size=64, steps=8)
+        >>> several = [f"mixed4d:{i}" for i in range(4)]
+        >>> phosphene.visualize(net, several, size=64, steps=2).shape
+        torch.Size([4, 3, 64, 64])
         """
     def steps(
         self,
@@ -1179,6 +1193,7 @@ class _watch:
         layer: str,
         *,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -1246,6 +1261,7 @@ class _watch:
         layer: str,
         *,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -1292,6 +1308,7 @@ class _zoom:
         objective: Objective | str | Sequence[Objective | str] | None = None,
         *,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,
@@ -1348,8 +1365,8 @@ class _zoom:
             An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
             asked for. `zoom.steps(…)` gives a `FrameStep` for each step on the way.
 
-        >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=3)
-        >>> phosphene.write_film("zoom.mp4", frames)
+        >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=0.1)
+        >>> info = phosphene.write_film("zoom.mp4", frames)
         """
     def steps(
         self,
@@ -1358,6 +1375,7 @@ class _zoom:
         objective: Objective | str | Sequence[Objective | str] | None = None,
         *,
         preset: str = 'phosphene',
+        strength: float | None = None,
         octaves: Literal['auto'] | int = 'auto',
         octave_scale: float = 1.4,
         smallest_octave: float = 0.75,

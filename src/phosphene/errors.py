@@ -140,7 +140,7 @@ def suggest(name: str, choices: Iterable[str], *, most: int = 5) -> str:
 
 
 def one_line(error: object, most: int = 200) -> str:
-    """What another library says of an error, in one line of at most so many letters.
+    r"""What another library says of an error, in one line of at most so many letters.
 
     >>> one_line(ValueError("no such\nthing"))
     'no such thing'

@@ -104,6 +104,21 @@ def chain_plugins(settings: Settings) -> list[LoadedPlugin]:
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
+def absences(model: type[Settings]) -> dict[str, Any]:
+    """Of the settings that a later version added, what it means that one is not there."""
+    found = {}
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "absent" in extra:
+            found[name] = extra["absent"]
+    return found
+
+
+def is_complete(model: type[Settings], given: Mapping[str, Any]) -> bool:
+    """Whether all settings are given that every version has."""
+    return given.keys() >= model.model_fields.keys() - absences(model).keys()
+
+
 def checked(model: type[SettingsT], given: dict[str, Any]) -> SettingsT:
     """`model(**given)`, or a `SettingsError` of one line."""
     for name in given:

@@ -4,7 +4,8 @@
 ...     if enough(step):
 ...         step.state().save("dream.safetensors")
 ...         break
->>> phosphene.dream(photo, net, state=phosphene.State.load("dream.safetensors"))
+>>> state = phosphene.State.load("dream.safetensors")
+>>> picture = phosphene.dream(photo, net, state=state)
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class State:
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin with `prefix.`, without it.
 
-        >>> State({"optimiser.0.step": a, "score": b}).part("optimiser")
-        {'0.step': a}
+        >>> list(State({"optimiser.0.step": a, "score": b}).part("optimiser"))
+        ['0.step']
         """
         start = f"{prefix}."
         return {

@@ -43,6 +43,7 @@ EPILOGUE = """Examples:
 
   phosphene dream sky.jpg                      gives sky-dream.png, beside it
   phosphene dream sky.jpg -o out.webp --objective "2*mixed4b + mixed4d:42"
+  phosphene dream sky.jpg --preset temples --strength 1.5
   phosphene dream sky.jpg --guide flowers.jpg --keep-colors
   phosphene dream --start noise --size 512     without a photo
   phosphene visualize mixed4c:12               what a unit responds to
@@ -60,7 +61,7 @@ EPILOGUE = """Examples:
   phosphene objectives                         how to say it
   phosphene transforms                         what --transforms takes
   phosphene networks --all                     with which networks
-  phosphene presets                            as who published it
+  phosphene presets                            looks, and who published what
   phosphene lessons                            notebooks: how all this works
   phosphene replay sky-dream.png               does it come out the same here?
 
@@ -130,7 +131,12 @@ _command(
     "The networks that have a name, and whether their weights are here.",
     ("networks --all",),
 )
-_command("listing:presets", "presets", "Named settings of a dream.", ("presets",))
+_command(
+    "listing:presets",
+    "presets",
+    "Named settings of a dream: looks, and published algorithms.",
+    ("presets", "presets --sheet lake.jpg"),
+)
 _command("listing:objectives", "objectives", "What an objective's text may say.", ("objectives",))
 _command(
     "listing:transforms",
@@ -143,6 +149,12 @@ _command(
     "plugins",
     "Code of your own that is loaded, and what it brings.",
     ("plugins --plugin glow.py",),
+)
+_command(
+    "completion:verb",
+    "--install-completion",
+    "Have the shell complete verbs and flags.",
+    ("--install-completion", "--install-completion --shell zsh"),
 )
 
 _HELP = ("--help", "-h")

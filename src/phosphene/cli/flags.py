@@ -26,7 +26,7 @@ def setting_flag(
     plain = _plain(field.annotation)
     if any(isinstance(part, BeforeValidator) for part in field.metadata):
         plain = str  # read by the model, as a text
-    bounds = "" if plain == str | None else _bounds(field)
+    bounds = "" if plain == str | None else bounds_text(field)
     described = (field.description or "").rstrip(".")
     shown = {"True": "yes", "False": "no", "None": "none"}.get(str(field.default))
     shown = str(extra.get("shown") or shown or field.default)
@@ -71,7 +71,7 @@ def _converted(kind: Any, tokens: Sequence[Token]) -> Any:
     return value
 
 
-def _bounds(field: FieldInfo) -> str:
+def bounds_text(field: FieldInfo) -> str:
     """Such as `1 to 40`, `above 0`, or nothing."""
     found: dict[str, Any] = {}
     for constraint in (*field.metadata, *_constraints(field.annotation)):

@@ -7,20 +7,23 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from phosphene.cli.exits import DONE, plain, to_stdout
 from phosphene.cli.plugins import Plugins
+from phosphene.cli.running import Force
 from phosphene.errors import SettingsError
 from phosphene.plugins.available import load_available
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from phosphene.network import Layer
     from phosphene.plugins import Registry
+    from phosphene.recipes.presets import Preset
 
 UNPIPED = 1000  # columns, where no terminal sets a limit
 
@@ -162,13 +165,45 @@ def _megabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 1e6:.1f}"
 
 
-def presets(*, plugin: Plugins = ()) -> int:
-    """Named settings of a dream."""
-    from phosphene.recipes.presets import PRESETS
+def presets(
+    *,
+    sheet: Annotated[Path | None, Parameter(show_default=False)] = None,
+    size: Annotated[int, Parameter(allow_leading_hyphen=True)] = 480,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], show_default=lambda _: "PHOTO-grid.png")
+    ] = None,
+    force: Force = False,
+    plugin: Plugins = (),
+) -> int:
+    """Named settings of a dream: looks, and published algorithms.
 
-    rows = [(p.name, p.about, p.source, p.network) for p in PRESETS.values()]
+    Parameters
+    ----------
+    sheet
+        A photo: draw it by each of them, looks through the network that they bring, on one page.
+    size
+        The longest side of each picture of the sheet, px.
+    output
+        The sheet; the recipe lies inside.
+    """
+    from phosphene.recipes.presets import PRESETS, own_presets, preset
+
+    found = {**PRESETS, **{name: preset(name) for name in own_presets()}}
+    if sheet is not None:
+        return _sheet(sheet, found, size=size, output=output, force=force)
+    rows = [(name, p.about, p.source, p.network) for name, p in found.items()]
     _print_table(("preset", "about", "source", "network"), rows, lines=True)
     return DONE
+
+
+def _sheet(photo: Path, presets: Mapping[str, Preset], **options: Any) -> int:
+    """A photo dreamt by each preset, on one page, as `grid` draws it; the exit code."""
+    from phosphene.cli.verbs import DEFAULT_NETWORK, OutputOptions, verb_of
+
+    networks = [DEFAULT_NETWORK if p.published else p.network for p in presets.values()]
+    axis = f"preset={'; '.join(presets)} & network={'; '.join(networks)}"
+    written = OutputOptions(force=options.pop("force"))
+    return verb_of("grid")(photo, across=axis, options=written, **options)
 
 
 def objectives(*, plugin: Plugins = ()) -> int:

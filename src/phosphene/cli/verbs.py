@@ -28,6 +28,7 @@ from phosphene.jobs.request import InputFile, OutputKind, Request, main_kind, ou
 from phosphene.manifest.schema import Region
 from phosphene.objectives.text import expanded
 from phosphene.recipes.base import ImageInput, Recipe, recipe_named
+from phosphene.recipes.presets import is_of_a_file
 from phosphene.zoo import named_architecture
 
 POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
@@ -120,7 +121,10 @@ class _Signature:
 
     def _flags(self) -> None:
         recipe, subject = self.recipe, self.recipe.subject
-        if not recipe.network_positional:
+        if not recipe.network_positional and recipe.own_network is not None:
+            shown = f"{DEFAULT_NETWORK}, or the preset's"
+            self._add("network", str | None, None, help=NETWORK, shown=shown)
+        elif not recipe.network_positional:
             self._add("network", str, DEFAULT_NETWORK, help=NETWORK)
         if subject is not None and not subject.positional:
             kind = list[str] | None if subject.several else str | None
@@ -233,7 +237,7 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
         request,
         Reporter(quiet=options.quiet, verbose=options.verbose),
         force=options.force,
-        allow=_networks(recipe, request),  # whoever names code on the command line wants it
+        allow=_networks(recipe, request, given["network"]),
         large=given.get("large", True),
         cache=given.get("keep", True),
         shorthands=shorthands,
@@ -246,13 +250,17 @@ def _called(recipe: Recipe, given: dict[str, Any]) -> int:
     )
 
 
-def _networks(recipe: Recipe, request: Request) -> tuple[str, ...]:
-    """The names of the networks that a request names."""
+def _networks(recipe: Recipe, request: Request, named: str | None) -> tuple[str, ...]:
+    """The networks that were named on the command line: whoever names code there wants it.
+
+    That of a preset's file, which may be a stranger's, is not among them.
+    """
+    first = (named,) if named else ()
     if not recipe.parts:
-        return (request.network,)
-    axes = request.checked_settings().parts().axes
-    more = [value for axis in axes for value in axis.values.get("network", ())]
-    return (request.network, *more)
+        return first
+    settings: Any = request.checked_settings()
+    axes = settings.parts().axes
+    return (*first, *(value for axis in axes for value in axis.values.get("network", ())))
 
 
 def film_options(recipe: Recipe, given: dict[str, Any]) -> FilmOptions | None:
@@ -286,8 +294,10 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         size = given.get(f"{entry.role}_size")
         _check_size(f"{entry.role} size", size)
         inputs[entry.role] = InputFile(path=str(value), size=size)
-    architecture = named_architecture(given["network"])
-    model = recipe.checked_settings(settings, architecture)
+    network = given["network"] or _own_network(recipe, settings)
+    architecture = named_architecture(network)
+    start = _start(recipe, inputs, given.get("start"))
+    model = recipe.checked_settings(settings, architecture, start)
     subject = recipe.subject
     named = given.get(subject.name) if subject else None
     texts = (named,) if isinstance(named, str) else tuple(named or ())
@@ -310,15 +320,14 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         regions.append(Region(mask=f"region-{number}", objective=objective))
         inputs[f"region-{number}"] = InputFile(path=mask)
     layers = subject is not None and subject.field == "layers"
-    start = _start(recipe, inputs, given.get("start"))
     _check_photo(recipe, given, start)
     recipe.check_regions(regions, vars(model))
     chosen = recipe.dump_settings(model, regions)
     if not architecture:  # code says its own once it is loaded, and then what is not given
-        chosen = {name: value for name, value in chosen.items() if name in settings}
+        chosen = {name: chosen.get(name, value) for name, value in settings.items()}
     request = Request(
         recipe=recipe.name,
-        network=given["network"],
+        network=network,
         layers=texts if layers else (),
         objectives=texts if subject and not layers and not subject.parsed else (),
         start=start,
@@ -353,6 +362,8 @@ def like(recipe: Recipe, given: dict[str, Any], file: Path) -> dict[str, Any]:
     for name, field in recipe.settings.model_fields.items():
         extra = field.json_schema_extra
         alike = not isinstance(extra, dict) or extra.get("alike", True)
+        if is_of_a_file(manifest.settings.get(name)):
+            continue  # a preset that may not be here; what it said is among the settings
         if found.get(name) is None and name in manifest.settings and alike:
             found[name] = manifest.settings[name]
     subject = recipe.subject
@@ -360,9 +371,15 @@ def like(recipe: Recipe, given: dict[str, Any], file: Path) -> dict[str, Any]:
         paths = {role: str(file.parent / part.name) for role, part in manifest.inputs.items()}
         texts = [with_pictures(text, paths) for text in manifest.objectives]
         found[subject.name] = texts if subject.several else texts[0]
-    if found["network"] == DEFAULT_NETWORK:
+    if found["network"] in (None, DEFAULT_NETWORK):
         found["network"] = manifest.network.name
     return found
+
+
+def _own_network(recipe: Recipe, settings: dict[str, Any]) -> str:
+    """The network of who names none."""
+    found = recipe.own_network(settings) if recipe.own_network else None
+    return found or DEFAULT_NETWORK
 
 
 def split_layers(flag: str, text: str | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from phosphene import image as images
 from phosphene.explain.pages import (
     ACCENT,
     FAINT,
+    INK,
     QUIET,
     ImageItem,
     Item,
@@ -94,11 +95,10 @@ def cells_page(
     breadth = max(beside + grid_breadth, LEAST_BREADTH)
     items: list[Item] = []
     y = MARGIN
-    for text, size, colour in ((heading, 1.5 * letters, None), (about, letters, QUIET)):
+    for text, size, colour in ((heading, 1.5 * letters, INK), (about, letters, QUIET)):
         if text:
             y += 1.25 * size
-            items.append(Text(MARGIN, y, truncate_text(text, breadth, size), size,
-                              **({} if colour is None else {"colour": colour})))  # fmt: skip
+            items.append(Text(MARGIN, y, truncate_text(text, breadth, size), size, colour))
     y += 1.2 * letters
     left = MARGIN + beside
     if column_heads:

@@ -17,15 +17,18 @@ from phosphene.errors import NonFiniteError, SettingsError
 from phosphene.explain.grid_page import PageCell, cell_side, cells_page, wrapped_columns
 from phosphene.explain.kept import in_levels, load_kept, store_kept
 from phosphene.explain.pages import Page, ShownPage
+from phosphene.image.tensor import fit
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.recipes.arguments import network_of, picture_of
+from phosphene.recipes.axes import check_name
 from phosphene.recipes.base import Arguments, PartToDraw, Recipe, recipe_named
 from phosphene.recipes.function import public_function
 from phosphene.recipes.grid import GridSettings, Parts, heads
 
 # A change in how cells come out, with the same settings, is a new number here.
 CACHE_FORMAT = 1
+START = (640, 427)  # px, of a start that no photo gives a size to, as of a request
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class DrawnCell:
 class Grid(ShownPage):
     """Pictures of a recipe, row by row.
 
+    network: its name, or those of several.
     columns, rows: what stands over, and beside, each; empty where nothing changes that way.
     cells: row by row; None for what is not drawn yet.
     """
@@ -59,7 +63,11 @@ class Grid(ShownPage):
     version: str = __version__
 
     page_scale: ClassVar[float] = 1.0
-    subject: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """Nothing: what it is about stands in the request's axes."""
+        return ()
 
     def layout(self) -> Page:
         """Its page: a table with heads, or, of one row or column, a row that is wrapped."""
@@ -164,7 +172,9 @@ def grid_steps(arguments: Arguments) -> Iterator[GridStep]:
     parts = s.parts(network)
     drawn = arguments.parts or _parts_to_draw(arguments, parts)
     columns, rows = heads(s.across_of(network)), heads(s.rows())
-    whole = Grid(network.name, parts.recipe, tuple(columns), tuple(rows), (), s)
+    names = [value for axis in parts.axes for value in axis.values.get("network", ())]
+    through = ", ".join(names) or network.name
+    whole = Grid(through, parts.recipe, tuple(columns), tuple(rows), (), s)
     return _steps(drawn, whole, arguments)
 
 
@@ -263,6 +273,8 @@ def _parts_to_draw(arguments: Arguments, parts: Parts) -> tuple[PartToDraw, ...]
     recipe, function = recipe_named(parts.recipe), public_function(parts.recipe)
     networks: dict[str, Network] = {}
     pictures: dict[str, Any] = {}
+    for name in (name for axis in parts.axes for name in axis.values):
+        check_name(recipe, name)
     found = []
     for points in itertools.product(*(axis.points() for axis in parts.axes)):
         given: dict[str, Any] = {"network": arguments.network, **parts.settings}
@@ -280,7 +292,8 @@ def _parts_to_draw(arguments: Arguments, parts: Parts) -> tuple[PartToDraw, ...]
             else:
                 given[_keyword(recipe, name)] = None if value == "none" else value
         start = given.pop("start", None) if recipe.starts else None
-        _draw_start(recipe, given, start)
+        longest = int(given.pop("size", 0)) if recipe.sized else 0
+        _draw_start(recipe, given, start, longest)
         ready = function.arguments(**given)
         check_subject(recipe, ready.network, ready.settings, ready.objectives, ready.layers)
         found.append(PartToDraw(lambda ready=ready: recipe.run(ready)))
@@ -302,11 +315,21 @@ def _keyword(recipe: Recipe, name: str) -> str:
     return name
 
 
-def _draw_start(recipe: Recipe, given: dict[str, Any], start: str | None) -> None:
-    """What a recipe begins with where there is no photo."""
-    entry = next((entry for entry in recipe.inputs if entry.required), None)
-    if entry is None or not recipe.starts or (start in (None, "photo") and entry.argument in given):
+def _draw_start(recipe: Recipe, given: dict[str, Any], start: str | None, longest: int) -> None:
+    """What a recipe begins with where there is no photo; or the photo, its longest side so many px,
+    unless that is 0."""
+    entry = next((entry for entry in recipe.inputs if entry.resized), None)
+    if entry is None:
         return
-    seed = int(given.get("seed", 0))
-    width, height = 640, 427
-    given[entry.argument] = images.start_picture(start or recipe.starts[0], (height, width), seed)  # pyright: ignore
+    if entry.argument in given and start in (None, "photo"):
+        photo = given[entry.argument]
+        if longest:
+            to = fit(images.size_of(photo), longest)
+            given[entry.argument] = images.resize(photo.float(), to).clamp(0, 1)
+    elif recipe.starts:
+        width, height = START
+        if longest:
+            width, height = longest, max(1, round(longest * height / width))
+        kind: Any = start or recipe.starts[0]
+        seed = int(given.get("seed", 0))
+        given[entry.argument] = images.start_picture(kind, (height, width), seed)

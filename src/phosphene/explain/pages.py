@@ -96,8 +96,7 @@ class PageContent(Protocol):
     """What a recipe for pages gives: something that can be laid out.
 
     page_scale: px of a picture of the page to one of its measures.
-    subject: what it is about, as a manifest names it; empty where that is as the request has it.
-    settings: as they were resolved.
+    subject: what it is about, as a manifest names it. settings: as they were resolved.
     """
 
     @property

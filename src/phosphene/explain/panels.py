@@ -36,7 +36,11 @@ class Panels(ShownPage):
     version: str = __version__
 
     page_scale: ClassVar[float] = 1.0
-    subject: ClassVar[tuple[str, ...]] = ()  # as the request names it
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """The objective."""
+        return (self.objective,)
 
     def layout(self) -> Page:
         """Its page: the panels with their labels, and what the inset shows of each below it."""

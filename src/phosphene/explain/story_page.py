@@ -50,7 +50,7 @@ def story_page(story: Story) -> Page:
         items.append(Text(MARGIN, y, truncate_text(line, breadth, 12), 12, QUIET))
     y += 22
     for first in range(0, len(story.drawings), columns):
-        block, height = _block(story, story.drawings[first : first + columns], size)
+        block, height = _block(story, story.drawings[first : first + columns], size, breadth)
         items += translated(block, MARGIN, y)
         y += height
     items.append(Text(MARGIN, y, truncate_text(_footer(story), breadth), 11, QUIET))
@@ -69,7 +69,7 @@ def _about(story: Story) -> tuple[str, str]:
 
 
 def _block(
-    story: Story, drawings: Sequence[Drawing], size: tuple[float, float]
+    story: Story, drawings: Sequence[Drawing], size: tuple[float, float], breadth: float
 ) -> tuple[list[Item], float]:
     """Some drawings, a column each, and how high they are together."""
     width, height = size
@@ -84,10 +84,12 @@ def _block(
     about = "outlined: contrast to grey times gradient, the highest part"
     for title, pushes in (
         (f"What raises {story.name}", [d.own for d in drawings]),
-        ("What raises the class that comes second", [d.second for d in drawings]),
+        ("What raises the most probable other class", [d.second for d in drawings]),
     ):
+        title = truncate_text(title, 0.6 * breadth, 14)
         items.append(Text(0, y + 14, title, 14))
-        items.append(Text(text_width(title, 14) + 10, y + 14, about, 11, QUIET))
+        offset = text_width(title, 14) + 10
+        items.append(Text(offset, y + 14, truncate_text(about, breadth - offset), 11, QUIET))
         about = ""
         y += 24
         row(y, (_outlined(story, d, p, size) for d, p in zip(drawings, pushes, strict=True)))

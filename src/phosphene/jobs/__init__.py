@@ -5,7 +5,10 @@ like any other.
 
 >>> from phosphene import jobs
 >>> for event in jobs.run(jobs.Request.read("job.json")):
-...     print(event.json())
+...     print(event.json()["event"])
+started
+...
+ended
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from phosphene.errors import PhospheneError, SettingsError, suggest
+from phosphene.errors import PhospheneError, SettingsError
 from phosphene.jobs.request import InputFile, Request
 from phosphene.manifest.schema import format_problem
-from phosphene.recipes.axes import Axis
+from phosphene.recipes.axes import Axis, check_name, subject_names
 from phosphene.recipes.base import Recipe
 from phosphene.zoo import named_architecture
 
@@ -39,34 +39,11 @@ def expand(base: Request, axes: Iterable[Axis | Sequence[Any]]) -> list[Request]
     found = [axis if isinstance(axis, Axis) else Axis({axis[0]: axis[1:]}) for axis in axes]
     for axis in found:
         for name in axis.values:
-            _check_name(base.declaration, name)
+            check_name(base.declaration, name)
     return [
         _changed(base, {name: value for point in points for name, value in point.items()})
         for points in itertools.product(*(axis.points() for axis in found))
     ]
-
-
-def axis_names(recipe: Recipe) -> list[str]:
-    """The names that an axis over requests of a recipe may have."""
-    names = [] if recipe.subject is None else [*_subject_names(recipe)]
-    names += ["network", *(entry.role for entry in recipe.inputs)]
-    names += ["start"] if recipe.starts else []
-    names += ["size"] if recipe.sized else []
-    return list(dict.fromkeys([*names, *recipe.settings.model_fields]))
-
-
-def _subject_names(recipe: Recipe) -> tuple[str, ...]:
-    """What it is about has two names where a layer is an objective, too."""
-    subject = recipe.subject
-    if subject is None:
-        return ()
-    return ("objective", "layer") if subject.parsed else (subject.name,)
-
-
-def _check_name(recipe: Recipe, name: str) -> None:
-    names = axis_names(recipe)
-    if name.replace("-", "_") not in names:
-        raise SettingsError(f"{recipe.name} has no {name!r} to vary{suggest(name, names)}")
 
 
 def _changed(base: Request, changes: Mapping[str, Any]) -> Request:
@@ -77,7 +54,7 @@ def _changed(base: Request, changes: Mapping[str, Any]) -> Request:
     given: list[str] = []
     for written, value in changes.items():
         name = written.replace("-", "_")
-        if subject is not None and name in _subject_names(recipe):
+        if subject is not None and name in subject_names(recipe):
             update[subject.field] = (value,)
         elif name == "network" or (name == "start" and recipe.starts):
             update[name] = value
@@ -93,7 +70,7 @@ def _changed(base: Request, changes: Mapping[str, Any]) -> Request:
     network = update.get("network", base.network)
     checked = recipe.checked_settings(settings, named_architecture(network))
     dumped = checked.model_dump(mode="json")
-    settings |= {name: dumped[name] for name in given}
+    settings |= {name: dumped.get(name, settings[name]) for name in given}
     whole = base.model_dump() | update | {"inputs": inputs, "settings": settings}
     whole["inputs"] = {role: entry.model_dump() for role, entry in inputs.items()}
     try:

@@ -126,6 +126,8 @@ def _draw_start(request: Request, recipe: Recipe, settings: Any, loaded: Loaded)
     width, height = SKY
     if request.size:
         width, height = request.size, max(1, round(request.size * SKY[1] / SKY[0]))
+    if kind == "noise" and getattr(settings, "start_noise", "white") == "natural":
+        kind = "natural noise"
     loaded.images[role] = images.start_picture(kind, (height, width), settings.seed)  # pyright: ignore[reportArgumentType]
 
 

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from phosphene.errors import SettingsError
 from phosphene.jobs.expand import expand
-from phosphene.jobs.request import InputFile, Request, picture_roles
+from phosphene.jobs.request import InputFile, Request, picture_roles, weights_file
 from phosphene.manifest.schema import format_problem
 from phosphene.objectives.text import parse_tree
-from phosphene.recipes.axes import Axis
+from phosphene.recipes.axes import ABOUT, Axis
 from phosphene.recipes.base import recipe_named
 
 MOST_PARTS = 400
@@ -45,7 +45,7 @@ def parts_of(
 def check_parts(request: Request, settings: Any) -> None:
     """See that there is what the axes name, as far as it is known without a network.
 
-    Each axis by itself, so that this takes no longer where they make thousands of parts.
+    Each axis by itself, and no more of it than is begun unasked: all are made before one is drawn.
 
     SettingsError for an axis of what there is not, or a value that cannot be; ObjectiveError for an
     objective that cannot be read.
@@ -53,7 +53,8 @@ def check_parts(request: Request, settings: Any) -> None:
     base, axes = _base_of(request, settings, None)
     subject = base.declaration.subject
     for axis in axes:
-        for part in expand(base, [axis]):
+        short = Axis({name: given[:MOST_PARTS] for name, given in axis.values.items()})
+        for part in expand(base, [short]):
             if subject is not None and subject.parsed:
                 for text in part.objectives:
                     parse_tree(text)
@@ -74,7 +75,7 @@ def with_inputs(request: Request, settings: Any) -> Request:
     def note(name: str, value: str) -> str:
         if name in roles:
             paths[value] = None
-        elif parsed and name in ("objective", "layer") and "(" in value:
+        elif parsed and name in ABOUT and "(" in value:
             from phosphene.objectives import picture_paths  # which takes torch
 
             paths.update(dict.fromkeys(picture_paths(parse_tree(value))))
@@ -88,7 +89,7 @@ def with_inputs(request: Request, settings: Any) -> Request:
     def rename(name: str, value: str) -> str:
         if name in roles:
             return named[value]
-        if parsed and name in ("objective", "layer") and "(" in value:
+        if parsed and name in ABOUT and "(" in value:
             from phosphene.objectives import with_pictures
 
             return with_pictures(value, named)
@@ -103,6 +104,7 @@ def with_inputs(request: Request, settings: Any) -> Request:
 def _base_of(request: Request, settings: Any, network: Any) -> tuple[Request, list[Axis]]:
     """What all parts have in common, and the axes, their pictures as inputs."""
     parts = settings.parts(network)
+    _refuse_files_of_weights(parts.axes)
     recipe = recipe_named(parts.recipe)
     own = {entry.role for entry in request.declaration.inputs}
     given = {role: entry for role, entry in request.inputs.items() if role in own}
@@ -112,18 +114,33 @@ def _base_of(request: Request, settings: Any, network: Any) -> tuple[Request, li
     common = dict(parts.settings)
     if request.size is not None and not recipe.sized:
         common["size"] = request.size
-    sizes = {"size": request.size} if recipe.sized else {}
     roles = {entry.role for entry in recipe.inputs}
     axes = [
         Axis({n: _inputs(request, v) if n in roles else v for n, v in axis.values.items()})
         for axis in parts.axes
     ]
     inputs = {**given, **_firsts(axes, roles, given)}
-    whole = {"recipe": recipe.name, "plugins": request.plugins, "network": request.network}
     try:
-        return Request(**whole, inputs=inputs, settings=common, **sizes), axes
+        base = Request(
+            recipe=recipe.name,
+            plugins=request.plugins,
+            network=request.network,
+            size=request.size if recipe.sized else None,
+            inputs=inputs,
+            settings=common,
+        )
     except ValidationError as error:
         raise SettingsError(format_problem(error)) from None
+    return base, axes
+
+
+def _refuse_files_of_weights(axes: Sequence[Axis]) -> None:
+    """SettingsError for a network that is a file, whose path would stand in every recipe."""
+    for name in (name for axis in axes for name in axis.values.get("network", ())):
+        if weights_file(name)[0] is not None:
+            raise SettingsError(
+                f"the network {name!r} is a file; an axis takes networks by name, --network a file"
+            )
 
 
 def _firsts(axes: Sequence[Axis], roles: set[str], given: Any) -> dict[str, InputFile]:

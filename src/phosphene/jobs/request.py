@@ -33,12 +33,11 @@ from phosphene.manifest.schema import (
     check_fit,
     checked_settings,
     format_problem,
-    is_complete,
     refuse_missing_recipe,
 )
 from phosphene.objectives.text import Call, expanded, parse_tree, quoted
 from phosphene.recipes.base import Output, Recipe, is_recipe, recipe_named
-from phosphene.settings import Settings, chain_plugins
+from phosphene.settings import Settings, chain_plugins, is_complete
 from phosphene.zoo import named_architecture
 
 FORMAT = 1
@@ -112,12 +111,14 @@ class InputFile(Part):
 class Request(Part):
     """Everything that a result depends on, and where it is to lie.
 
-    recipe, plugins: which, and the code of a user's own that it needs; it is never loaded because a
-        request names it.
+    format: of the request.
+    recipe: the name of what is to be made.
+    plugins: the code of a user's own that it needs; it is never loaded because a request names it.
     network: a name, as `load_network` takes it.
     objectives, layers: what it is about; where nothing is named, the recipe's own default. Pictures
         in an objective are named by their role.
-    start, size: what a recipe begins with where it needs no photo, and the longest side in px.
+    start: what a recipe begins with where it needs no photo.
+    size: the longest side in px.
     inputs: by role. Paths are relative to the folder of the request's file, once it is saved.
     regions: parts of the picture that have objectives of their own; masks are named by their role.
     settings: by name; what is not given is its default, through that network.
@@ -181,10 +182,11 @@ class Request(Part):
         what lacks came later, and is what its absence means in a manifest.
         """
         recipe = self.declaration
-        if is_complete(recipe, self.settings):
+        if is_complete(recipe.settings, self.settings):
             return checked_settings(recipe, self.settings)
         architecture = named_architecture(self.network) or loaded
-        return checked_settings(recipe, self.settings, architecture=architecture)
+        start = recipe.start_of(self.start, self.inputs)
+        return checked_settings(recipe, self.settings, architecture=architecture, start=start)
 
     def input_paths(self) -> dict[str, Path]:
         """Every file and folder that is read, by role; the file of weights among them."""

@@ -3,6 +3,7 @@
 >>> for event in run(request):
 ...     if isinstance(event, Saved):
 ...         print(event.path)
+out.png
 """
 
 from __future__ import annotations
@@ -233,12 +234,10 @@ def _names_all(request: Request, settings: Any, shorthands: Mapping[str, Any]) -
 
 def _completed(request: Request, settings: Any, loaded: Loaded) -> Request:
     """The request with all that was the recipe's to choose, pinned to what was loaded."""
-    recipe, start = request.declaration, request.start
-    if recipe.starts and start is None:
-        start = "photo" if _has_photo(request) else recipe.starts[0]
+    recipe = request.declaration
     update = {
         "settings": recipe.dump_settings(settings, request.regions),
-        "start": start,
+        "start": recipe.start_of(request.start, request.inputs),
         "inputs": with_sizes(request, request.inputs, loaded.records),
         "plugins": request.needed_plugins(),
     }
@@ -252,11 +251,6 @@ def _check_resumes(recipe: Recipe, every: float) -> None:
         raise SettingsError(f"{recipe.name} has no checkpoint; these have: {able}")
     if not 0 <= every < math.inf:
         raise SettingsError(f"a checkpoint every {every} s; 0 or more was expected")
-
-
-def _has_photo(request: Request) -> bool:
-    """Whether it begins with a picture that went in."""
-    return any(e.required and e.role in request.inputs for e in request.declaration.inputs)
 
 
 def _code_of(network: str) -> dict[str, Path]:

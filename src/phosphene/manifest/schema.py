@@ -27,7 +27,7 @@ from phosphene import __version__
 from phosphene.errors import FilmError, PhospheneError, RecipeError, SettingsError
 from phosphene.image.files import LONGEST_SIDE, PIXEL_LIMIT
 from phosphene.recipes.base import Recipe, is_recipe, recipe_named
-from phosphene.settings import Settings, checked
+from phosphene.settings import Settings, absences, checked
 
 if TYPE_CHECKING:
     from phosphene.plugins import LoadedPlugin
@@ -214,18 +214,28 @@ class Manifest(Part):
     """All that is needed to compute a picture again. `settings` are complete, the seed included;
     those of regions alone are there where regions are.
 
-    objectives: texts; of several each has pictures of its own. layers: of a recipe that takes
-        layers instead.
-    start, size: of a recipe that can begin without a photo: with what, and its longest side in px,
-        if one was asked for.
+    format: of the manifest.
+    phosphene: the version that wrote it.
+    numerics: goes up whenever rounding on purpose becomes other; within one number, on one machine,
+        a replay is compared exactly.
+    recipe: the name of what was made.
+    plugins: the code of a user's own that it needed.
+    network: through which it was looked at.
+    objectives: texts; of several each has pictures of its own.
+    layers: of a recipe that takes layers instead.
+    start: of a recipe that can begin without a photo, with what it began.
+    size: the longest side in px, if one was asked for.
     inputs: by role: photo, mask, painting, a folder of pictures, the masks of regions, and the
         pictures of the objectives, whose texts name them by their role.
     regions: parts of the picture that have objectives of their own.
-    result: None as long as there is none. part: the file holds one picture of several, counted from
-        1; without it, it holds all.
+    settings: by name; complete.
+    result: None as long as there is none.
+    part: the file holds one picture of several, counted from 1; without it, it holds all.
     plan: for each octave the side of the tiles in which it was evaluated, px, None for whole: it
         decides rounding. Empty where it is not known.
     film: of a film, its frames; `result` is then their size and one hash of all.
+    versions: of Python and of the libraries that rounding may depend on.
+    machine: what computed it.
     ended: there if the result is not whole.
     """
 
@@ -354,36 +364,26 @@ def _text_inside(path: Path) -> str | None:
 
 
 def checked_settings(
-    recipe: Recipe, settings: Mapping[str, Any], *, architecture: str | None = None
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    *,
+    architecture: str | None = None,
+    start: str | None = None,
 ) -> Settings:
     """A recipe's settings, checked; RecipeError if this version has no such settings.
 
     A setting that a later version added says in its declaration, by `"absent"` in its
     `json_schema_extra`, what it means that an older manifest does not have it. Of what somebody
-    asks for now, what lacks is the default, through a network of that `architecture`.
+    asks for now, what lacks is the default, through a network of that `architecture`, of what
+    begins with such a `start`.
     """
     given = dict(settings)
     try:
         if architecture is not None:
-            return recipe.checked_settings(given, architecture)
-        return checked(recipe.settings, {**_absent(recipe), **given})
+            return recipe.checked_settings(given, architecture, start)
+        return checked(recipe.settings, {**absences(recipe.settings), **given})
     except SettingsError as error:
         raise RecipeError(f"the recipe's settings do not hold here: {error}") from None
-
-
-def is_complete(recipe: Recipe, settings: Mapping[str, Any]) -> bool:
-    """Whether all settings are there that every version has."""
-    return settings.keys() >= recipe.settings.model_fields.keys() - _absent(recipe).keys()
-
-
-def _absent(recipe: Recipe) -> dict[str, Any]:
-    """What it means that a setting is not there, of those that came later."""
-    found = {}
-    for name, field in recipe.settings.model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and "absent" in extra:
-            found[name] = extra["absent"]
-    return found
 
 
 def check_fit(

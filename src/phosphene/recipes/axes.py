@@ -10,9 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phosphene.errors import SettingsError
+from phosphene.errors import SettingsError, suggest
+from phosphene.objectives.text import expanded
+from phosphene.recipes.base import Recipe
 
 MOST_VALUES = 10_000  # of one axis
+ABOUT = ("objective", "layer")  # names for what a picture is about, where a layer is an objective
 
 _NAMED = re.compile(r"\s*([A-Za-z][\w-]*)\s*=(.*)", re.DOTALL)
 _NEXT = re.compile(r"\s&\s(?=\s*[A-Za-z][\w-]*\s*=)")
@@ -62,7 +65,8 @@ def _empty(given: Sequence[Any]) -> int:
 def parse_axis(text: str) -> Axis:
     """The axis of "NAME=VALUE; VALUE", or, changing together, of "a=1; 2 & b=3; 4".
 
-    0-9 is a value for each number. SettingsError for what is none.
+    0-9 is a value for each number, and mixed4c:0-9 an objective for each channel. SettingsError for
+    what is none; ObjectiveError for such a range that goes backwards.
     """
     values: dict[str, tuple[str, ...]] = {}
     for part in _NEXT.split(text):
@@ -74,7 +78,7 @@ def parse_axis(text: str) -> Axis:
         name = found[1].replace("-", "_")
         if name in values:
             raise SettingsError(f"{name} is named twice in {text!r}")
-        values[name] = tuple(v for each in _split(found[2]) for v in _spread(each))
+        values[name] = _of_channels(name, [v for each in _split(found[2]) for v in _spread(each)])
     return Axis(values)
 
 
@@ -95,8 +99,39 @@ def axis_of(given: Any) -> Axis:
     values = {}
     for name, several in given.items():
         alone = isinstance(several, str) or not isinstance(several, (Sequence, range))
-        values[str(name).replace("-", "_")] = tuple(map(as_text, [several] if alone else several))
+        texts = [as_text(value) for value in ([several] if alone else several)]
+        values[str(name).replace("-", "_")] = _of_channels(str(name), texts)
     return Axis(values)
+
+
+# Names --------------------------------------------------------------------------------------------
+
+
+def axis_names(recipe: Recipe) -> list[str]:
+    """The names that an axis over requests of a recipe may have."""
+    names = [] if recipe.subject is None else [*subject_names(recipe)]
+    names += ["network", *(entry.role for entry in recipe.inputs)]
+    names += ["start"] if recipe.starts else []
+    names += ["size"] if recipe.sized else []
+    return list(dict.fromkeys([*names, *recipe.settings.model_fields]))
+
+
+def subject_names(recipe: Recipe) -> tuple[str, ...]:
+    """What it is about has two names where a layer is an objective, too."""
+    subject = recipe.subject
+    if subject is None:
+        return ()
+    return ABOUT if subject.parsed else (subject.name,)
+
+
+def check_name(recipe: Recipe, name: str) -> None:
+    """SettingsError, with the closest names, for what a recipe does not have."""
+    names = axis_names(recipe)
+    if name.replace("-", "_") not in names:
+        raise SettingsError(f"{recipe.name} has no {name!r} to vary{suggest(name, names)}")
+
+
+# Values -------------------------------------------------------------------------------------------
 
 
 def as_text(value: Any) -> str:
@@ -122,6 +157,11 @@ def _split(text: str) -> list[str]:
         else:
             found[-1] += letter
     return [part.strip() for part in found]
+
+
+def _of_channels(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    """The values, of which each may be of a range of channels."""
+    return expanded(values) if name in ABOUT else tuple(values)
 
 
 def _spread(value: str) -> list[str]:

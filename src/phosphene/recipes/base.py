@@ -223,8 +223,11 @@ class Recipe:
 
     summary: one line, by default the first of the docstring of the file that declares it.
     settings: the model; `Settings` of one's own.
-    network_defaults: of settings that are not given, what they are through a network, where that is
-        other than the model says: `network_defaults(given, architecture) -> settings`.
+    network_defaults: of settings that are not given, what they are through a network and from a
+        start, where that is other than the model says: `network_defaults(given, architecture,
+        start) -> settings`; start: photo, or one of `starts`, or None of a recipe without any.
+    own_network: the name of the network that the settings bring, if nobody names one on the command
+        line: `own_network(given) -> name or None`.
     steps: `steps(arguments)` gives the steps; as "module:function" it is imported when run.
     result: what the public function returns, of the last step.
     result_type, step_type: "module:class" of both, for editors and the reference; of a film the
@@ -260,7 +263,10 @@ class Recipe:
     subject: Subject | None = None
     inputs: tuple[ImageInput, ...] = ()
     output: Output = "image"
-    network_defaults: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
+    network_defaults: Callable[[Mapping[str, Any], str, str | None], Mapping[str, Any]] | None = (
+        None
+    )
+    own_network: Callable[[Mapping[str, Any]], str | None] | None = None
     several: bool = False
     starts: tuple[str, ...] = ()
     regions: bool = False
@@ -303,15 +309,26 @@ class Recipe:
             _check_finite(region.mask, f"the mask of region {number}")
         return imported(self.steps)(arguments)
 
-    def checked_settings(self, given: Mapping[str, Any], architecture: str) -> Settings:
+    def checked_settings(
+        self, given: Mapping[str, Any], architecture: str, start: str | None = "photo"
+    ) -> Settings:
         """All settings through a network of that architecture, of those that are given.
 
-        SettingsError for what is none.
+        start: what is begun with: see `start_of`. SettingsError for what is none.
         """
         from phosphene.settings import checked
 
-        more = self.network_defaults(given, architecture) if self.network_defaults else {}
+        more = self.network_defaults(given, architecture, start) if self.network_defaults else {}
         return checked(self.settings, {**more, **given})
+
+    def start_of(self, named: str | None, inputs: Mapping[str, Any]) -> str | None:
+        """What is begun with, of a recipe that can begin without a photo: what is named, or the
+        photo, if one goes in, or the first of `starts`."""
+        if not self.starts:
+            return None
+        if named is None and any(e.required and e.role in inputs for e in self.inputs):
+            return "photo"
+        return named or self.starts[0]
 
     def completed(self, arguments: Arguments) -> Arguments:
         """The arguments with what the recipe is about by default, if they name nothing.

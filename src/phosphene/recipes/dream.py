@@ -6,7 +6,7 @@ The loop is in `steps/dream.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,9 +14,9 @@ from phosphene.errors import SettingsError
 from phosphene.image.files import LONGEST_SIDE
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
 from phosphene.recipes.function import RecipeFunction
-from phosphene.recipes.presets import PRESETS, preset
+from phosphene.recipes.presets import PRESETS, is_of_a_file, preset
 from phosphene.runtime.memory import parse_memory
-from phosphene.settings import GradientTransforms, Settings
+from phosphene.settings import GradientTransforms, Settings, is_complete
 
 # As in gradients.py and pyramid.py, which import torch; a test holds them equal.
 Normalisation = Literal["mean", "std", "norm", "rms", "none"]
@@ -25,6 +25,7 @@ Resampling = Literal["antialias", "bilinear", "corners", "nearest"]
 EPSILON = 1e-20
 TileSide = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
 MOST_OCTAVES = 40
+FAINTEST, STRONGEST = 0.2, 3.0
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -35,7 +36,21 @@ class OctaveSettings(Settings):
     What refines the plain ascent says, by "off" in its `json_schema_extra`, what it is without it.
     """
 
-    preset: str = Field("phosphene", description=f"One of {', '.join(PRESETS)}.")
+    # Settings that `strength` multiplies: what is done, in small steps and large ones.
+    dialled: ClassVar[tuple[str, ...]] = ("steps",)
+
+    preset: str = Field(
+        "phosphene",
+        description=f"One of {', '.join(PRESETS)}; or a FILE.toml: see phosphene presets.",
+    )
+    strength: float | None = Field(
+        None,
+        ge=FAINTEST,
+        le=STRONGEST,
+        exclude=True,  # what it becomes is recorded, steps and step_size
+        description="From a hint to a fever, in steps and their size: those of the preset are 1.",
+        json_schema_extra={"absent": None, "shown": "1"},
+    )
     octaves: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_OCTAVES)] = Field(
         "auto",
         description="Sizes to dream at; auto follows the picture's size.",
@@ -165,11 +180,31 @@ class OctaveSettings(Settings):
     def _fill_in(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        name = given.get("preset", "phosphene")
+        if is_of_a_file(name) and is_complete(cls, given):
+            return cls.settled(dict(given))  # a replay needs no file
         try:
-            chosen = cls.of_preset(given.get("preset", "phosphene"))
+            given = {**cls.of_preset(name), **given, "preset": preset(name).name}
         except SettingsError as error:
             raise ValueError(str(error)) from None
-        return cls.settled({**chosen, **given})
+        return cls.settled(given)
+
+    @model_validator(mode="after")
+    def _become(self) -> OctaveSettings:
+        """`strength` as what it is: steps times their size are as many times as much.
+
+        Both grow: more steps alone would not show, as what is there saturates; larger ones alone
+        would not join.
+        """
+        strength = self.strength
+        if strength is None:
+            return self
+        whole = {name: getattr(self, name) for name in self.dialled}
+        found = {name: n and max(1, round(n * strength**0.6)) for name, n in whole.items()}
+        size = self.step_size * strength * self.steps / found["steps"]
+        for name, value in {**found, "step_size": size, "strength": None}.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else
+        return self
 
     @classmethod
     def settled(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -196,13 +231,31 @@ class RegionSettings(Settings):
 class DreamSettings(RegionSettings, OctaveSettings):
     """Every setting of a dream."""
 
+    start_noise: Literal["white", "natural"] = Field(
+        "white",
+        description="Of --start noise: each value by itself, or with the spectrum and the colours "
+        "of nature.",
+        json_schema_extra={"absent": "white", "group": "what", "shown": "the preset's"},
+    )
 
-def network_defaults(given: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+
+def network_defaults(
+    given: Mapping[str, Any], architecture: str, start: str | None = None
+) -> dict[str, Any]:
     """What the preset says of settings that are not given, through such a network."""
     try:
-        return preset(given.get("preset", "phosphene")).settings_for(architecture)
+        return preset(given.get("preset", "phosphene")).settings_for(architecture, start)
     except SettingsError:
         return {}  # the model tells what is wrong with it
+
+
+def own_network(given: Mapping[str, Any]) -> str | None:
+    """The network of a look, which was made for it; a published preset leaves what is there."""
+    try:
+        found = preset(given.get("preset", "phosphene"))
+    except SettingsError:
+        return None
+    return None if found.published else found.network
 
 
 DREAM = register(
@@ -210,6 +263,7 @@ DREAM = register(
         name="dream",
         settings=DreamSettings,
         network_defaults=network_defaults,
+        own_network=own_network,
         steps="phosphene.recipes.steps.dream:dream_steps",
         step_type="phosphene.recipes.steps.dream:DreamStep",
         subject=Subject(
@@ -259,6 +313,7 @@ DREAM = register(
             'dream sky.jpg -o out.webp --objective "2*mixed4b + mixed4d:42"',
             "dream sky.jpg --guide flowers.jpg --mask sky-only.png --keep-colors",
             "dream lake.jpg --region sky.png=mixed5a:14 --region water.png=mixed4c --rest stay",
+            "dream sky.jpg --preset calm --strength 1.5",
             "dream sky.jpg --preset google2015 --network googlenet",
             "dream --start noise --size 512 -o noise.png",
         ),
@@ -293,7 +348,8 @@ dream = RecipeFunction(
         SettingsError: for a wrong setting, such as `rest="stay"` without regions.
 
     >>> net = phosphene.load_network()
-    >>> phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=5)
-    >>> phosphene.dream(photo, net, regions=[(sky, "mixed5a"), (lake, "mixed4c")], rest="stay")
+    >>> picture = phosphene.dream(phosphene.load_image("sky.jpg"), net, "mixed4c", octaves=2)
+    >>> parts = [(sky, "mixed5a"), (lake, "mixed4c")]
+    >>> picture = phosphene.dream(photo, net, regions=parts, rest="stay")
     """,
 )

@@ -10,13 +10,15 @@ from typing import Literal
 from pydantic import Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Shorthand, Subject, register
-from phosphene.recipes.dream import RegionSettings
+from phosphene.recipes.dream import RegionSettings, own_network
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.moving import FILES, FrameSettings, Share, network_defaults
 
 
 class FilmSettings(RegionSettings, FrameSettings):
     """Every setting of a dreamt film: of each frame those of a dream, and how it is carried on."""
+
+    dialled = (*FrameSettings.dialled, "first_steps", "uncovered_steps")
 
     begin: str | None = Field(
         None, description="Where to begin: 10s, 0:10, 300f (frames) or 50%.",
@@ -62,6 +64,7 @@ FILM = register(
         name="film",
         settings=FilmSettings,
         network_defaults=network_defaults(FilmSettings),
+        own_network=own_network,
         steps="phosphene.recipes.steps.moving:film_steps",
         result_type="phosphene.films.frames:Frame",
         step_type="phosphene.recipes.steps.frames:FrameStep",
@@ -131,7 +134,7 @@ film = RecipeFunction(
         An iterator of `Frame` with the source's own times, which `phosphene.write_film` takes; each
         is computed when it is asked for. `film.steps(…)` gives a `FrameStep` for each step.
 
-    >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="10s")
-    >>> phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
+    >>> frames = phosphene.film("walk.mp4", net, "mixed4c", end="0.1s")
+    >>> info = phosphene.write_film("dream.mp4", frames, audio_from="walk.mp4")
     """,
 )

@@ -234,7 +234,7 @@ def signature(recipe: Recipe) -> inspect.Signature:
             add(entry.argument, keyword, annotation, None)
     if recipe.regions:
         add(REGIONS, keyword, f"Sequence[tuple[{PICTURE}, Objective | str]] | None", None)
-    if recipe.caches:
+    if recipe.caches and not recipe.parts:  # parts are stored by their requests' keys
         add(CACHE, keyword, "bool", True)
     if recipe.resumes:
         add(STATE, keyword, "State | None", None)
@@ -287,6 +287,8 @@ def type_text(annotation: Any) -> str:
         return " | ".join(dict.fromkeys(type_text(part) for part in parts))
     if origin is Literal:
         return f"Literal[{', '.join(map(repr, parts))}]"
+    if origin is dict:
+        return f"Mapping[{', '.join(map(type_text, parts))}]"
     if origin is tuple and len(parts) == 2 and parts[1] is ...:
         return f"Sequence[{type_text(parts[0])}]"
     if origin is tuple:

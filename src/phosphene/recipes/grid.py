@@ -57,8 +57,8 @@ def _read_layers(given: Any) -> Any:
     return names
 
 
-AxisValues = Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_read_axis)]
-WHAT = {"group": "what"}
+AxisValues = Annotated[dict[str, tuple[Any, ...]] | None, BeforeValidator(_read_axis)]
+WHAT: dict[str, Any] = {"group": "what"}
 
 
 class GridSettings(Settings):
@@ -289,18 +289,18 @@ grid = RecipeFunction(
         layers: instead of `across`, names of layers, or "all".
         random_channels, layer: instead of `across`, so many channels of a layer, by `seed`.
         set: texts such as "steps=10": what all cells have in common.
-        keep: whether drawn cells are stored in the cache folder, and taken from there.
         **settings: those of `GridSettings`, by name.
 
     Returns:
-        A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way.
+        A `Grid`; `grid.steps(…)` gives a `GridStep` for each step on the way. Cells are kept for
+        the next time where requests draw them, as on the command line, and not here.
 
     Raises:
         SettingsError: for a setting that the recipe does not have, or a value that it does not
             take; ObjectiveError, UnknownLayerError: for what is not there. All before the first
             cell is drawn.
 
-    >>> drawn = grid(photo, net, across={"objective": ["mixed3a", "mixed4c"]})
-    >>> page(drawn).save("grid.png")
+    >>> axes = {"across": {"objective": ["mixed3a", "mixed4c"]}, "down": "steps=1; 2"}
+    >>> phosphene.page(phosphene.grid(photo, net, **axes, set=["octaves=1"])).save("grid.png")
     """,
 )

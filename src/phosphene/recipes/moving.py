@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from phosphene.errors import SettingsError
 from phosphene.recipes.dream import OctaveSettings
 from phosphene.recipes.dream import network_defaults as dream_defaults
+from phosphene.recipes.presets import preset
 from phosphene.settings import KeyTexts
 
 FASTEST = 1000  # frames a second
@@ -99,6 +100,13 @@ Crf = Annotated[
 class FrameSettings(OctaveSettings):
     """What every recipe for films can be told besides what a dream can."""
 
+    @classmethod
+    def of_preset(cls, name: str) -> dict[str, Any]:
+        """What a preset fills in. Steps are a frame's, few, unless somebody published them."""
+        found = super().of_preset(name)
+        published = preset(name).published
+        return {k: v for k, v in found.items() if published or k not in cls.dialled}
+
     steps: int = Field(
         3,
         ge=1,
@@ -118,16 +126,19 @@ class FrameSettings(OctaveSettings):
 
 def network_defaults(
     model: type[FrameSettings],
-) -> Callable[[Mapping[str, Any], str], dict[str, Any]]:
+) -> Callable[[Mapping[str, Any], str, str | None], dict[str, Any]]:
     """`Recipe.network_defaults` of a film: a dream's, but for the steps, which are few."""
 
-    def defaults(given: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+    def defaults(
+        given: Mapping[str, Any], architecture: str, start: str | None = None
+    ) -> dict[str, Any]:
         name = given.get("preset", "phosphene")
         try:
             own = model.of_preset(name)
         except SettingsError:
             return {}  # the model tells what is wrong with it
-        dreamt = dream_defaults(given, architecture)
-        return {k: v for k, v in dreamt.items() if k != "steps"} | own
+        dreamt, for_all = dream_defaults(given, architecture), preset(name).settings
+        by_network = {k: v for k, v in dreamt.items() if k not in for_all or for_all[k] != v}
+        return own | {k: v for k, v in by_network.items() if k not in model.dialled}
 
     return defaults

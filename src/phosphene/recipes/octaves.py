@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
-from phosphene.recipes.dream import OctaveSettings, network_defaults
+from phosphene.recipes.dream import OctaveSettings, network_defaults, own_network
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.sheet import PAGE
 
@@ -33,6 +33,7 @@ OCTAVES = register(
         name="octaves",
         settings=OctavesSettings,
         network_defaults=network_defaults,
+        own_network=own_network,
         steps="phosphene.explain.octaves:octave_steps",
         result_type="phosphene.explain.octaves:Pyramid",
         step_type="phosphene.explain.octaves:PyramidStep",

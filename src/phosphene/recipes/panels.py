@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from phosphene.errors import suggest
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
-from phosphene.recipes.dream import DreamSettings, OctaveSettings, network_defaults
+from phosphene.recipes.dream import DreamSettings, OctaveSettings, network_defaults, own_network
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.sheet import PAGE
 
@@ -135,6 +135,7 @@ PANELS = register(
         name="panels",
         settings=PanelsSettings,
         network_defaults=network_defaults,
+        own_network=own_network,
         steps="phosphene.explain.panels:panels_steps",
         result_type="phosphene.explain.panels:Panels",
         step_type="phosphene.explain.panels:PanelStep",
@@ -197,6 +198,7 @@ panels = RecipeFunction(
     Raises:
         ImageError: for a photo that is none. SettingsError: for a square outside of it.
 
-    >>> page(panels(photo, net, "mixed4c", add=["smooth"])).save("panels.png")
+    >>> panels = phosphene.panels(photo, net, "mixed4c", add=["smooth"], octaves=1, steps=1)
+    >>> phosphene.page(panels).save("panels.png")
     """,
 )

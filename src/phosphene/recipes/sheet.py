@@ -152,6 +152,7 @@ sheet = RecipeFunction(
     Raises:
         ObjectiveError: for channels that are not there; and what `visualize` raises.
 
-    >>> page(sheet(net, "mixed4c", "0-63")).save("mixed4c.png")
+    >>> sheet = phosphene.sheet(net, "mixed4c", "0-3", size=32, steps=2)
+    >>> phosphene.page(sheet).save("mixed4c.png")
     """,
 )

@@ -42,7 +42,7 @@ STORY = register(
         output_help=PAGE,
         noun="page",
         about="Under each drawing: the classes that the network sees in it. Below that, outlined, "
-        "what raises the class's score, and what raises that of the class that comes second.",
+        "what raises the class's score, and what raises that of the most probable other one.",
         examples=(
             "story dumbbell",
             'story "king penguin" --network dreamnet-robust --seeds 3 -o penguin.svg',

@@ -17,9 +17,9 @@ HEAD = '''"""phosphene: see what a neural network sees."""
 
 # Made from the recipes' declarations by scripts/make_stubs.
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL.Image import Image
 from torch import Tensor

@@ -87,6 +87,7 @@ unit_card = RecipeFunction(
         UnknownLayerError, ObjectiveError: for a unit that is not there.
         ImageError: for a folder without a readable picture; and what `visualize` raises.
 
-    >>> page(unit_card(net, "mixed4c:42", pictures="photos")).save("card.png")
+    >>> card = phosphene.unit_card(net, "mixed4c:42", pictures="photos", size=32, steps=2)
+    >>> phosphene.page(card).save("card.png")
     """,
 )

@@ -174,7 +174,9 @@ visualize = RecipeFunction(
     stays dead, its picture is grey.
 
     >>> net = phosphene.load_network()
-    >>> phosphene.visualize(net, "mixed4d:42")
-    >>> phosphene.visualize(net, [f"mixed4d:{i}" for i in range(64)])
+    >>> picture = phosphene.visualize(net, "mixed4d:42", size=64, steps=8)
+    >>> several = [f"mixed4d:{i}" for i in range(4)]
+    >>> phosphene.visualize(net, several, size=64, steps=2).shape
+    torch.Size([4, 3, 64, 64])
     """,
 )

@@ -14,7 +14,7 @@ from phosphene.errors import ObjectiveError, SettingsError
 from phosphene.objectives.text import Call, parse_tree
 from phosphene.plugins import LoadedPlugin
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
-from phosphene.recipes.dream import OctaveSettings, network_defaults
+from phosphene.recipes.dream import OctaveSettings, network_defaults, own_network
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.moving import FILES, Codec, Crf, FrameRate
 from phosphene.recipes.sheet import parse_channels
@@ -116,6 +116,7 @@ WATCH = register(
         name="watch",
         settings=WatchSettings,
         network_defaults=network_defaults,
+        own_network=own_network,
         steps="phosphene.explain.watching:watch_steps",
         result_type="phosphene.films.frames:Frame",
         step_type="phosphene.explain.watching:WatchStep",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
+from phosphene.recipes.dream import own_network
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.moving import (
     FILES,
@@ -185,6 +186,7 @@ ZOOM = register(
         name="zoom",
         settings=ZoomSettings,
         network_defaults=network_defaults(ZoomSettings),
+        own_network=own_network,
         steps="phosphene.recipes.steps.moving:zoom_steps",
         result_type="phosphene.films.frames:Frame",
         step_type="phosphene.recipes.steps.frames:FrameStep",
@@ -237,7 +239,7 @@ zoom = RecipeFunction(
         An iterator of `Frame`, which `phosphene.write_film` takes; each is computed when it is
         asked for. `zoom.steps(…)` gives a `FrameStep` for each step on the way.
 
-    >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=3)
-    >>> phosphene.write_film("zoom.mp4", frames)
+    >>> frames = phosphene.zoom("sky.jpg", net, ["mixed3a", "mixed4c"], seconds=0.1)
+    >>> info = phosphene.write_film("zoom.mp4", frames)
     """,
 )

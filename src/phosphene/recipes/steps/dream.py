@@ -32,7 +32,7 @@ from phosphene.parameterization import Pixels
 from phosphene.pyramid import Size
 from phosphene.recipes.base import Arguments, Region
 from phosphene.recipes.dream import DreamSettings, OctaveSettings
-from phosphene.recipes.presets import Preset, preset
+from phosphene.recipes.presets import Preset, is_of_a_file, preset
 from phosphene.recipes.steps.stages import dreamable
 from phosphene.state import State
 
@@ -295,11 +295,13 @@ def advice(arguments: Arguments) -> list[str]:
 
     And that an objective that is named is not dreamt, where the rest of the picture stays.
     """
-    name = arguments.settings.preset
-    meant, network = preset(name).network, arguments.network.name
+    name, network = arguments.settings.preset, arguments.network.name
     found: list[str] = []
-    if network == "dreamnet" and meant != network:
-        found.append(f"the preset {name} was published with --network {meant}")
+    # That of a file that is not here, which a replay needs not, says nothing.
+    meant = None if is_of_a_file(name) else preset(name)
+    if meant and network == "dreamnet" and meant.network != network:
+        how = "published" if meant.published else "made"
+        found.append(f"the preset {name} was {how} with --network {meant.network}")
     if arguments.settings.rest == "stay" and arguments.objectives:
         found.append(f"the rest stays: {arguments.objectives[0].text} is not dreamt")
     return found

@@ -54,7 +54,7 @@ def dreamable(network: Network) -> str:
     the pictures that it was trained on (stride 16 at 224 px), and of these the end of the stage:
     the last layer among the least nested. NetworkError if there are neither.
 
-    >>> dreamable(load_network("resnet18"))
+    >>> dreamable(load_network("resnet18:random"))
     'layer3'
     """
     maps = _maps(network)
