@@ -113,6 +113,7 @@ def test_the_wheel_works_away_from_the_source(built: Path, tmp_path: Path) -> No
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {"phosphene/py.typed", "phosphene/__init__.pyi"} < wanted
+    wanted |= {f"phosphene/data/lessons/{path.name}" for path in (ROOT / "lessons").glob("*.*")}
     assert any(name.startswith("phosphene/data/") for name in wanted)
     assert wanted == {name for name in names if ".dist-info/" not in name}
     try_out(installed(tmp_path / "environment", wheel_of(built)), tmp_path / "empty")

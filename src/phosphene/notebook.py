@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from PIL import Image
 from torch import Tensor
@@ -20,6 +20,7 @@ from phosphene.explain.pages import (
     ImageItem,
     Item,
     Page,
+    PageContent,
     Text,
     page_bundle_of,
     truncate_text,
@@ -148,7 +149,7 @@ def _picture(thing: Any) -> Tensor | None:
     return batch if batch.ndim == 4 and batch.shape[1] == 3 else None
 
 
-def _is_page(thing: Any) -> bool:
+def _is_page(thing: Any) -> TypeGuard[PageContent]:
     return callable(getattr(thing, "layout", None))  # a tensor has one that is no function
 
 

@@ -14,7 +14,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 from xml.sax.saxutils import escape, quoteattr
 
 import torch
@@ -99,8 +99,7 @@ class PageContent(Protocol):
     subject: what it is about, as a manifest names it. settings: as they were resolved.
     """
 
-    @property
-    def page_scale(self) -> float: ...
+    page_scale: ClassVar[float]
 
     @property
     def subject(self) -> tuple[str, ...]: ...
