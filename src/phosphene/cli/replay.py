@@ -158,6 +158,11 @@ def format_comparison(file: Path, found: Comparison, old: Manifest, new: Manifes
             ", but cells that another page had kept may have been drawn in other batches, and so "
             "rounded otherwise"
         )
+    if old.declaration.resampled and new.machine.device == "cuda":
+        because += (
+            ", but on CUDA the gradients of turned and resized pictures are added up in any order, "
+            "and drawings come out again only but for rounding"
+        )
     return f"{file}: different{apart}{because}"
 
 

@@ -222,6 +222,8 @@ class Recipe:
         and needs no subject.
     octaves: works on octaves, so that the picture at the end of each can be saved.
     caches: stores finished parts.
+    resampled: takes a gradient through turned and resized pictures, which CUDA adds up in any
+        order: what it makes there comes out again but for rounding.
     resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
     network_positional: on the command line the network is an argument, and no flag.
     positional_settings: settings that the public function takes by position, after the subject.
@@ -248,6 +250,7 @@ class Recipe:
     regions: bool = False
     octaves: bool = False
     caches: bool = False
+    resampled: bool = False
     resumes: bool = False
     network_positional: bool = False
     positional_settings: tuple[str, ...] = ()
