@@ -490,3 +490,23 @@ def test_a_manifest_names_the_card_and_what_it_rounded_to(
     assert (found.card, found.cudnn, found.tf32) == ("NVIDIA H100 PCIe", 90100, False)
     assert Machine.model_validate_json(found.model_dump_json()) == found
     assert devices.uses_tf32(CUDA)  # outside, as PyTorch comes
+
+
+class FarFromZero(nn.Module):
+    """Lives on small differences of large numbers, which bfloat16 cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.last = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last((self.first(x) + 2920) - 2900)
+
+
+def test_a_network_that_strays_in_a_precision_is_cut_all_the_same() -> None:
+    prepared = network(FarFromZero()).prepared("cpu", "bf16")
+    assert not isinstance(extractor_of(prepared, "last"), HookExtractor)
+    assert "_traced" not in vars(prepared)  # as it was folded, and not anew
+    (answer,) = prepared.activations(torch.rand(1, 3, 32, 32), ["last"]).values()
+    assert float((answer - 20).abs().max()) > 2
