@@ -160,8 +160,8 @@ def format_comparison(file: Path, found: Comparison, old: Manifest, new: Manifes
         )
     if old.declaration.resampled and new.machine.device == "cuda":
         because += (
-            ", but on CUDA the gradients of turned and resized pictures are added up in any order, "
-            "and drawings come out again only but for rounding"
+            ", but CUDA adds the gradients of turned and resized pictures up in any order: there "
+            "drawings come out alike, by 4 to 12 levels on average, and not the same"
         )
     return f"{file}: different{apart}{because}"
 

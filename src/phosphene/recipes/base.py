@@ -223,7 +223,7 @@ class Recipe:
     octaves: works on octaves, so that the picture at the end of each can be saved.
     caches: stores finished parts.
     resampled: takes a gradient through turned and resized pictures, which CUDA adds up in any
-        order: what it makes there comes out again but for rounding.
+        order: what it makes there is alike, and not the same, when it is made again.
     resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
     network_positional: on the command line the network is an argument, and no flag.
     positional_settings: settings that the public function takes by position, after the subject.
