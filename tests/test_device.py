@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,18 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from phosphene.cli.replay import format_comparison
 from phosphene.errors import NetworkError
 from phosphene.evaluation import adaptive, cost
 from phosphene.evaluation.reach import InexactError
 from phosphene.evaluation.tiles import exact_tiling
 from phosphene.evaluation.whole import whole
 from phosphene.explain.responses import receptive_box
+from phosphene.jobs.compare import Comparison
 from phosphene.manifest import capture
 from phosphene.manifest.schema import Machine
 from phosphene.network import Network, pick_device
 from phosphene.network.extract import GraphExtractor, HookExtractor, ProgramExtractor
 from phosphene.objectives.build import parse
 from phosphene.parameterization import opacity
+from phosphene.recipes.base import recipe_named, recipe_names
 from phosphene.runtime import device as devices
 from phosphene.runtime import lowering, memory, pooling
 
@@ -510,3 +515,27 @@ def test_a_network_that_strays_in_a_precision_is_cut_all_the_same() -> None:
     assert "_traced" not in vars(prepared)  # as it was folded, and not anew
     (answer,) = prepared.activations(torch.rand(1, 3, 32, 32), ["last"]).values()
     assert float((answer - 20).abs().max()) > 2
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_replay_says_that_drawings_come_out_alike_on_cuda(device: str) -> None:
+    def manifest(resampled: bool) -> Any:
+        return SimpleNamespace(
+            declaration=SimpleNamespace(resampled=resampled, caches=False),
+            result=SimpleNamespace(width=4, height=3),
+            machine=SimpleNamespace(device=device),
+        )
+
+    found = Comparison(False, False, 9, 2.0, ())
+    for resampled in (True, False):
+        told = format_comparison(Path("a.png"), found, *(manifest(resampled) for _ in range(2)))
+        assert told.startswith("a.png: different by at most 9 of 255 levels")
+        assert ("alike" in told) == (resampled and device == "cuda")
+
+
+def test_what_turns_pictures_declares_it() -> None:
+    turning = {
+        name for name in recipe_names() if "transforms" in recipe_named(name).settings.model_fields
+    }
+    assert turning
+    assert all(recipe_named(name).resampled for name in turning)
