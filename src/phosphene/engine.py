@@ -122,7 +122,8 @@ def ascend(
     gradient: applied to the gradient of each parameter; it makes one of several.
     clamp: after each step, keep the image in [0, 1] (`parameterization.clamp_()`).
     stop_above: end, without taking the step, once the mean score is above this; that step is
-        yielded with the image as it was.
+        yielded with the image as it was. On an accelerator, which a look at the score stalls, it is
+        looked at every tenth step.
     state: that of a step to go on from, as this ascent gave it; of its last step, which is then
         yielded again.
 
@@ -173,13 +174,14 @@ def ascend(
             score, scores, grads = _evaluated(evaluate, transformed, parameters)
         # A large picture's memory is for the next step, not for what this one leaves behind.
         del transformed
-        if score.device.type == "cpu" or index % CHECK_EVERY == 0 or index == steps - 1:
+        looked_at = index % CHECK_EVERY == 0 or index == steps - 1 or score.device.type == "cpu"
+        if looked_at:
             if not _finite(score, grads):
                 what = "score" if not _finite(score, ()) else "gradient"
                 raise _lost(what, octave, index, good)
             good = image.detach().clone() if copies else image.detach()
         del image
-        stop = stop_above is not None and float(score.mean()) > stop_above
+        stop = stop_above is not None and looked_at and float(score.mean()) > stop_above
         if not stop:
             _move(optimiser, parameters, grads, gradient)
             if clamp:

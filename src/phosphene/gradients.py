@@ -23,6 +23,7 @@ from torch import Tensor
 from phosphene.errors import SettingsError, suggest
 from phosphene.natural import natural_statistics
 from phosphene.plugins import Registry
+from phosphene.runtime.device import resident
 
 GradientTransform = Callable[[Tensor], Tensor]
 Normalisation = Literal["mean", "std", "norm", "rms", "none"]
@@ -88,10 +89,12 @@ def blend(weights: Tensor, transforms: Sequence[GradientTransform]) -> GradientT
         is left out before it is transformed.
     """
 
+    there = resident(weights)
+
     def blended(several: Tensor) -> Tensor:
         total = torch.zeros_like(several[0])
-        for g, weight, transform in zip(several, weights, transforms, strict=True):
-            total.addcmul_(transform(g * (weight > 0)), weight.to(g))
+        for g, weight, transform in zip(several, there(several), transforms, strict=True):
+            total.addcmul_(transform(g * (weight > 0)), weight)
         return total
 
     return blended
@@ -175,28 +178,29 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     if sigma < LEAST_SIGMA:  # the next pixel's share would be below any rounding
         return image
     radius = math.ceil(3 * sigma)
-    x = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+    # On the processor, whose numbers can be had at once: to ask an accelerator's would stall it.
+    x = torch.arange(-radius, radius + 1, dtype=image.dtype)
     kernel = torch.exp(-(x**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
+    weights = (kernel / kernel.sum()).tolist()
     blurred = torch.empty_like(image, memory_format=torch.contiguous_format)
     planes, into = image.flatten(0, 1)[:, None], blurred.view(-1, 1, *image.shape[2:])
     # Of a large picture one channel at a time, as each pass makes copies.
     some = max(1, AT_A_TIME // max(planes[0].numel(), 1))
     for plane, result in zip(planes.split(some), into.split(some), strict=True):
         down = F.pad(plane, (0, 0, radius, radius), mode="replicate")
-        down = _slid(down, kernel, 2, torch.empty_like(plane))
-        _slid(F.pad(down, (radius, radius, 0, 0), mode="replicate"), kernel, 3, result)
+        down = _slid(down, weights, 2, torch.empty_like(plane))
+        _slid(F.pad(down, (radius, radius, 0, 0), mode="replicate"), weights, 3, result)
     return blurred
 
 
-def _slid(planes: Tensor, kernel: Tensor, axis: int, into: Tensor) -> Tensor:
+def _slid(planes: Tensor, kernel: Sequence[float], axis: int, into: Tensor) -> Tensor:
     """A kernel along one axis of `(N, 1, H, W)`, without padding.
 
     As a sum of shifted planes: a convolution of one channel is ten times as slow.
     """
     length = into.shape[axis]
     torch.mul(planes.narrow(axis, 0, length), kernel[0], out=into)
-    for start, weight in enumerate(kernel.tolist()[1:], 1):
+    for start, weight in enumerate(kernel[1:], 1):
         into.add_(planes.narrow(axis, start, length), alpha=weight)
     return into
 
@@ -273,8 +277,10 @@ def natural(share: float) -> GradientTransform:
     covariance = covariance / covariance.diagonal().mean()
     matrix = torch.lerp(torch.eye(3, dtype=covariance.dtype), covariance, share)
 
+    there = resident(matrix)
+
     def mixed(g: Tensor) -> Tensor:
-        return torch.einsum("oc,nchw->nohw", matrix.to(g), g)
+        return torch.einsum("oc,nchw->nohw", there(g), g)
 
     return mixed
 
@@ -293,4 +299,5 @@ def none() -> GradientTransform:
 
 def mask(where: Tensor) -> GradientTransform:
     """Multiply by a mask `(1 or N, 1, H, W)` in [0, 1]: dream where it is white."""
-    return lambda g: g * where.to(g)
+    there = resident(where)
+    return lambda g: g * there(g)

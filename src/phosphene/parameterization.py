@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from phosphene.errors import ImageError, SettingsError
 from phosphene.natural import Statistics as Statistics
 from phosphene.natural import natural_statistics as natural_statistics
+from phosphene.runtime.device import on_processor_where_missing
 
 Squash = Literal["soft", "sigmoid"]
 
@@ -393,7 +394,7 @@ def opacity(gradient: Tensor, percentile: float = 80.0) -> Tensor:
     mean = gradient.mean(1, keepdim=True)
     flat = mean.flatten(1)
     rank = max(1, math.ceil(flat.shape[1] * percentile / 100))
-    limit = flat.kthvalue(rank, dim=1).values
+    limit = on_processor_where_missing(lambda values: values.kthvalue(rank, dim=1).values, flat)
     # Few places may have had any gradient at all.
     limit = torch.where(limit > 0, limit, flat.amax(1))[:, None, None, None]
     return torch.where(limit > 0, (mean / limit).clamp(max=1), 1.0)

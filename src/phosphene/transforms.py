@@ -25,6 +25,7 @@ from torch import Tensor
 
 from phosphene.errors import SettingsError
 from phosphene.plugins import Registry
+from phosphene.runtime.device import on_processor_where_missing, uploaded
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 Factory = TypeVar("Factory", bound=Callable[..., Transform])
@@ -138,14 +139,20 @@ def rotate(degrees: float, fill: float | Border = "reflection") -> Transform:
         n, _, height, width = image.shape
         # affine_grid counts both axes from -1 to 1, so a turn must undo the aspect ratio.
         sin, cos, aspect = math.sin(angle), math.cos(angle), height / width
-        theta = torch.tensor(
-            [[cos, -sin * aspect, 0], [sin / aspect, cos, 0]], dtype=image.dtype
-        ).to(image.device, non_blocking=True)
+        theta = uploaded(
+            torch.tensor([[cos, -sin * aspect, 0], [sin / aspect, cos, 0]], dtype=image.dtype),
+            image.device,
+        )
         grid = F.affine_grid(theta.expand(n, 2, 3), list(image.shape), align_corners=False)
+        mode = fill if isinstance(fill, str) else "zeros"
+
+        def sampled(values: Tensor, grid: Tensor) -> Tensor:
+            return F.grid_sample(values, grid, padding_mode=mode, align_corners=False)
+
         if isinstance(fill, str):
-            return F.grid_sample(image, grid, padding_mode=fill, align_corners=False)
+            return on_processor_where_missing(sampled, image, grid)
         # Outside is 0, so 0 is made to mean `fill`.
-        return F.grid_sample(image - fill, grid, align_corners=False) + fill
+        return on_processor_where_missing(sampled, image - fill, grid) + fill
 
     return apply
 
@@ -235,7 +242,8 @@ def _noise(std: float) -> Transform:
     def apply(image: Tensor, generator: torch.Generator) -> Tensor:
         if std == 0:
             return image
-        return image + std * torch.randn(image.shape[1:], generator=generator).to(image)
+        drawn = torch.randn(image.shape[1:], generator=generator)
+        return image + std * uploaded(drawn, image.device, image.dtype)
 
     return apply
 
@@ -297,7 +305,11 @@ def _resample(image: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     shrinks = any(new < old for new, old in zip(size, image.shape[-2:], strict=True))
-    return F.interpolate(image, list(size), mode="bilinear", antialias=shrinks)
+
+    def resized(values: Tensor) -> Tensor:
+        return F.interpolate(values, list(size), mode="bilinear", antialias=shrinks)
+
+    return on_processor_where_missing(resized, image) if shrinks else resized(image)
 
 
 def _size(name: str, size: int | tuple[int, int]) -> tuple[int, int]:

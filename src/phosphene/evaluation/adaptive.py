@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from phosphene import image as images
@@ -26,6 +25,7 @@ from phosphene.evaluation.whole import each, whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.runtime import allocator, bands, pooling
+from phosphene.runtime.device import free_unused
 from phosphene.runtime.memory import format_bytes, out_of_memory
 from phosphene.runtime.options import Options
 
@@ -145,8 +145,7 @@ class AdaptiveEvaluation:
                 message = (str(error).splitlines() or [type(error).__name__])[0]
             # Only here is the error gone, and what its traceback held.
             gc.collect()
-            if self._network.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_unused(self._network.device)
             self._halved[size] = self._smaller(size, side, message)
 
     def _side(self, size: Size) -> int | None:

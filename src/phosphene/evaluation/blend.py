@@ -27,6 +27,7 @@ from phosphene.evaluation.several import (
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.runtime import allocator
+from phosphene.runtime.device import exact
 from phosphene.runtime.options import DEFAULT, Options
 
 
@@ -104,7 +105,7 @@ def blended(
                 weight *= weight.numel() / (height * width)
                 with allocator.activations_in_heap():
                     view = crop(image, place, shift).detach().requires_grad_()
-                    with torch.enable_grad():
+                    with exact(network.device), torch.enable_grad():
                         found = network.activations(view, whole.layers, options=options)
                         values = [goal.score(found) for goal in objectives]
                     for k, (goal, value) in enumerate(zip(objectives, values, strict=True)):

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from phosphene.evaluation.several import Objectives, each_of, gradient_of, joint, options_for
 from phosphene.network import Network
 from phosphene.runtime import bands
+from phosphene.runtime.memory import peak_of
 from phosphene.runtime.options import MEMORY_EFFICIENT, Options
 
 _MEASURED: weakref.WeakKeyDictionary[Network, dict[Any, float]] = weakref.WeakKeyDictionary()
@@ -31,7 +32,7 @@ def bytes_per_pixel(
     """Bytes that the gradient of a bound objective takes at most, for each px of the picture.
 
     Measured once, on noise of 256 px a side or what the network needs: every tensor that lives at
-    the same time as others, weights and the picture aside.
+    the same time as others, weights and the picture aside. On CUDA what convolutions work in, too.
 
     Args:
         network: What the objective is bound to.
@@ -68,15 +69,23 @@ def bytes_per_pixel(
                     gradient_of(score, crop, keep=k < len(scores))
 
         gradient(least, least)  # builds what stays
-        measured[key] = peak_bytes(lambda: gradient(long, side)) / (long * side)
+        measured[key] = peak_bytes(lambda: gradient(long, side), network.device) / (long * side)
     return measured[key]
 
 
-def peak_bytes(run: Callable[[], object]) -> int:
-    """Bytes of the tensors that `run` makes and holds, when they are most."""
-    with _LiveBytes() as count:
-        run()
-    return count.peak
+def peak_bytes(run: Callable[[], object], device: str | torch.device = "cpu") -> int:
+    """Bytes of the tensors that `run` makes and holds, when they are most.
+
+    On CUDA what its allocator gave out, if that was more.
+    """
+    count = _LiveBytes()
+
+    def counted() -> None:
+        with count:
+            run()
+
+    allocated = peak_of(counted, device)
+    return max(count.peak, allocated)
 
 
 class _LiveBytes(TorchDispatchMode):

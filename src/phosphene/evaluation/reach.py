@@ -7,8 +7,7 @@ that half is seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 import torch
@@ -19,6 +18,7 @@ from phosphene.evaluation.geometry import Axis, ExactTiling, Size, Span, round_u
 from phosphene.evaluation.scores import position_scores, terms_of
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, Objective
+from phosphene.runtime.device import PLAIN_CONVOLUTIONS
 from phosphene.runtime.memory import out_of_memory
 from phosphene.runtime.options import PLAIN_MODULES
 
@@ -156,6 +156,17 @@ def _reach(
         side *= 2
 
 
+def following_nan(network: Network) -> Network:
+    """The network where NaN in a picture comes only to what sees it: within `PLAIN_CONVOLUTIONS`
+    and with `PLAIN_MODULES`, since convolutions that do ReLUs make 0 of it.
+
+    How MPS convolves cannot be said: there it is the network on the processor.
+    """
+    if network.device.type in ("cpu", "cuda"):
+        return network
+    return network.prepared("cpu", "fp32")
+
+
 @torch.no_grad()
 def _seen_from(
     network: Network, objective: Objective, axis: int, size: Size, generator: torch.Generator
@@ -173,9 +184,11 @@ def _seen_from(
     first = first.view((-1, 1) if axis == 0 else (1, -1))
     blank = torch.full_like(one, math.nan)
     changed = [torch.where(half, new, one) for new in (blank, other) for half in (first, ~first)]
-    with _position_by_position():
-        views = torch.stack([one, *changed])
-        activations = network.activations(views, objective.layers, options=PLAIN_MODULES)
+    asked = following_nan(network)
+    with PLAIN_CONVOLUTIONS:
+        views = torch.stack([one, *changed]).to(asked.device)
+        answers = asked.activations(views, objective.layers, options=PLAIN_MODULES)
+    activations = {layer: answer.to(network.device) for layer, answer in answers.items()}
     seen: list[tuple[str, Tensor, Tensor]] = []
     for part in position_scores(objective, activations):
         values = part.values.movedim(1 + axis, 1).flatten(2)
@@ -183,19 +196,3 @@ def _seen_from(
         differs = ~same.all(2)
         seen.append((part.layer, differs[1] | differs[3], differs[2] | differs[4]))
     return seen
-
-
-@contextmanager
-def _position_by_position() -> Iterator[None]:
-    """Convolutions position by position: by Winograd or Fourier, NaN would reach neighbours.
-
-    ReLUs are to be by themselves as well (`PLAIN_MODULES`): convolutions that do them make 0 of it.
-    """
-    enabled = torch.backends.mkldnn.enabled
-    # Its own flags() also sets a precision that not every build of torch has, which warns.
-    torch.backends.mkldnn.enabled = False
-    try:
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
-    finally:
-        torch.backends.mkldnn.enabled = enabled

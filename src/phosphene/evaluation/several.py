@@ -15,6 +15,7 @@ from torch import Tensor
 from phosphene.errors import NetworkError
 from phosphene.network import Network
 from phosphene.objectives import Objective, combine
+from phosphene.runtime.device import exact
 from phosphene.runtime.options import Options
 
 Objectives = Objective | Sequence[Objective]
@@ -44,7 +45,8 @@ def options_for(objectives: Objectives, options: Options) -> Options:
 
 def gradient_of(score: Tensor, image: Tensor, *, keep: bool) -> Tensor:
     """d score `(N,)` / d image; `keep`: what another gradient of this pass needs, stays."""
-    (gradient,) = torch.autograd.grad(score.sum(), image, retain_graph=keep)
+    with exact(image.device):
+        (gradient,) = torch.autograd.grad(score.sum(), image, retain_graph=keep)
     return gradient
 
 

@@ -46,6 +46,7 @@ from phosphene.evaluation.whole import whole
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.runtime import allocator
+from phosphene.runtime.device import exact
 from phosphene.runtime.options import DEFAULT, Options
 
 logger = logging.getLogger("phosphene")
@@ -171,7 +172,8 @@ def tile_by_tile(
             sizes[size] = _whole_map_sizes(network, layers, tiling, size)
         counts = sizes[size]
         this = _Pass(network, objectives, layers, tiling, options, counts, image, shift)
-        scores, gradients = this.run(tile)
+        with exact(network.device):
+            scores, gradients = this.run(tile)
         return stacked(objective, scores), stacked(objective, gradients)
 
     return evaluate

@@ -12,6 +12,7 @@ from phosphene.evaluation.scores import terms_of
 from phosphene.evaluation.several import gradient_of, options_for, require_gradient
 from phosphene.network import Network
 from phosphene.objectives import Activations, Objective
+from phosphene.runtime.device import exact
 from phosphene.runtime.options import DEFAULT, Options
 
 
@@ -45,7 +46,7 @@ def each(
     options = options_for(objectives, options)
 
     def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
+        with exact(network.device), torch.enable_grad():
             image = image.detach().requires_grad_()
             activations = network.activations(image, layers, options=options)
             scores = [goal(activations) for goal in objectives]
@@ -82,7 +83,7 @@ def shared(
     options = options.unlinked()
 
     def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
+        with exact(network.device), torch.enable_grad():
             image = image.detach().requires_grad_()
             activations = network.activations(image, layers, options=options)
             parts: list[Activations] = [activations]
@@ -100,8 +101,7 @@ def shared(
             ]
             score = torch.cat(scores)
             require_gradient(score, network, layers)
-            (gradient,) = torch.autograd.grad(score.sum(), image)
-        return score.detach(), gradient
+        return score.detach(), gradient_of(score, image, keep=False)
 
     return evaluate
 

@@ -23,7 +23,7 @@ def outlines(values: Tensor, level: float) -> list[list[Point]]:
     one's. What is high up to the map's edge is closed along the edge. The first point of a line is
     its last one, too.
     """
-    inner = values.double().cpu().numpy() - level
+    inner = values.cpu().double().numpy() - level
     # Beyond the edge as far below 0 as the edge is above it: the line is then the edge itself.
     field = np.pad(inner, 1, mode="edge")
     rim = np.ones_like(field, dtype=bool)

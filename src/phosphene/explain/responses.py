@@ -14,10 +14,12 @@ from torch import Tensor
 
 from phosphene import image as images
 from phosphene.errors import ImageError, NetworkError, ObjectiveError
+from phosphene.evaluation.reach import following_nan
 from phosphene.image.files import READABLE_SUFFIXES as READABLE_SUFFIXES
 from phosphene.image.files import find_pictures as find_pictures
 from phosphene.network import Network
 from phosphene.objectives import IMAGE, cells, token_grid
+from phosphene.runtime.device import PLAIN_CONVOLUTIONS
 from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
 
 Box = tuple[int, int, int, int]
@@ -188,12 +190,14 @@ def _visible_span(
     """
     length, (y, x) = size[axis], position
 
+    asked = following_nan(network)
+
     def spoils(*parts: slice) -> list[bool]:
-        pictures = torch.full((len(parts), 3, *size), 0.5, device=network.device)
+        pictures = torch.full((len(parts), 3, *size), 0.5, device=asked.device)
         for picture, part in zip(pictures, parts, strict=True):
             picture.transpose(1, 1 + axis)[:, part] = torch.nan
-        # Where ReLUs are done by convolutions, they make 0 of it.
-        map_ = layer_map(network, layer, pictures, PLAIN_MODULES)
+        with PLAIN_CONVOLUTIONS:
+            map_ = layer_map(asked, layer, pictures, PLAIN_MODULES)
         return map_[:, y, x].isnan().any(-1).tolist()
 
     if not spoils(slice(None))[0]:

@@ -23,6 +23,7 @@ from phosphene.network import Layer, Network
 from phosphene.objectives import cells
 from phosphene.recipes.base import Arguments
 from phosphene.recipes.story import StorySettings
+from phosphene.runtime.device import exact
 
 GREY = 0.5
 BLUR = 0.05  # of the picture's side, the deviation
@@ -264,7 +265,7 @@ def _scores(network: Network, layer: Layer, image: Tensor) -> Tensor:
 @torch.no_grad()
 def probabilities(network: Network, layer: Layer, image: Tensor) -> Tensor:
     """The probabilities of all classes `(N, C)`, on the CPU, for pictures `(N, 3, h, w)`."""
-    return _scores(network, layer, image).double().softmax(1).cpu()
+    return _scores(network, layer, image).cpu().double().softmax(1)
 
 
 def push_of(network: Network, layer: Layer, image: Tensor, index: int, share: float) -> Push:
@@ -272,7 +273,8 @@ def push_of(network: Network, layer: Layer, image: Tensor, index: int, share: fl
     pixels = image[None].to(network.device).requires_grad_()
     with torch.enable_grad():
         score = _scores(network, layer, pixels)[0, index]
-        (gradient,) = torch.autograd.grad(score, pixels)
+        with exact(network.device):
+            (gradient,) = torch.autograd.grad(score, pixels)
     raising = ((pixels.detach() - GREY) * gradient).sum(1, keepdim=True)
     map_ = _blurred(raising)[0].cpu()
     within, level = highest(map_, share)
@@ -281,7 +283,7 @@ def push_of(network: Network, layer: Layer, image: Tensor, index: int, share: fl
     grey = torch.full_like(image, GREY)
     shown = [image, *(torch.where(mask, grey, image) for mask in (within, *masks))]
     with torch.no_grad():
-        scores = _scores(network, layer, torch.stack(shown))[:, index].double().cpu()
+        scores = _scores(network, layer, torch.stack(shown))[:, index].cpu().double()
     lines = tuple(tuple(line) for line in outlines(map_, level))
     numbers = (float(within.float().mean()), float(scores[0]), float(scores[1]))
     return Push(index, map_, lines, *numbers, by_chance=float(scores[2:].mean()))

@@ -93,12 +93,16 @@ def differing(old: Manifest, new: Manifest) -> tuple[str, ...]:
         found.append(f"numerics {old.numerics} -> {new.numerics}")
     if old.plan and new.plan and old.plan != new.plan:
         found.append(f"tiles {_format_plan(old.plan)} -> {_format_plan(new.plan)}")
-    before = {"phosphene": old.phosphene, **old.versions, **old.machine.model_dump()}
-    after = {"phosphene": new.phosphene, **new.versions, **new.machine.model_dump()}
+    before, after = _made_with(old), _made_with(new)
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):
             found.append(f"{name} {before.get(name, 'none')} -> {after.get(name, 'none')}")
     return tuple(found)
+
+
+def _made_with(manifest: Manifest) -> dict[str, Any]:
+    machine = manifest.machine.model_dump(exclude_none=True)
+    return {"phosphene": manifest.phosphene, **manifest.versions, **machine}
 
 
 def _format_plan(plan: tuple[int | None, ...]) -> str:

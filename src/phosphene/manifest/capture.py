@@ -7,7 +7,7 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phosphene import image as images
 from phosphene.manifest.hashes import file_hash, folder_hash
@@ -36,10 +36,17 @@ def machine(network: Network) -> Machine:
     """What a network runs on. `network` is one that `prepared` gave."""
     import torch
 
+    from phosphene.runtime.device import exact, uses_tf32
+
     kind = network.device.type
+    card: dict[str, Any] = {}
     if kind == "cuda":
         major, minor = torch.cuda.get_device_capability(network.device)
         instructions = f"sm_{major}{minor}"
+        with exact(network.device):
+            tf32 = uses_tf32(network.device)
+        name, cudnn = torch.cuda.get_device_name(network.device), torch.backends.cudnn.version()
+        card = {"card": name, "cudnn": cudnn, "tf32": tf32}
     else:
         instructions = torch.backends.cpu.get_cpu_capability()
     return Machine(
@@ -48,6 +55,7 @@ def machine(network: Network) -> Machine:
         threads=torch.get_num_threads(),
         architecture=platform.machine().lower(),
         instructions=instructions,
+        **card,
     )
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 # Goes up whenever rounding on purpose becomes other: within one number, on one machine, the same
 # request gives the same bytes.
-NUMERICS = 2
+NUMERICS = 3
 LONGEST = 16 * 2**20  # bytes of a recipe; one is some 2 kB
 
 Start = Literal["photo", "noise", "sky"]
@@ -193,13 +193,19 @@ class FilmMade(Part):
 
 
 class Machine(Part):
-    """What computed it, in the terms that rounding depends on."""
+    """What computed it, in the terms that rounding depends on.
+
+    Of a CUDA card also its name, cuDNN's version, and whether convolutions rounded to TF32.
+    """
 
     device: str
     precision: Literal["fp32", "bf16", "fp64"]
     threads: int = Field(ge=1)
     architecture: str
     instructions: str
+    card: str | None = None
+    cudnn: int | None = None
+    tf32: bool | None = None
 
 
 class Ended(Part):

@@ -2,7 +2,8 @@
 
 The module itself under hooks is always right; a graph cut after the layers does less, and a program
 (on the processor) is faster still. Which it is to be is decided once for some layers, and a faster
-one is taken only if it answers as the module does.
+one is taken only if it answers as the module does. The graph is cut, folded and checked in float32
+on the processor, whatever it will run on: what is folded of rounded weights is rounded twice.
 
 All of them take values by name: `PICTURE` and the layers whose activations are given. On a graph
 and in a program nothing is run that only those would need; under hooks the module is run, and what
@@ -12,6 +13,7 @@ it gives for them is replaced.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
@@ -23,6 +25,7 @@ from phosphene.errors import NetworkError
 from phosphene.network.layers import Layer, forward_hooks
 from phosphene.runtime.autograd import MemoryEfficientAutograd
 from phosphene.runtime.bands import Banded, banded
+from phosphene.runtime.device import exact, layout_of
 from phosphene.runtime.graph import (
     PICTURE,
     Traced,
@@ -34,9 +37,12 @@ from phosphene.runtime.graph import (
     with_first,
 )
 from phosphene.runtime.lowering import lower
+from phosphene.runtime.memory import out_of_memory
 from phosphene.runtime.operations import UnfitError
 from phosphene.runtime.options import DEFAULT, Options
 from phosphene.runtime.program import Program, options_for
+
+log = logging.getLogger("phosphene")
 
 # How far a faster extractor's answers may be from the module's, relative to their length.
 TOLERANCE = 1e-3
@@ -219,33 +225,69 @@ def _autograd(options: Options) -> AbstractContextManager[object]:
 
 
 def choose_extractor(
-    hooks: HookExtractor, traced: Traced | None, *, linked: bool = False
+    hooks: HookExtractor,
+    traced: Traced | None,
+    *,
+    linked: bool = False,
+    reference: HookExtractor | None = None,
 ) -> Extractor:
     """The fastest extractor of the layers of `hooks` that answers as the module does.
 
     Args:
         hooks: Runs the module itself.
-        traced: The module, traced; None where it cannot be.
+        traced: The module, or that of the reference, traced; None where it cannot be.
         linked: Whether a gradient between the layers will be asked for.
+        reference: Runs the same module on the processor, and as precisely as is to be had. What is
+            folded and checked there is then moved to where `hooks` are.
+
+    Raises:
+        Whatever says that memory ran out; what else goes wrong is a reason for hooks.
     """
-    probe = _probe(hooks)
+    exacter = reference or hooks
+    probe = _probe(exacter)
     layers, given = tuple(hooks.calls), tuple(hooks.given)
     try:
         if traced is None or any(layer not in traced.outputs for layer in (*layers, *given)):
             raise UnfitError("layers that are not in the graph")
         cut = traced.cut(layers, given)
-        cut = cut.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        graph = GraphExtractor(cut, linked=linked)
         with torch.no_grad():
-            expected = hooks(probe)
-    except Exception:  # a module's own, of any kind
-        return _settled(hooks, probe)
+            expected = exacter(probe)
+        if reference is not None and not _agrees(GraphExtractor(cut), expected, probe):
+            raise UnfitError("a graph that answers otherwise than the module")
+        probe = {name: value.to(hooks.blank) for name, value in probe.items()}
+        layout: Any = {"memory_format": layout_of(hooks.blank.device)}
+        cut = cut.to(hooks.blank.device, hooks.blank.dtype, **layout)
+        graph = GraphExtractor(cut, linked=linked)
+    except Exception as error:  # a module's own, of any kind
+        if out_of_memory(error):
+            raise
+        log.debug("%s is run layer by layer: %s", hooks.name, error)
+        return _settled(hooks, {name: value.to(hooks.blank) for name, value in probe.items()})
     programs = [p for part in graph.parts if (p := _program_of(part, hooks.blank))]
+    faster: list[Extractor] = [graph]
     if programs and len(programs) == len(graph.parts):
-        program = ProgramExtractor(programs, graph)
-        if _agrees(program, expected, probe):
-            return program
-    return graph if _agrees(graph, expected, probe) else _settled(hooks, probe)
+        faster = [ProgramExtractor(programs, graph), graph]
+    for extractor in faster:
+        if _agrees(extractor, expected, probe):
+            return extractor
+    # A network that strays in that precision may do so: as the module itself does there.
+    if reference is not None and (there := _answers_of(hooks, probe)):
+        for extractor in faster:
+            if _agrees(extractor, there, probe):
+                return extractor
+    log.debug("%s is run layer by layer: its graph answers otherwise", hooks.name)
+    return _settled(hooks, probe)
+
+
+def _answers_of(hooks: HookExtractor, probe: Values) -> dict[str, Tensor] | None:
+    """What the module itself answers where it is, if it does there."""
+    try:
+        with torch.no_grad(), exact(probe[PICTURE].device):
+            return hooks(probe)
+    except Exception as error:  # a module's own, of any kind
+        if out_of_memory(error):
+            raise
+        return None
 
 
 def _probe(hooks: HookExtractor) -> Values:
@@ -263,9 +305,12 @@ def _probe(hooks: HookExtractor) -> Values:
 def _settled(hooks: HookExtractor, probe: Values) -> HookExtractor:
     """Hooks that know which values their layers depend on, if that can be found out."""
     if hooks.given:
-        with suppress(Exception):  # a module's own, of any kind
+        try:
             hooks.inputs = [name for name in probe if _depends(hooks, probe, name)]
             hooks.needed = [name for name in hooks.inputs if name != PICTURE]
+        except Exception as error:  # a module's own, of any kind
+            if out_of_memory(error):
+                raise
     return hooks
 
 
@@ -299,18 +344,21 @@ def _program_of(part: fx.GraphModule, blank: Tensor) -> Program | Banded | None:
 
 
 def _agrees(extractor: Extractor, expected: Mapping[str, Tensor], probe: Values) -> bool:
-    """Whether an extractor answers a probe as the module itself did."""
+    """Whether an extractor answers a probe as the module itself did, wherever that was."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), exact(probe[PICTURE].device):
             found = extractor(probe)
-    except Exception:
+    except Exception as error:  # a module's own, of any kind
+        if out_of_memory(error):
+            raise
         return False
     tolerance = BF16_TOLERANCE if probe[PICTURE].dtype == torch.bfloat16 else TOLERANCE
     for layer, answer in expected.items():
         reference = answer.float()
         if found[layer].shape != reference.shape:
             return False
-        error = (found[layer].float() - reference).norm() / reference.norm().clamp_min(1e-12)
+        difference = (found[layer].float().to(reference.device) - reference).norm()
+        error = difference / reference.norm().clamp_min(1e-12)
         if not float(error) <= tolerance:
             return False
     return True

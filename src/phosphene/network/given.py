@@ -10,6 +10,7 @@ from torch import Tensor
 from phosphene.errors import NetworkError
 from phosphene.network.layers import Layer
 from phosphene.objectives import IMAGE
+from phosphene.runtime.device import layout_of
 from phosphene.runtime.graph import PICTURE
 
 
@@ -63,7 +64,7 @@ def _text(axes: list[int | str] | list[int]) -> str:
 
 def as_taken(value: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy in a network's type and layout, which what follows may work on in place."""
-    layout = torch.channels_last if value.ndim == 4 else torch.preserve_format
+    layout = layout_of(value.device) if value.ndim == 4 else torch.preserve_format
     return value.to(dtype, copy=True, memory_format=layout)
 
 

@@ -26,8 +26,10 @@ from phosphene.network.layers import Layer, find_layers
 from phosphene.network.precision import DTYPES, PRECISIONS, pick_device
 from phosphene.network.preprocessing import Preprocessing
 from phosphene.objectives import IMAGE
+from phosphene.runtime.device import exact
 from phosphene.runtime.geometry import Geometry, geometry
 from phosphene.runtime.graph import LOCK, PICTURE, Traced, trace
+from phosphene.runtime.memory import out_of_memory
 from phosphene.runtime.options import DEFAULT, Options
 from phosphene.runtime.program import needs_gradient
 
@@ -136,9 +138,9 @@ class Network:
         blank = self._blank(size)
         try:
             found = find_layers(self.module, blank, lambda: self._geometry)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # a module's own, of any kind
+            if out_of_memory(error):
+                raise
             raise NetworkError(_failure(self.name, {PICTURE: blank}, error)) from error
         if not found:
             raise NetworkError(f"{self.name} has no layers: no submodule of it was run")
@@ -253,10 +255,13 @@ class Network:
             check_batch(values)
         types = [value.dtype for value in (given.values() if image is None else [image])]
         try:
-            return extractor(values, options, functools.reduce(torch.promote_types, types))
-        except (PhospheneError, torch.OutOfMemoryError):
+            with exact(self.device):
+                return extractor(values, options, functools.reduce(torch.promote_types, types))
+        except PhospheneError:
             raise
         except Exception as error:  # a module's own, of any kind
+            if out_of_memory(error):  # that it is looked into needs some
+                raise
             raise self._explained(error, values, wanted) from error
 
     def _required(
@@ -287,7 +292,9 @@ class Network:
                 try:
                     with torch.no_grad():
                         answers = extractor({PICTURE: self._blank((side, side))})
-                except Exception:
+                except Exception as error:  # a module's own, of any kind
+                    if out_of_memory(error):
+                        raise
                     return False
                 return all(a.numel() for a in answers.values())
 
@@ -329,14 +336,16 @@ class Network:
                 faster = self.prepared(target, "bf16")
                 if sample is None or self._agrees(faster, layers, sample):
                     return faster
+        if (self.device, self.precision) == (target, precision) and self._is_prepared:
+            return self
         key = (str(target), precision)
         if key not in self._prepared:
-            if (self.device, self.precision) == (target, precision) and self._is_prepared:
-                return self
             other = copy.copy(self)
-            other.module = precisions.converted(self.module, target, precision)
+            # Not from what is rounded already.
+            source = self._source or self
+            other.module = precisions.converted(source.module, target, precision)
             other.device, other.precision = target, precision
-            other._is_prepared, other._source = True, self._source or self
+            other._is_prepared, other._source = True, source
             other._extractors, other._prepared = {}, {}
             for cached in ("_traced", "_geometry"):
                 other.__dict__.pop(cached, None)
@@ -396,11 +405,24 @@ class Network:
     # The network as it was given, before any change of device or precision.
     _source: Network | None = None
 
+    @property
+    def _reference(self) -> Network:
+        """This network on the processor, as it was before any rounding, or in float64 if it is."""
+        if self.device.type == "cpu" and self.precision != "bf16":
+            return self
+        source = self._source or self
+        wanted = "fp64" if self.precision == "fp64" else "fp32"
+        if (source.device.type, source.precision) == ("cpu", wanted):
+            return source
+        return source.prepared("cpu", wanted)
+
     @functools.cached_property
     def _traced(self) -> Traced | None:
         try:
             return trace(self.module)
-        except Exception:
+        except Exception as error:
+            if out_of_memory(error):
+                raise
             # Tracing runs the module's own code with stand-ins, and that may raise anything; the
             # module itself still runs.
             return None
@@ -422,14 +444,26 @@ class Network:
             with LOCK:
                 found = self._extractors.get(asked)
                 if found is None:
-                    hooks = self._hooks(layers, given)
-                    found = choose_extractor(hooks, self._traced, linked=linked)
+                    found = self._chosen(layers, given, linked=linked)
                     self._extractors[asked] = found
                     # Or a sweep over all layers would keep the weights once for each.
                     several = [key for key in self._extractors if key[1] or key[2]]
                     for key in several[:-MOST_EXTRACTORS]:
                         del self._extractors[key]
         return found
+
+    def _chosen(
+        self, layers: tuple[str, ...], given: tuple[str, ...], *, linked: bool
+    ) -> Extractor:
+        hooks, reference = self._hooks(layers, given), self._reference
+        if reference is not self:
+            exacter = reference._hooks(layers, given)
+            traced = reference._traced
+            found = choose_extractor(hooks, traced, linked=linked, reference=exacter)
+            if found is not hooks:
+                return found
+            # A module that asks for its own type or device is right only as it is traced there.
+        return choose_extractor(hooks, self._traced, linked=linked)
 
     def _hooks(self, layers: tuple[str, ...], given: tuple[str, ...] = ()) -> HookExtractor:
         blank = self._blank((self.input_size, self.input_size))

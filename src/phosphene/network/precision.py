@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phosphene.errors import SettingsError
+from phosphene.runtime.device import canonical, exact, layout_of
 from phosphene.runtime.options import DEFAULT, Options
 
 # fp64 is slow; it is there to compare with, since ascent through ReLU amplifies rounding.
@@ -33,7 +34,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         SettingsError: There is no such device, or it is not on this machine.
     """
     if isinstance(device, torch.device):
-        return device
+        return canonical(device)
     if device == "auto":
         if torch.cuda.is_available():
             device = "cuda"
@@ -54,7 +55,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     }
     if picked.type not in there or not there[picked.type]():
         raise SettingsError(f"device {device!r} is not on this machine; --device cpu always is")
-    return picked
+    return canonical(picked)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -68,14 +69,14 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def converted(module: nn.Module, device: torch.device, precision: str) -> nn.Module:
-    """A copy of a module on a device and in a precision, its weights laid out channels last.
+    """A copy of a module on a device and in a precision, its weights laid out for that.
 
     Raises:
         SettingsError: The device cannot do that precision.
     """
     module = copy.deepcopy(module)
     try:
-        return module.to(device, DTYPES[precision], memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return module.to(device, DTYPES[precision], memory_format=layout_of(device))  # pyright: ignore[reportCallIssue]
     except TypeError as error:  # MPS has no float64
         raise SettingsError(
             f"{device} cannot do precision {precision} ({' '.join(str(error).split())}); "
@@ -164,4 +165,7 @@ def _gradient(network: _Answers, images: Tensor, layers: Sequence[str]) -> Tenso
     answers = network.activations(images, layers, options=DEFAULT.unlinked())
     energy = sum(a.square().mean() for a in answers.values())
     assert isinstance(energy, Tensor)
-    return torch.autograd.grad(energy, images)[0] if energy.requires_grad else None
+    if not energy.requires_grad:
+        return None
+    with exact(images.device):
+        return torch.autograd.grad(energy, images)[0]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from phosphene.errors import NetworkError, SettingsError
 from phosphene.image.tensor import luma
+from phosphene.runtime.device import layout_of
 
 
 class Preprocessing:
@@ -40,7 +41,7 @@ class Preprocessing:
         return cls([(m - low) / (high - low) for m in mean], [s / (high - low) for s in std])
 
     def __call__(self, image: Tensor, dtype: torch.dtype) -> Tensor:
-        """The values, in a type and channels last.
+        """The values, in a type, laid out as suits the device.
 
         A network of one channel is shown the luma of a picture in colour, Rec. 601 as Pillow's "L".
         """
@@ -56,4 +57,5 @@ class Preprocessing:
                 image.new_tensor(self.scale).view(1, -1, 1, 1),
             )
         shift, scale = self._constants[key]
-        return ((image - shift) / scale).to(dtype).contiguous(memory_format=torch.channels_last)
+        layout = layout_of(image.device)
+        return ((image - shift) / scale).to(dtype).contiguous(memory_format=layout)

@@ -53,6 +53,7 @@ ACCENTUATE = register(
     Recipe(
         name="accentuate",
         settings=AccentuateSettings,
+        resampled=True,
         steps=accentuate_steps,
         step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         subject=Subject(

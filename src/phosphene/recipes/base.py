@@ -243,6 +243,8 @@ class Recipe:
     parts: it is put together of the results of another recipe: its settings say which,
         `settings.parts(network)`, and `settings.renamed(…)` calls the pictures in them otherwise.
     caches: stores finished parts.
+    resampled: takes a gradient through turned and resized pictures, which CUDA adds up in any
+        order: what it makes there is alike, and not the same, when it is made again.
     resumes: its steps have a `state()`, and `Arguments.state` is one of these to go on from.
     network_positional: on the command line the network is an argument, and no flag.
     positional_settings: settings that the public function takes by position, after the subject.
@@ -273,6 +275,7 @@ class Recipe:
     octaves: bool = False
     parts: bool = False
     caches: bool = False
+    resampled: bool = False
     resumes: bool = False
     network_positional: bool = False
     positional_settings: tuple[str, ...] = ()

@@ -39,6 +39,7 @@ CARICATURE = register(
     Recipe(
         name="caricature",
         settings=CaricatureSettings,
+        resampled=True,
         steps=caricature_steps,
         step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         subject=Subject(

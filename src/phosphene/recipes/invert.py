@@ -41,6 +41,7 @@ INVERT = register(
     Recipe(
         name="invert",
         settings=InvertSettings,
+        resampled=True,
         steps=invert_steps,
         step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         subject=Subject(

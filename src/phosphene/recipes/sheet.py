@@ -96,6 +96,7 @@ SHEET = register(
     Recipe(
         name="sheet",
         settings=SheetSettings,
+        resampled=True,
         steps="phosphene.explain.sheets:sheet_steps",
         result_type="phosphene.explain.sheets:Sheet",
         step_type="phosphene.explain.sheets:SheetStep",

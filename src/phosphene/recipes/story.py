@@ -26,6 +26,7 @@ STORY = register(
     Recipe(
         name="story",
         settings=StorySettings,
+        resampled=True,
         steps="phosphene.explain.story:story_steps",
         result_type="phosphene.explain.story:Story",
         step_type="phosphene.explain.story:StoryStep",

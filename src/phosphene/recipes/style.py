@@ -84,7 +84,7 @@ def _relative_style(network: Network, layer: str, painting: Tensor) -> Objective
 
     with torch.no_grad():
         a = obj.cells(network.activations(painting.to(network.device), [layer]), layer)
-        size = float(obj.gram(a.double()).square().mean())
+        size = float(obj.gram(a.cpu().double()).square().mean())
         return 1 / max(size, 1e-24) * obj.style(layer, painting)
 
 
@@ -92,6 +92,7 @@ STYLE = register(
     Recipe(
         name="style",
         settings=StyleSettings,
+        resampled=True,
         steps=style_steps,
         step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         inputs=(

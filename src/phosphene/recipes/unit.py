@@ -31,6 +31,7 @@ UNIT = register(
     Recipe(
         name="unit",
         settings=UnitSettings,
+        resampled=True,
         steps="phosphene.explain.units:unit_steps",
         result_type="phosphene.explain.units:Card",
         step_type="phosphene.explain.units:CardStep",

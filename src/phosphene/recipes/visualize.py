@@ -107,6 +107,7 @@ VISUALIZE = register(
     Recipe(
         name="visualize",
         settings=VisualizeSettings,
+        resampled=True,
         steps="phosphene.recipes.steps.visualize:visualize_steps",
         step_type="phosphene.recipes.steps.visualize:VisualizeStep",
         subject=Subject(

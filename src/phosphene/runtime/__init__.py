@@ -17,4 +17,5 @@ line reads amounts of memory before PyTorch is there.
 | `autograd` | convolution, ReLU and max-pooling that save less than PyTorch's |
 | `allocator` | what the process keeps of the memory that it has freed |
 | `memory` | how much memory there is |
+| `device` | what is not alike on all devices: rounding, layouts, what is missing |
 """

@@ -300,6 +300,8 @@ def _affine(cut: fx.GraphModule, nodes: Sequence[fx.Node], channels: int) -> Aff
         found = run.env[nodes[-1]]
         if not isinstance(found, torch.Tensor) or found.shape != probe.shape:
             return None
+        if found.dtype != probe.dtype:  # of a weight's
+            return None
         if known is None:
             shift = found[0, :, 0, 0].detach()
             known = Affine(found[1, :, 0, 0].detach() - shift, shift)

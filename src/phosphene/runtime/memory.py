@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +98,22 @@ def used_memory(device: str | torch.device = "cpu", *, root: Path = Path("/")) -
         # The most it has held so far, in bytes on macOS: no less than what it holds.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return 0
+
+
+def peak_of(run: Callable[[], object], device: str | torch.device) -> int:
+    """Bytes that `run` takes on a CUDA card at most, libraries' workspaces included; elsewhere 0.
+
+    Those are nobody's tensors: only the allocator sees them.
+    """
+    if str(device).partition(":")[0] != "cuda":
+        run()
+        return 0
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def _machine(root: Path) -> int:
@@ -244,8 +260,11 @@ _NOT_LOADED = re.compile(
     r"|cannot apply additional memory protection",
     re.IGNORECASE,
 )
+# Where cuDNN found no room to convolve it says that it found no way; MPS speaks of buffers.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|std::bad_alloc|ALLOC_FAILED"
+    r"|ALLOCATION_FAILED|unable to find an engine|unable to find a valid cuDNN algorithm"
+    r"|invalid buffer size|failed to allocate|insufficient memory|OutOfMemory"
     r"|could not create a memory|could not create a primitive(?! desc)",
     re.IGNORECASE,
 )

@@ -309,8 +309,12 @@ _STARTED: set[tuple[str, Any]] = set()
 def max_pool_int16(x: Tensor, *window: Any) -> tuple[Tensor, Tensor]:
     """`aten.max_pool2d_with_indices`, the indices of the maxima in 2 bytes for 8, if they fit.
 
-    Indices then count from where each window begins. `window` is that of both axes.
+    Indices then count from where each window begins. `window` is that of both axes. On an
+    accelerator they take 4: rows by rows there would be thousands of short operations.
     """
+    if x.device.type != "cpu":
+        output, indices = torch.ops.aten.max_pool2d_with_indices(x, *window)
+        return output, indices.int()
     kernel, stride, padding, dilation, ceil_mode = window
     forward = torch.ops.aten.max_pool2d_with_indices
     height, width = x.shape[2:]

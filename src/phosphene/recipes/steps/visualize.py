@@ -217,11 +217,13 @@ def _ascend_alike(
         canvas = canvas.double()
     move = _Repeatable(_transform(net, bound, s, size, fixed))
 
-    def transform_reference(photo: Tensor) -> Tensor:
+    @functools.lru_cache(maxsize=8)  # a tensor is its own key; there are few, and one is held
+    def placed(photo: Tensor) -> Tensor:
         photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
-        if images.size_of(photo) != size:
-            photo = images.resize(photo, size).clamp(0, 1)
-        return move.again(photo)
+        return photo if images.size_of(photo) == size else images.resize(photo, size).clamp(0, 1)
+
+    def transform_reference(photo: Tensor) -> Tensor:
+        return move.again(placed(photo))
 
     count = len(goals) * s.batch
     watch = _DeadUnits(
@@ -326,7 +328,7 @@ def relative_content(network: Network, layer: str, photo: Tensor, weight: float 
 def rms_activation(network: Network, layer: str, photo: Tensor) -> float:
     """How strongly a layer fires for a photo: the root of its mean squared activation."""
     activation = network.activations(photo.to(network.device), [layer])[layer]
-    return max(float(activation.double().square().mean().sqrt()), 1e-12)
+    return max(float(activation.cpu().double().square().mean().sqrt()), 1e-12)
 
 
 # The picture --------------------------------------------------------------------------------------
