@@ -2,7 +2,7 @@
 
 >>> import phosphene as ph
 >>> net = ph.load_network()
->>> ph.save_image(ph.dream(ph.load_image("sky.jpg"), net, "mixed4c"), "dream.png")
+>>> path = ph.save_image(ph.dream(ph.load_image("sky.jpg"), net, "mixed4c"), "dream.png")
 """
 
 from __future__ import annotations
