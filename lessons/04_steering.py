@@ -44,7 +44,8 @@ ph.show(
 )
 
 # %% [markdown]
-# The sky's layout stays: blocks are built where a cloud was, and bees sit where it was brightest.
+# The sky's layout stays: clouds are built of blocks, or turn into flowers, with bees along their
+# lower edges.
 #
 # ## Style
 #
@@ -70,6 +71,9 @@ drawn = ph.visualize(robust, mixes, size=128, steps=96)
 ph.show(*drawn, captions=["king penguin", "both", "monarch"])
 
 # %% [markdown]
+# Not a penguin beside a butterfly, but a penguin in a butterfly's colours: each place is pulled
+# both ways at once.
+#
 # **Think:** does the network see a penguin, a butterfly, or neither in the middle one? Lesson 5
 # shows how to ask it.
 #

@@ -69,7 +69,8 @@ def test_a_notebook_tells_nothing_of_a_machine(name: str) -> None:
     words = re.sub(r"[A-Za-z0-9+/=]{200,}", "", path.read_text(encoding="utf-8"))  # pictures
     assert not re.search(r"/(home|root|tmp|work|usr|Users)/|[A-Z]:\\\\", words)
     assert '"execution": {' not in words
-    assert set(notebook(name)["metadata"]) == {"kernelspec"}
+    assert set(notebook(name)["metadata"]) == {"kernelspec", "language_info"}
+    assert notebook(name)["metadata"]["language_info"] == {"name": "python"}
 
 
 @pytest.mark.parametrize("name", NAMES)
