@@ -89,7 +89,8 @@ class OctaveSettings(Settings):
     )
     clip: float | None = Field(None, gt=0, description="Cut the normalised gradient beyond this.")
     stop_above: float | None = Field(
-        None, description="End an octave once the score is above this."
+        None,
+        description="End an octave once the score is above this; a GPU is asked every tenth step.",
     )
     clamp: Literal["off", "steps", "always"] = Field(
         "steps",
