@@ -51,7 +51,7 @@ class Accelerator(TorchDispatchMode):
         first = args[0] if args and isinstance(args[0], Tensor) else None
         there = first is not None and first.device == META
         self.operations += there
-        if there and func is torch.ops.aten._local_scalar_dense.default:
+        if first is not None and there and func is torch.ops.aten._local_scalar_dense.default:
             self.reads += 1
             if first.dtype == torch.bool:
                 return True
