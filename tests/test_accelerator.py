@@ -51,7 +51,7 @@ class Accelerator(TorchDispatchMode):
         first = args[0] if args and isinstance(args[0], Tensor) else None
         there = first is not None and first.device == META
         self.operations += there
-        if there and func is torch.ops.aten._local_scalar_dense.default:
+        if first is not None and there and func is torch.ops.aten._local_scalar_dense.default:
             self.reads += 1
             if first.dtype == torch.bool:
                 return True
@@ -84,14 +84,8 @@ MASK = torch.ones(1, 1, 40, 36)
 DRAWN: dict[str, Any] = {"size": 32, "steps": STEPS, "precision": "fp32"}
 MADE: dict[str, Any] = {
     "dream": lambda net: dream.steps(
-        PHOTO, net, "second", octaves=1, steps=STEPS, smooth=0.5, laplacian=3, natural=0.5,
-        precision="fp32"
-    ),
-    "masked dream": lambda net: dream.steps(
-        PHOTO, net, "second", mask=MASK, octaves=1, steps=STEPS, precision="fp32"
-    ),
-    "dream that stops": lambda net: dream.steps(
-        PHOTO, net, "second", octaves=1, steps=STEPS, stop_above=1e9, precision="fp32"
+        PHOTO, net, "second", mask=MASK, octaves=1, steps=STEPS, smooth=0.5, laplacian=3,
+        natural=0.5, stop_above=1e9, precision="fp32"
     ),
     "visualize": lambda net: visualize.steps(net, ["second:1", "logits:2"], **DRAWN),
     "pixels": lambda net: visualize.steps(

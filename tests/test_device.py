@@ -44,10 +44,15 @@ class Rounding(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = str(func)
-        if "convolution" in name and torch.backends.cudnn.conv.fp32_precision != "ieee":
+        if "convolution" in name and tf32_allowed():
             # The picture or the gradient, and the weights; what a gradient is laid out like is not.
             args = [tf32(a) if isinstance(a, Tensor) and a.ndim == 4 else a for a in args]
         return func(*args, **(kwargs or {}))
+
+
+def tf32_allowed() -> bool:
+    owner, name, _ = devices._precisions()[0]
+    return getattr(owner, name) in (True, "tf32")
 
 
 def tf32(values: Tensor) -> Tensor:
@@ -104,8 +109,11 @@ def extractor_of(prepared: Network, layer: str) -> Any:
 
 def settings() -> tuple[Any, ...]:
     cudnn = torch.backends.cudnn
-    matmul = torch.backends.cuda.matmul.fp32_precision
-    return cudnn.conv.fp32_precision, matmul, cudnn.deterministic, cudnn.benchmark
+    precisions = [getattr(owner, name) for owner, name, _ in devices._precisions()]
+    return *precisions, cudnn.deterministic, cudnn.benchmark
+
+
+EXACT = (*(value for _, _, value in devices._precisions()), True, False)
 
 
 def test_on_cuda_float32_is_float32_and_what_was_set_comes_back() -> None:
@@ -113,10 +121,10 @@ def test_on_cuda_float32_is_float32_and_what_was_set_comes_back() -> None:
         before = settings()
         assert before[2:] == (False, True)
         with devices.exact(CUDA):
-            assert settings() == ("ieee", "ieee", True, False)
+            assert settings() == EXACT
             with devices.exact(CUDA):
                 pass
-            assert settings() == ("ieee", "ieee", True, False)
+            assert settings() == EXACT
         assert settings() == before
         with devices.exact(torch.device("cpu")):
             assert settings() == before
@@ -134,7 +142,7 @@ def test_the_last_thread_puts_back_what_the_first_one_found() -> None:
     with devices.exact(CUDA):
         thread.start()
         assert inside.wait(10)
-    assert settings() == ("ieee", "ieee", True, False)
+    assert settings() == EXACT
     leave.set()
     thread.join()
     assert settings() == before
@@ -187,8 +195,8 @@ def test_normalisation_is_folded_before_weights_are_rounded(
         monkeypatch.setattr(lowering, "available", lambda: False)
     source = network()
     found = extractor_of(source.prepared("cpu", "bf16"), "17")
-    assert type(found) is (ProgramExtractor if programs else GraphExtractor)
-    graph = found.graph if programs else found
+    assert isinstance(found, ProgramExtractor if programs else GraphExtractor)
+    graph: Any = getattr(found, "graph", found)
     (cut,) = graph.parts
     assert source._traced is not None
     folded = source._traced.cut(["17"]).state_dict()
@@ -325,7 +333,7 @@ def test_what_convolutions_work_in_counts_on_cuda(monkeypatch: pytest.MonkeyPatc
     held = {"now": 1000, "most": 10**9}
 
     def run() -> None:
-        torch.ones(10) + 1  # 80 bytes
+        _ = torch.ones(10) + 1  # 80 bytes
         held["most"] = 1500
 
     monkeypatch.setattr(
@@ -350,7 +358,9 @@ class Watched(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if bool(x.isnan().any()):
-            self.seen.append((torch.backends.cudnn.enabled, torch.backends.mkldnn.enabled))
+            cudnn: Any = torch.backends.cudnn.enabled
+            mkldnn: Any = torch.backends.mkldnn.enabled
+            self.seen.append((cudnn, mkldnn))
         return self.first(x)
 
 

@@ -239,7 +239,8 @@ class _Cell:
 
     def close(self, step: Any, result: Any, rate: float | None) -> None:
         """Show how it ended."""
-        text = getattr(step, "text", "") + ("  stopped" if self.stopped else "")
+        text = f"{len(result)} frames" if isinstance(result, list) else getattr(step, "text", "")
+        text += "  stopped" if self.stopped else ""
         self.bar.update({"text/plain": text}, raw=True)
         if result is not None:
             self._draw(result, rate)

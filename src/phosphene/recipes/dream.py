@@ -120,7 +120,8 @@ class OctaveSettings(Settings):
         json_schema_extra={"off": None},
     )
     stop_above: float | None = Field(
-        None, description="End an octave once the score is above this."
+        None,
+        description="End an octave once the score is above this; a GPU is asked every tenth step.",
     )
     clamp: Literal["off", "steps", "always"] = Field(
         "steps",
