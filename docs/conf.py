@@ -52,7 +52,7 @@ html_show_sphinx = False
 html_show_search_summary = True
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
-suppress_warnings = ["myst-nb.lexer", "toc.empty_glob"]
+suppress_warnings = ["myst-nb.lexer"]
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#6a3d9a", "color-brand-content": "#6a3d9a"},
     "dark_css_variables": {"color-brand-primary": "#c9a6f0", "color-brand-content": "#c9a6f0"},

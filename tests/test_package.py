@@ -112,6 +112,8 @@ def test_the_wheel_works_away_from_the_source(built: Path, tmp_path: Path) -> No
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    lessons = (path.name for path in (ROOT / "lessons").glob("*") if path.is_file())
+    wanted |= {f"phosphene/data/lessons/{name}" for name in lessons}
     assert {"phosphene/py.typed", "phosphene/__init__.pyi"} < wanted
     wanted |= {f"phosphene/data/lessons/{path.name}" for path in (ROOT / "lessons").glob("*.*")}
     assert any(name.startswith("phosphene/data/") for name in wanted)
@@ -126,7 +128,7 @@ def test_the_source_archive_is_whole_and_builds_the_same(built: Path, tmp_path: 
         archive.extractall(tmp_path, filter="data")
     wanted = ("README.md", "LICENSE", "CITATION.cff", "Makefile", "docs/conf.py", "scripts/check")
     assert set(wanted) | {"tests/conftest.py", "training/__init__.py"} <= names
-    left = ("docs/_build", "docs/reference", "docs/lessons", "docs/project", ".venv", "runs")
+    left = ("docs/_build/", "docs/reference/", "docs/lessons/", "docs/project/", ".venv", "runs/")
     assert not any(name.startswith(left) for name in names)
     tree = tmp_path / f"phosphene-{VERSION}"
     run(

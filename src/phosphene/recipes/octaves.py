@@ -92,6 +92,7 @@ octaves = RecipeFunction(
     Raises:
         ImageError: for what is not one picture; and what `dream` raises.
 
-    >>> page(octaves("sky.jpg", net, "mixed4c", octaves=4)).save("pyramid.png")
+    >>> pyramid = phosphene.octaves("sky.jpg", net, "mixed4c", octaves=2)
+    >>> phosphene.page(pyramid).save("pyramid.png")
     """,
 )

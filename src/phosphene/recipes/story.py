@@ -78,6 +78,7 @@ story = RecipeFunction(
             network has none.
         NetworkError: for a network without class scores; and what `visualize` raises.
 
-    >>> page(story(net, "dumbbell")).save("dumbbell.png")
+    >>> story = phosphene.story(net, "dumbbell", seeds=1, size=64, steps=2)
+    >>> phosphene.page(story).save("dumbbell.png")
     """,
 )

@@ -174,7 +174,7 @@ watch = RecipeFunction(
         ObjectiveError: for a layer without places, such as one of class scores, or channels that
             are not there; and what `dream` raises.
 
-    >>> frames = phosphene.watch("sky.jpg", net, "mixed4c", channels=9)
-    >>> phosphene.write_film("watch.gif", frames)
+    >>> frames = phosphene.watch("sky.jpg", net, "mixed4c", channels=9, steps=2)
+    >>> info = phosphene.write_film("watch.gif", frames)
     """,
 )
