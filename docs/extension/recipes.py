@@ -50,7 +50,7 @@ def recipe_pages() -> dict[str, str]:
 def verb_pages() -> dict[str, str]:
     """The help of the program, and of each verb that is no recipe's."""
     recipes = recipe_names()
-    main(["--version"])  # has the verbs of recipes
+    whole = help_of()  # which has the verbs of recipes be known
     verbs = [name for name in app if not name.startswith("-") and name not in recipes]
     pages = {
         f"verbs/{verb}.md": f"# phosphene {verb}\n\n{literal(help_of(verb))}" for verb in verbs
@@ -61,7 +61,7 @@ def verb_pages() -> dict[str, str]:
         "# The command line\n\nEvery verb, with the help that the terminal shows.\n\n"
         + table(("verb", "what it does"), rows)
         + "\n## phosphene --help\n\n"
-        + literal(help_of())
+        + literal(whole)
         + "\n"
         + toctree(verbs)
     )

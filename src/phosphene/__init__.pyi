@@ -614,7 +614,8 @@ class _octaves:
         Raises:
             ImageError: for what is not one picture; and what `dream` raises.
 
-        >>> page(octaves("sky.jpg", net, "mixed4c", octaves=4)).save("pyramid.png")
+        >>> pyramid = phosphene.octaves("sky.jpg", net, "mixed4c", octaves=2)
+        >>> phosphene.page(pyramid).save("pyramid.png")
         """
     def steps(
         self,
@@ -910,7 +911,8 @@ class _story:
                 network has none.
             NetworkError: for a network without class scores; and what `visualize` raises.
 
-        >>> page(story(net, "dumbbell")).save("dumbbell.png")
+        >>> story = phosphene.story(net, "dumbbell", seeds=1, size=64, steps=2)
+        >>> phosphene.page(story).save("dumbbell.png")
         """
     def steps(
         self,
@@ -1251,8 +1253,8 @@ class _watch:
             ObjectiveError: for a layer without places, such as one of class scores, or channels that
                 are not there; and what `dream` raises.
 
-        >>> frames = phosphene.watch("sky.jpg", net, "mixed4c", channels=9)
-        >>> phosphene.write_film("watch.gif", frames)
+        >>> frames = phosphene.watch("sky.jpg", net, "mixed4c", channels=9, steps=2)
+        >>> info = phosphene.write_film("watch.gif", frames)
         """
     def steps(
         self,
