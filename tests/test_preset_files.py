@@ -16,6 +16,7 @@ from phosphene.errors import SettingsError
 from phosphene.image import draw_sky, save_image
 from phosphene.jobs import Request
 from phosphene.manifest.schema import Manifest
+from phosphene.recipes.base import recipe_named, recipe_names
 from phosphene.recipes.dream import DREAM, dream
 from phosphene.recipes.film import FILM
 from phosphene.recipes.presets import FOLDER, PRESETS, is_of_a_file, preset, read_preset
@@ -402,3 +403,10 @@ def test_an_older_recipe_of_noise_begins_with_what_it_did(tmp_path: Path) -> Non
     recipe.write_text(json.dumps(older))
     again: Any = Manifest.read(recipe).checked_settings()
     assert again.start_noise == "white"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_whatever_starts_from_noise_takes_what_presets_say_of_it(name: str) -> None:
+    recipe = recipe_named(name)
+    for start in recipe.starts:
+        recipe.checked_settings({}, "dreamnet", start)

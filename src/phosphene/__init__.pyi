@@ -592,6 +592,7 @@ class _octaves:
         precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
+        start_noise: Literal['white', 'natural'] = 'white',
         amplify: float = 4.0,
         cell: Literal['auto'] | int = 'auto',
     ) -> Pyramid:
@@ -652,6 +653,7 @@ class _octaves:
         precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
+        start_noise: Literal['white', 'natural'] = 'white',
         amplify: float = 4.0,
         cell: Literal['auto'] | int = 'auto',
     ) -> Iterator[PyramidStep]:
@@ -696,6 +698,7 @@ class _panels:
         precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
+        start_noise: Literal['white', 'natural'] = 'white',
         add: Sequence[str] | str = (),
         inset: str | None = None,
         columns: Literal['auto'] | int = 'auto',
@@ -761,6 +764,7 @@ class _panels:
         precision: Literal['auto', 'fp32', 'bf16', 'fp64'] = 'auto',
         tile: Literal['auto', 'off', 'approximate'] | int = 'auto',
         memory: str | None = None,
+        start_noise: Literal['white', 'natural'] = 'white',
         add: Sequence[str] | str = (),
         inset: str | None = None,
         columns: Literal['auto'] | int = 'auto',

@@ -229,8 +229,8 @@ class RegionSettings(Settings):
     )
 
 
-class DreamSettings(RegionSettings, OctaveSettings):
-    """Every setting of a dream."""
+class StartSettings(Settings):
+    """What can be said of a start where there is no photograph."""
 
     start_noise: Literal["white", "natural"] = Field(
         "white",
@@ -238,6 +238,10 @@ class DreamSettings(RegionSettings, OctaveSettings):
         "of nature.",
         json_schema_extra={"absent": "white", "group": "what", "shown": "the preset's"},
     )
+
+
+class DreamSettings(StartSettings, RegionSettings, OctaveSettings):
+    """Every setting of a dream."""
 
 
 def network_defaults(

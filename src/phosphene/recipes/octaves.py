@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
-from phosphene.recipes.dream import OctaveSettings, network_defaults, own_network
+from phosphene.recipes.dream import OctaveSettings, StartSettings, network_defaults, own_network
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.sheet import PAGE
 
 AMPLIFY = 4.0
 
 
-class OctavesSettings(OctaveSettings):
+class OctavesSettings(StartSettings, OctaveSettings):
     """Every setting of a page of octaves: those of a dream, and of the page."""
 
     amplify: float = Field(

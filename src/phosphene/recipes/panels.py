@@ -12,7 +12,13 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from phosphene.errors import suggest
 from phosphene.recipes.base import ImageInput, Recipe, Subject, register
-from phosphene.recipes.dream import DreamSettings, OctaveSettings, network_defaults, own_network
+from phosphene.recipes.dream import (
+    DreamSettings,
+    OctaveSettings,
+    StartSettings,
+    network_defaults,
+    own_network,
+)
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.sheet import PAGE
 
@@ -44,7 +50,7 @@ def _read_names(given: Any) -> Any:
     return names
 
 
-class PanelsSettings(OctaveSettings):
+class PanelsSettings(StartSettings, OctaveSettings):
     """Every setting of panels: of the last one those of a dream, and of the page."""
 
     add: Annotated[tuple[str, ...], BeforeValidator(_read_names)] = Field(
