@@ -89,6 +89,7 @@ def test_memory_that_runs_out_halves_the_tiles_and_loses_nothing(error, caplog):
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_memory_that_tiles_cannot_save_is_said():
     scarce, module = limited(200 * 200, MemoryError())
     image = picture(300, 341)

@@ -230,6 +230,7 @@ def test_a_disk_that_is_full_ends_no_dream(folder, monkeypatch):
     assert (folder / "dream.png").exists()
 
 
+@pytest.mark.slow
 def test_the_plan_of_octaves_before_is_in_the_manifest(folder):
     given = {"settings": {"octaves": 3, "steps": 2, "precision": "fp32", "tile": 64}}
     outputs = {"picture": str(folder / "whole.png")}
@@ -280,6 +281,7 @@ def test_several_pictures_a_file_each_go_on(folder):
     assert len(list(folder.glob("part-*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_a_painting_of_its_own_size_goes_on(folder):
     """Its size is the recipe's to choose, and stands in what a checkpoint is known by."""
     given = {
@@ -445,6 +447,7 @@ def plugin_words(folder: Path, sign: int) -> tuple[object, ...]:
     return (*DREAM, *more, "--checkpoint", "c", "--checkpoint-every", 0)
 
 
+@pytest.mark.slow
 def test_a_plugin_of_a_region_is_in_the_recipe_and_in_what_a_checkpoint_is_of(folder):
     words = plugin_words(folder, 1)
     running = start(*words, "--events", "log", cwd=folder)

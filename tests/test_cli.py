@@ -610,6 +610,7 @@ def test_weights_that_do_not_fit_or_would_run_code(sky: Path, tmp_path: Path) ->
     assert not trap.exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_dream_so_far(sky: Path, tmp_path: Path) -> None:
     words = ("dream", sky, *TOY, "--objective", "second", "--octaves", "2", "--octave-scale", "3")
     running = command.start(*words, "--steps", "1500", "-o", "out.png", cwd=tmp_path)

@@ -90,6 +90,7 @@ def test_a_rate_gives_times_and_the_film_says_it(tmp_path: Path) -> None:
     assert info.duration == 5 * Fraction(1001, 30000)
 
 
+@pytest.mark.slow
 def test_a_part_is_the_same_as_that_part_of_the_whole(tmp_path: Path) -> None:
     options = {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"}
     films = [make_film(tmp_path / "a.mp4", pictures(60), options=options)]
@@ -463,6 +464,7 @@ def test_an_output_is_checked_before_any_work(tmp_path: Path) -> None:
     assert check_film_output(tmp_path / "a.mp4", overwrite=True)
 
 
+@pytest.mark.slow
 def test_neither_ffmpeg_nor_torch_where_it_does_not_belong(tmp_path: Path) -> None:
     """This process never loads FFmpeg; the one that does never loads torch; checks load neither."""
     ph.write_film(tmp_path / "a.mp4", images(2), rate=25, metadata="x")

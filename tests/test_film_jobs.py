@@ -334,6 +334,7 @@ def test_a_film_keeps_its_times() -> None:
     assert times[0] == times[1]
 
 
+@pytest.mark.slow
 def test_a_film_goes_on_where_it_was_stopped() -> None:
     pytest.importorskip("cv2")
     moving()
@@ -386,6 +387,7 @@ def test_a_film_is_refused_before_anything_is_made(capsys: pytest.CaptureFixture
     assert sorted(p.name for p in Path().iterdir()) == ["empty.mp4", "sky.png", "text.mp4"]
 
 
+@pytest.mark.slow
 def test_a_mask_may_be_a_film() -> None:
     pytest.importorskip("cv2")
     source = moving()

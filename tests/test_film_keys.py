@@ -831,6 +831,7 @@ def test_ticks_are_few_and_go_around_what_is_drawn(low: float, more: float, abou
     assert ticks[-1] >= low + more - 1e-6 * step
 
 
+@pytest.mark.slow
 def test_a_long_film_and_many_keys_are_drawn_in_few_points() -> None:
     many = "; ".join(f"{n}s: {n % 7}" for n in range(200))
     page = key_page(Keys([f"zoom = {many}"]), rate=Fraction(60), duration=Fraction(3600))

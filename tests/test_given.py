@@ -263,6 +263,7 @@ def test_every_layer_of_published_architectures(name: str, share: int) -> None:
     real(name, lambda layers: layers[share::5])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN")
 @pytest.mark.parametrize("layer", ["mixed4b", "mixed4a.three.1", "mixed5a.pool.1.conv"])
 @pytest.mark.parametrize(

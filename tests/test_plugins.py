@@ -436,6 +436,7 @@ def test_a_plugin_s_recipe_is_a_verb_wherever_the_flag_stands(here: Path) -> Non
     assert not (here / "b.png").exists()
 
 
+@pytest.mark.slow
 def test_the_variable_and_an_installed_package_bring_verbs(
     glow: Path, installed: Callable[..., None], here: Path
 ) -> None:

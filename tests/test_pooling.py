@@ -298,6 +298,7 @@ def test_without_numba_it_is_said_once_and_goes_on(
     assert 'pip install "phosphene[fast]"' in line
 
 
+@pytest.mark.slow
 def test_a_numba_that_fails_is_no_reason_to_fail(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -551,6 +552,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks there")
 def test_a_forked_process_goes_on_by_itself() -> None:
     done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True)

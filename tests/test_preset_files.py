@@ -248,6 +248,7 @@ def test_a_file_starts_no_code(own: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "may be code, which a request does not start by itself" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sheet_draws_a_photo_by_each_through_the_network_that_it_brings(
     photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +331,7 @@ def test_a_request_that_says_it_is_one_of_those_steps() -> None:
     assert json.loads(strong.text())["settings"] == {"strength": 3}
 
 
+@pytest.mark.slow
 def test_the_picture_changes_the_more_the_stronger() -> None:
     photo = draw_sky(64, 80)
     changes = [

@@ -169,6 +169,7 @@ def test_a_state_of_a_drawing_can_be_had_until_the_next_step(net):
         first.state()
 
 
+@pytest.mark.slow
 def test_recipes_built_on_drawings_go_on(net, photo, tmp_path):
     for recipe, given in (
         (ph.caricature, {"photo": photo, "layer": "mixed4a"}),

@@ -283,6 +283,7 @@ def test_fetch_refuses_another_archive(tmp_path: Path) -> None:
 # Training
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_it_should(plain: Path) -> None:
     rows = log_of(plain)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -299,6 +300,7 @@ def test_the_network_learns(trained: models.Trained, folder: Path) -> None:
     assert evaluate.measure(trained.model, held_out, device=CPU)["top1"] > 0.5
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
