@@ -295,6 +295,7 @@ def test_a_resumed_run_ends_where_it_should(plain: Path) -> None:
     assert (plain / "curve.png").exists()
 
 
+@pytest.mark.slow
 def test_the_network_learns(trained: models.Trained, folder: Path) -> None:
     held_out = data.load(folder, "val")
     assert evaluate.measure(trained.model, held_out, device=CPU)["top1"] > 0.5
@@ -322,6 +323,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(folder: Path, plain: Path) -> None:
     with pytest.raises(SystemExit, match="other settings"):
         train.train(train.Settings(epochs=9), folder, plain, device=CPU)
@@ -339,6 +341,7 @@ def test_training_against_an_attack_starts_from_the_plain_weights(
     assert [row["epoch"] for row in log_of(robust)] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 10])
 def test_an_attack_stays_in_the_ball_and_raises_the_loss(
     trained: models.Trained, folder: Path, steps: int
@@ -512,6 +515,7 @@ def test_recognise(robust: Path) -> None:
         assert page.size == (3 * 52 + 4, 48 + 15 + 4)
 
 
+@pytest.mark.slow
 def test_drawing_ascends_and_does_not_depend_on_the_batch(trained: models.Trained) -> None:
     plan = recognise.Settings(size=48, steps=6, length=0.5)
     together = recognise.draw(trained.model, [0, 1, 2], plan, CPU)
@@ -526,6 +530,7 @@ def test_drawing_ascends_and_does_not_depend_on_the_batch(trained: models.Traine
     assert float(together.max()) <= 1
 
 
+@pytest.mark.slow
 def test_other_classes_cannot_judge(trained: models.Trained) -> None:
     stranger = models.Trained("stranger", trained.model, trained.classes[::-1])
     with pytest.raises(ValueError, match="different classes"):
