@@ -53,6 +53,8 @@ LOW_PASS = 0.47
 # A whole is seen in so many views at once, whose sides are these times the size that the network
 # knows; the picture is as large as leaves room for two things or three.
 VIEWS, VIEW_SIDES, WHOLE_SIZE = 4, (0.9, 1.35), 1.5
+# px a side of what precisions are compared on, at most: parts of it are, and it takes making.
+SAMPLE = 512
 # Adam's own 1e-8 is more than some gradients by frequency.
 EPSILON = 1e-12
 
@@ -202,7 +204,7 @@ def _ascend_alike(
     layers = tuple(dict.fromkeys(layer for goal in goals for layer in goal.bound(network).layers))
     fixed = not _takes_any_size(network, layers)
     size = _size(network, layers, s, start, fixed)
-    sample = _sample(size, start)
+    sample = _sample(size, start, max(SAMPLE, 2 * network.input_size))
     if fixed:
         sample = images.resize(sample, (network.input_size, network.input_size)).clamp(0, 1)
     precision = s.precision if state is None else state.value("precision")
@@ -403,12 +405,17 @@ def shown_to(
     return photo if images.size_of(photo) == size else images.resize(photo, size).clamp(0, 1)
 
 
-def _sample(size: tuple[int, int], start: Tensor | None) -> Tensor:
-    """A picture to compare precisions on: near grey, as a start is, nothing could be told."""
+def _sample(size: tuple[int, int], start: Tensor | None, most: int) -> Tensor:
+    """A picture to compare precisions on, of `most` px a side at most.
+
+    Near grey, as a start is, nothing could be told.
+    """
     if start is not None:
         return start
+    height, width = size
     with torch.no_grad():
-        return MaCo(size, generator=torch.Generator().manual_seed(0))()
+        small = (min(height, most), min(width, most))
+        return MaCo(small, generator=torch.Generator().manual_seed(0))()
 
 
 def _framed(
