@@ -35,6 +35,7 @@ from phosphene.objectives import IMAGE, Objective
 from phosphene.recipes.accentuate import AccentuateSettings, accentuate
 from phosphene.recipes.caricature import CaricatureSettings, caricature
 from phosphene.recipes.invert import InvertSettings, invert
+from phosphene.recipes.steps import dead_units, framing
 from phosphene.recipes.steps import visualize as module
 from phosphene.recipes.steps.stages import early, stages
 from phosphene.recipes.steps.visualize import VisualizeStep, relative_content
@@ -346,7 +347,7 @@ def test_help_ends_when_all_are_awake(monkeypatch: pytest.MonkeyPatch) -> None:
         helped.append(True)
         return leaking_relus()
 
-    monkeypatch.setattr(module, "leaking_relus", counted)
+    monkeypatch.setattr(dead_units, "leaking_relus", counted)
     with pytest.warns(UserWarning, match="up to 32 steps"):
         *_, step = visualize.steps(sleeper(-0.3), "relu:0", size=16, steps=32)
     woken = len(helped)
@@ -354,11 +355,13 @@ def test_help_ends_when_all_are_awake(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= woken < 16
     with pytest.warns(UserWarning, match="counts as dead"):
         visualize(sleeper(-1e6), ["relu:0", "relu:1"], size=16, steps=40)
-    assert len(helped) == woken + module.HELPED_STEPS  # where one sleeps on, all steps that help
+    assert (
+        len(helped) == woken + dead_units.HELPED_STEPS
+    )  # where one sleeps on, all steps that help
 
 
 def test_without_help_it_would_sleep_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELPED_STEPS", 0)
+    monkeypatch.setattr(dead_units, "HELPED_STEPS", 0)
     with pytest.warns(UserWarning, match="counts as dead"):
         visualize(sleeper(-1.0), "relu:0", size=16, steps=8)
 
@@ -516,9 +519,9 @@ def test_a_whole_is_never_shown_smaller_than_the_network_takes() -> None:
     picture = visualize(net, '"2":0', size=64, aspect=4.0, steps=8, framing="whole")
     assert picture.shape[2:] == (16, 64)
     goal = obj.channel("2", 0).bound(net)
-    assert module._views(net, [goal], (16, 64)) == "crops(4, 0.225, 0.96875)"
-    assert module._views(net, [goal], (64, 64)) == "crops(4, 0.225, 0.3375)"
-    assert module._views(net, [goal], (20, 20)) == "crops(4, 0.72, 1)"
+    assert framing.views(net, [goal], (16, 64)) == "crops(4, 0.225, 0.96875)"
+    assert framing.views(net, [goal], (64, 64)) == "crops(4, 0.225, 0.3375)"
+    assert framing.views(net, [goal], (20, 20)) == "crops(4, 0.72, 1)"
 
 
 def test_a_whole_has_a_size_of_its_own() -> None:

@@ -29,12 +29,8 @@ from phosphene.explain.kept import load_kept, store_kept
 from phosphene.explain.responses import mean_responses
 from phosphene.network import Layer, Network
 from phosphene.objectives import Objective
-from phosphene.recipes.steps.visualize import (
-    LEARNING_RATES,
-    VisualizeStep,
-    ascend_objectives,
-    auto_size,
-)
+from phosphene.recipes.steps.framing import auto_size
+from phosphene.recipes.steps.visualize import LEARNING_RATES, VisualizeStep, ascend_objectives
 from phosphene.recipes.visualize import AscentSettings
 from phosphene.settings import chain_plugins
 

@@ -31,12 +31,12 @@ def accentuate_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
     """An accentuation's steps: see `phosphene.accentuate`."""
     from phosphene import image as images
     from phosphene import objectives as obj
-    from phosphene.recipes.steps import stages
+    from phosphene.recipes.steps import framing, stages
     from phosphene.recipes.steps import visualize as loop
 
     network, unit, s = arguments.network, arguments.objectives[0], arguments.settings
     photo = arguments.images["photo"]
-    side = loop.auto_size(network.input_size) if s.size == "auto" else s.size
+    side = framing.auto_size(network.input_size) if s.size == "auto" else s.size
     photo = images.resize(photo, images.fit(images.size_of(photo), side)).clamp(0, 1)
     layers = [layer for layer in unit.bound(network).layers if layer != obj.IMAGE]
     leash = s.leash_layer if s.leash_layer != "auto" else stages.early(network, layers)

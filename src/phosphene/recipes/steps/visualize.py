@@ -20,39 +20,30 @@ from phosphene import image as images
 from phosphene import objectives as obj
 from phosphene import transforms
 from phosphene.chain import build_chain
-from phosphene.engine import Evaluate, Step, ascend
-from phosphene.errors import (
-    DeadUnitWarning,
-    InputTooSmallError,
-    NetworkError,
-    NonFiniteError,
-    SettingsError,
-    StateError,
-)
-from phosphene.evaluation.leaking import leaking_relus
+from phosphene.engine import Step, ascend
+from phosphene.errors import NonFiniteError, SettingsError
 from phosphene.evaluation.whole import shared
 from phosphene.network import Network
 from phosphene.objectives import Objective
 from phosphene.parameterization import Fourier, MaCo, Pixels, opacity
 from phosphene.recipes.base import Arguments
+from phosphene.recipes.steps.dead_units import DeadUnits
+from phosphene.recipes.steps.framing import (
+    VIEW_SIDES,
+    VIEWS,
+    auto_size,
+    drawn_size,
+    framed,
+    takes_any_size,
+    views,
+)
 from phosphene.recipes.visualize import AscentSettings
 from phosphene.runtime.memory import available_memory, format_bytes
-from phosphene.runtime.options import DEFAULT, PLAIN_MODULES, Options
 from phosphene.state import State
 
-# Steps over which a unit without a gradient is helped; lucid's 16 wake few of the deeper sleepers.
-HELPED_STEPS = 32
 # What a picture of a dead unit is: flat grey, so that nobody takes its noise for a finding.
 GREY = 0.5
-# px a side: below that the spectrum that MaCo keeps is of too few frequencies to make anything.
-MACO_LEAST = 32
 LEARNING_RATES = {"fourier": 0.05, "pixels": 0.02, "maco": 0.2}
-# px of a picture as large as the network knows. Adam moves frequencies that the network hardly sees
-# as far as all others, and would cover everything with a grid of single px.
-LOW_PASS = 0.47
-# A whole is seen in so many views at once, whose sides are these times the size that the network
-# knows; the picture is as large as leaves room for two things or three.
-VIEWS, VIEW_SIDES, WHOLE_SIZE = 4, (0.9, 1.35), 1.5
 # px a side of what precisions are compared on, at most: parts of it are, and it takes making.
 SAMPLE = 512
 # Adam's own 1e-8 is more than some gradients by frequency.
@@ -146,10 +137,10 @@ def _framed_alike(
         return s, [everything]
     layers = [goal.bound(network).layers for goal in goals]
     all_ = tuple(dict.fromkeys(layer for some in layers for layer in some))
-    size = _size(network, all_, s, start, not _takes_any_size(network, all_))
+    size = drawn_size(network, all_, s, start, not takes_any_size(network, all_))
     groups: dict[str, list[int]] = {}
     for k, some in enumerate(layers):
-        framing = _framed(network, some, s, size, start).framing
+        framing = framed(network, some, s, size, start).framing
         groups.setdefault(framing, []).append(k)
     if len(groups) > 1:
         s = s.model_copy(update={"size": max(size)})
@@ -202,16 +193,16 @@ def _ascend_alike(
     """One ascent to objectives that are framed alike."""
     given = [goal.text for goal in goals]
     layers = tuple(dict.fromkeys(layer for goal in goals for layer in goal.bound(network).layers))
-    fixed = not _takes_any_size(network, layers)
-    size = _size(network, layers, s, start, fixed)
+    fixed = not takes_any_size(network, layers)
+    size = drawn_size(network, layers, s, start, fixed)
     sample = _sample(size, start, max(SAMPLE, 2 * network.input_size))
     if fixed:
         sample = images.resize(sample, (network.input_size, network.input_size)).clamp(0, 1)
     precision = s.precision if state is None else state.value("precision")
     net = network.prepared(s.device, precision, layers=layers, sample=sample)
-    s = _framed(net, layers, s, size, start)
-    views = VIEWS if s.framing == "whole" else 1
-    _refuse_too_many(net, layers, size, len(goals) * s.batch, views)
+    s = framed(net, layers, s, size, start)
+    seen = VIEWS if s.framing == "whole" else 1
+    _refuse_too_many(net, layers, size, len(goals) * s.batch, seen)
     bound = [goal.bound(net) for goal in goals]
     generator = torch.Generator().manual_seed(s.seed)
     canvas = _parameterization(s, size, len(goals), start, generator).to(net.device)
@@ -228,7 +219,7 @@ def _ascend_alike(
         return move.again(placed(photo))
 
     count = len(goals) * s.batch
-    watch = _DeadUnits(
+    watch = DeadUnits(
         lambda some, options: shared(
             net, [bound[k] for k in some], transform_reference=transform_reference, options=options
         ),
@@ -336,68 +327,11 @@ def rms_activation(network: Network, layer: str, photo: Tensor) -> float:
 # The picture --------------------------------------------------------------------------------------
 
 
-def _takes_any_size(network: Network, layers: Sequence[str]) -> bool:
-    """Whether it does, found by trying one that is far off and a multiple of nothing."""
-    side = (network.input_size * 3 // 2) | 1
-    try:
-        with torch.no_grad():
-            network.activations(torch.zeros(1, 3, side, side, device=network.device), layers)
-    except NetworkError:
-        return False
-    return True
-
-
-def _size(
-    network: Network,
-    layers: Sequence[str],
-    s: AscentSettings,
-    start: Tensor | None,
-    fixed: bool,
-) -> tuple[int, int]:
-    side, aspect = s.size, s.aspect
-    if start is not None:
-        height, width = images.size_of(start)
-        side, aspect = max(height, width) if side == "auto" else side, width / height
-    elif side == "auto":
-        known = network.input_size
-        side = known if fixed else auto_size(known, whole=_is_whole(network, layers, s))
-    size = (max(1, round(side / max(aspect, 1))), max(1, round(side * min(aspect, 1))))
-    least = 1 if fixed else network.least_size(layers)
-    if s.parameterization == "maco" and min(size) < MACO_LEAST:
-        raise SettingsError(
-            f"maco draws pictures of {MACO_LEAST} px a side or more, this one is to be "
-            f"{size[1]}×{size[0]}; fourier and pixels draw smaller ones"
-        )
-    if min(size) < least:
-        raise InputTooSmallError(
-            f"{network.name} needs pictures of at least {least} px a side for "
-            f"{', '.join(layers)}; this one is to be {size[1]}×{size[0]}",
-            least,
-        )
-    return size
-
-
-def auto_size(known: int, *, whole: bool = False) -> int:
-    """The side, px, of a picture for a network that knows pictures of `known` px a side.
-
-    whole: of what is framed as a whole.
-    """
-    return max(known, min(round((WHOLE_SIZE if whole else 2) * known), 160))
-
-
-def _is_whole(network: Network, layers: Sequence[str], s: AscentSettings) -> bool:
-    """Whether what answers at those layers is drawn as a whole, where there is room for it."""
-    if s.framing != "auto":
-        return s.framing == "whole"
-    shapes = [network.layers[name].shape for name in layers if name != obj.IMAGE]
-    return bool(shapes) and all(math.prod(shape[1:]) == 1 for shape in shapes)
-
-
 def shown_to(
     network: Network, layers: Sequence[str], photo: Tensor, side: int | Literal["auto"]
 ) -> Tensor:
     """A photo with a longest side of `side` px, or as the network can take it if that is fixed."""
-    if _takes_any_size(network, layers):
+    if takes_any_size(network, layers):
         longest = auto_size(network.input_size) if side == "auto" else side
         size = images.fit(images.size_of(photo), longest)
     else:
@@ -416,23 +350,6 @@ def _sample(size: tuple[int, int], start: Tensor | None, most: int) -> Tensor:
     with torch.no_grad():
         small = (min(height, most), min(width, most))
         return MaCo(small, generator=torch.Generator().manual_seed(0))()
-
-
-def _framed(
-    network: Network,
-    layers: Sequence[str],
-    s: AscentSettings,
-    size: tuple[int, int],
-    start: Tensor | None,
-) -> AscentSettings:
-    """The settings with framing and low pass, where they are auto."""
-    framing, low_pass = s.framing, s.low_pass
-    if framing == "auto":
-        room = start is None and max(size) > network.input_size
-        framing = "whole" if room and _is_whole(network, layers, s) else "detail"
-    if low_pass == "auto":
-        low_pass = LOW_PASS * max(size) / network.input_size if framing == "whole" else 0.0
-    return s.model_copy(update={"framing": framing, "low_pass": low_pass})
 
 
 def _parameterization(
@@ -502,7 +419,7 @@ def _transform(
 ) -> transforms.Transform:
     moves = s.transforms
     if moves == "auto":
-        seen = _views(net, goals, size) if s.framing == "whole" else "robust"
+        seen = views(net, goals, size) if s.framing == "whole" else "robust"
         moves = "crops" if s.parameterization == "maco" else seen
         terms = [term for goal in goals for _, term in goal.terms or ((1.0, goal),)]
         if any(term.positional and term.comparison is None for term in terms):
@@ -516,14 +433,6 @@ def _transform(
         )
         chain.append(_resized(side))
     return transforms.compose(*chain)
-
-
-def _views(net: Network, goals: Sequence[Objective], size: tuple[int, int]) -> str:
-    """The views of a whole in a picture of `size`: never so small that the network sees nothing."""
-    least = net.least_size([layer for goal in goals for layer in goal.layers])
-    low, high = (min(1.0, times * net.input_size / max(size)) for times in VIEW_SIDES)
-    high = min(1.0, max(high, (least + 0.5) / min(size)))
-    return f"crops({VIEWS}, {low:.6g}, {high:.6g})"
 
 
 def _resized(side: int) -> transforms.Transform:
@@ -551,89 +460,3 @@ class _Repeatable:
         if self.state is not None:
             generator.set_state(self.state)
         return self.transform(image, generator)
-
-
-# Dead units ---------------------------------------------------------------------------------------
-
-
-class _DeadUnits:
-    """Evaluates, notes which pictures have had a gradient, and helps those that begin without.
-
-    `moved`, `(N,)` bool, stays on the device: reading it would stall an accelerator every step, and
-    only the steps that may help read what moves.
-    """
-
-    def __init__(
-        self, of: Callable[[Sequence[int], Options], Evaluate], texts: Sequence[str], batch: int
-    ) -> None:
-        self.of, self.texts, self.batch = of, texts, batch
-        self.count, self.goals = len(texts), len(texts) // batch
-        self.plain = of(range(self.goals), DEFAULT)
-        self.moved = torch.zeros(self.count, dtype=torch.bool)
-        self.index = 0
-        self.helps = False
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a state holds of it, with `helps`; see `restore`."""
-        return {"moved": self.moved, "evaluated": torch.tensor(self.index)}
-
-    def restore(self, state: State) -> None:
-        """Go on from a state. StateError if it is that of other pictures."""
-        moved = state.tensor("moved")
-        if moved.shape != self.moved.shape:
-            raise StateError(f"the state is of {len(moved)} pictures, and there are {self.count}")
-        self.moved, self.index = moved, int(state.tensor("evaluated"))
-        self.helps = state.value("helps")
-
-    def evaluate(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        score, gradient = self.plain(image)
-        moves = gradient.reshape(self.count, -1).abs().amax(1) > 0
-        self.moved = self.moved.to(moves.device) | moves
-        if self.index == 0 and not bool(moves.all()):
-            self.helps = True
-            warnings.warn(
-                f"{self._named(moves)} no gradient at the start: helped past dead ReLUs for up to "
-                f"{HELPED_STEPS} steps",
-                stacklevel=2,
-            )
-        if self.helps and self.index < HELPED_STEPS:
-            gradient = self._helped(image, gradient, moves)
-        self.index += 1
-        return score, gradient
-
-    def _helped(self, image: Tensor, gradient: Tensor, moves: Tensor) -> Tensor:
-        """The gradient, leaked for the pictures that have none.
-
-        Most wake in a step or two, so only objectives with one that sleeps are run once more; one
-        that falls asleep again is helped again.
-        """
-        asleep = (~moves).view(self.goals, self.batch).any(1).nonzero().flatten().tolist()
-        if not asleep:
-            return gradient
-        parts = [*image.split(len(image) // self.goals)]
-        with leaking_relus():
-            _, leaked = self.of(asleep, PLAIN_MODULES)(torch.cat([parts[k] for k in asleep]))
-        rows = moves.repeat_interleave(len(image) // self.count).view(-1, 1, 1, 1)
-        found, shares = [*gradient.split(len(parts[0]))], rows.split(len(parts[0]))
-        for k, leak in zip(asleep, leaked.split(len(parts[0])), strict=True):
-            found[k] = torch.where(shares[k], found[k], leak)
-        return torch.cat(found)
-
-    def report(self, steps: int) -> None:
-        """Say which units are dead, if any are."""
-        if not self.helps or bool(self.moved.all()):
-            return
-        warnings.warn(
-            f"{self._named(self.moved)} no gradient in {steps} steps and counts as dead: "
-            "the picture is left grey",
-            DeadUnitWarning,
-            stacklevel=2,
-        )
-
-    def _named(self, fine: Tensor) -> str:
-        still = [text for text, ok in zip(self.texts, fine.tolist(), strict=True) if not ok]
-        texts = list(dict.fromkeys(still))
-        if len(texts) == 1:
-            return f"{texts[0]} gives"
-        shown = ", ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
-        return f"each of {len(texts)} objectives ({shown}) gives"
