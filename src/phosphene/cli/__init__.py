@@ -52,9 +52,9 @@ EPILOGUE = """Examples:
   phosphene invert lion.jpg --layer mixed4d    what it still knows of it
   phosphene accentuate lion.jpg mixed4c:12     what excites the unit there
   phosphene style lion.jpg flowers.jpg         in the other's textures
-  phosphene sheet dreamnet mixed4c             every channel of a layer, on one page
-  phosphene unit dreamnet mixed4c:42 --pictures photos   one of them, from four sides
-  phosphene zoom sky.jpg --loop                a film: ever closer, and dreamt on
+  phosphene sheet dreamnet mixed4c             all channels of a layer, a page
+  phosphene unit dreamnet mixed4c:42 --pictures photos   from four sides
+  phosphene zoom sky.jpg --loop                a film: ever closer, dreamt on
   phosphene film walk.mp4 --size 640           your own film, dreaming steadily
   phosphene frames walk.mp4 -o pictures        a film as pictures, and back
   phosphene layers dreamnet                    what can be dreamt
