@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -97,5 +97,5 @@ def _drop_photo(recipe: Recipe, inputs: dict[str, InputFile], start: str) -> Non
 def _of_text(recipe: Recipe, name: str, value: Any) -> Any:
     """A setting's value; "none" is None where it may be."""
     annotation = recipe.settings.model_fields[name].annotation
-    optional = "None" in str(annotation)
+    optional = type(None) in get_args(annotation)
     return None if value == "none" and optional else value

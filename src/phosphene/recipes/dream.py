@@ -263,6 +263,15 @@ def own_network(given: Mapping[str, Any]) -> str | None:
     return None if found.published else found.network
 
 
+# Of every recipe that dreams by a preset.
+OBJECTIVE = Subject(
+    "objective",
+    'What to dream, such as "2*mixed4b + mixed4d:42": see phosphene layers and objectives.',
+    default="phosphene.recipes.steps.dream:preset_objective",
+    shown_default="the preset's",
+    default_told="phosphene.recipes.steps.dream:what_is_chosen",
+)
+
 DREAM = register(
     Recipe(
         name="dream",
@@ -271,13 +280,7 @@ DREAM = register(
         own_network=own_network,
         steps="phosphene.recipes.steps.dream:dream_steps",
         step_type="phosphene.recipes.steps.dream:DreamStep",
-        subject=Subject(
-            "objective",
-            'What to dream, such as "2*mixed4b + mixed4d:42": see phosphene layers and objectives.',
-            default="phosphene.recipes.steps.dream:preset_objective",
-            shown_default="the preset's",
-            default_told="phosphene.recipes.steps.dream:what_is_chosen",
-        ),
+        subject=OBJECTIVE,
         inputs=(
             ImageInput(
                 "photo",

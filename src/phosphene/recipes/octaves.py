@@ -9,8 +9,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phosphene.recipes.base import ImageInput, Recipe, Subject, register
-from phosphene.recipes.dream import OctaveSettings, StartSettings, network_defaults, own_network
+from phosphene.recipes.base import ImageInput, Recipe, register
+from phosphene.recipes.dream import (
+    OBJECTIVE,
+    OctaveSettings,
+    StartSettings,
+    network_defaults,
+    own_network,
+)
 from phosphene.recipes.function import RecipeFunction
 from phosphene.recipes.sheet import PAGE
 
@@ -39,13 +45,7 @@ OCTAVES = register(
         step_type="phosphene.explain.octaves:PyramidStep",
         result=lambda step: step.pyramid,
         output="page",
-        subject=Subject(
-            "objective",
-            'What to dream, such as "2*mixed4b + mixed4d:42": see phosphene layers and objectives.',
-            default="phosphene.recipes.steps.dream:preset_objective",
-            shown_default="the preset's",
-            default_told="phosphene.recipes.steps.dream:what_is_chosen",
-        ),
+        subject=OBJECTIVE,
         inputs=(
             ImageInput(
                 "photo",

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from phosphene.errors import suggest
-from phosphene.recipes.base import ImageInput, Recipe, Subject, register
+from phosphene.recipes.base import ImageInput, Recipe, register
 from phosphene.recipes.dream import (
+    OBJECTIVE,
     DreamSettings,
     OctaveSettings,
     StartSettings,
@@ -147,13 +148,7 @@ PANELS = register(
         step_type="phosphene.explain.panels:PanelStep",
         result=lambda step: step.panels(),
         output="page",
-        subject=Subject(
-            "objective",
-            'What to dream, such as "2*mixed4b + mixed4d:42": see phosphene layers and objectives.',
-            default="phosphene.recipes.steps.dream:preset_objective",
-            shown_default="the preset's",
-            default_told="phosphene.recipes.steps.dream:what_is_chosen",
-        ),
+        subject=OBJECTIVE,
         inputs=(
             ImageInput(
                 "photo",
