@@ -22,7 +22,7 @@ print(*[os.environ.get(name) for name in {WAITS}])
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "passive 100 None"),
+        ({}, "passive 1000 None"),
         ({"OMP_WAIT_POLICY": "active"}, "active None None"),
         ({"GOMP_SPINCOUNT": "7"}, "None 7 None"),
         ({"KMP_BLOCKTIME": "200"}, "None None 200"),
@@ -52,4 +52,4 @@ def test_openmp_has_understood_it() -> None:
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("another OpenMP")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
-    assert "GOMP_SPINCOUNT = '100'" in done.stderr
+    assert "GOMP_SPINCOUNT = '1000'" in done.stderr

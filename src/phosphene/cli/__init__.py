@@ -31,6 +31,7 @@ from phosphene.cli.exits import (
     interrupted,
     plain,
 )
+from phosphene.cli.process import importing_without_collections
 from phosphene.cli.signals import ending_signals
 from phosphene.errors import PluginWarning, SettingsError
 from phosphene.image.files import refuse_address
@@ -231,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the process's arguments by default. Returns the exit code."""
     large_pages()
     wait_passively()
-    with forgiving_streams():
+    with forgiving_streams(), importing_without_collections():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phosphene.cli.exits import plain
+from phosphene.cli.process import collect_garbage
 from phosphene.errors import DeadUnitWarning, ImageError
 from phosphene.jobs.events import Ended, Event, Note, Preview, Progress
 
@@ -83,6 +84,7 @@ class Reporter:
         Ctrl-C in here reaches the job, which saves what there is. journal: a file that each event
         is added to, as a line of JSON.
         """
+        collect_garbage()
         found: list[Event] = []
         with _Display(self) as display, _journal(journal, self.note) as written:
 

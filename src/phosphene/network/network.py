@@ -359,15 +359,17 @@ class Network:
         names = tuple(self.resolve(layer) for layer in layers if layer != IMAGE)
         if not names:
             return True
-        if min(sample.shape[-2:]) < self.least_size(names):
+        reference = self.prepared(faster.device, "fp32")
+        least = reference.least_size(names)
+        if min(sample.shape[-2:]) < least:
             return False  # nothing to compare; the ascent says so, with the picture's own size
-        side = max(min(self.input_size, COMPARED), self.least_size(names), 32)
+        side = max(min(self.input_size, COMPARED), least, 32)
         crops = precisions.crops_of(sample, side)
         # By the picture, so that no choice hangs on what was dreamt before.
         digest = hashlib.sha256(crops.cpu().contiguous().numpy()).hexdigest()  # pyright: ignore[reportArgumentType]
         key = (names, str(faster.device), digest)
         if key not in self._agreed:
-            found = precisions.agreement(self.prepared(faster.device, "fp32"), faster, names, crops)
+            found = precisions.agreement(reference, faster, names, crops)
             self._agreed[key] = found is None or found.close  # nothing to compare
             if found is not None and not found.close:
                 warnings.warn(
@@ -408,12 +410,12 @@ class Network:
     @property
     def _reference(self) -> Network:
         """This network on the processor, as it was before any rounding, or in float64 if it is."""
-        if self.device.type == "cpu" and self.precision != "bf16":
-            return self
         source = self._source or self
         wanted = "fp64" if self.precision == "fp64" else "fp32"
         if (source.device.type, source.precision) == ("cpu", wanted):
-            return source
+            return source  # which is traced once for all that are prepared of it
+        if (self.device.type, self.precision) == ("cpu", wanted):
+            return self
         return source.prepared("cpu", wanted)
 
     @functools.cached_property
