@@ -21,8 +21,9 @@ from phosphene.evaluation.leaking import leaking_relus
 from phosphene.evaluation.whole import whole
 from phosphene.runtime import bands, graph, lowering, pooling
 from phosphene.runtime import program as programs
+from phosphene.runtime.convolutions import PrepackedWeight
 from phosphene.runtime.lowering import lower
-from phosphene.runtime.operations import AveragePool, PrepackedWeight, UnfitError
+from phosphene.runtime.operations import AveragePool, UnfitError
 from phosphene.runtime.options import DEFAULT, MEMORY_EFFICIENT, PLAIN_MODULES, Options
 from phosphene.runtime.program import Program
 

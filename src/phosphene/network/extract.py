@@ -1,9 +1,10 @@
 """Activations of some layers of a module: under hooks, from its graph, or by a program.
 
 The module itself under hooks is always right; a graph cut after the layers does less, and a program
-(on the processor) is faster still. Which it is to be is decided once for some layers, and a faster
-one is taken only if it answers as the module does. The graph is cut, folded and checked in float32
-on the processor, whatever it will run on: what is folded of rounded weights is rounded twice.
+(on the processor and on CUDA) is faster still. Which it is to be is decided once for some layers,
+and a faster one is taken only if it answers as the module does. The graph is cut, folded and
+checked in float32 on the processor, whatever it will run on: what is folded of rounded weights is
+rounded twice.
 
 All of them take values by name: `PICTURE` and the layers whose activations are given. On a graph
 and in a program nothing is run that only those would need; under hooks the module is run, and what
@@ -36,7 +37,7 @@ from phosphene.runtime.graph import (
     stages,
     with_first,
 )
-from phosphene.runtime.lowering import lower
+from phosphene.runtime.lowering import library_for, lower
 from phosphene.runtime.memory import out_of_memory
 from phosphene.runtime.operations import UnfitError
 from phosphene.runtime.options import DEFAULT, Options
@@ -334,10 +335,10 @@ def _depends(hooks: HookExtractor, probe: Values, name: str) -> bool:
 
 def _program_of(part: fx.GraphModule, blank: Tensor) -> Program | Banded | None:
     """The program of a graph on the device and in the precision of a picture, if there is one."""
-    if blank.device.type != "cpu" or blank.dtype == torch.float64:
+    if blank.dtype == torch.float64:
         return None
     try:
-        program = lower(part)
+        program = lower(part, library_for(blank.device))
     except UnfitError:
         return None
     return banded(program) if inputs_of(part) == (PICTURE,) else program

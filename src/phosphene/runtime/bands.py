@@ -119,7 +119,9 @@ class Banded:
             if result is None:
                 shape = list(found.shape)
                 shape[axis] = bands[-1].own[1]
-                result = torch.empty(shape, dtype=found.dtype, memory_format=LAST)
+                result = torch.empty(
+                    shape, dtype=found.dtype, device=found.device, memory_format=LAST
+                )
             _along(result, axis, band.own).copy_(_along(found, axis, self._own(band)))
             if saved is not None and more is not None:
                 last = self.front.instructions[-1].operation
@@ -142,7 +144,7 @@ class Banded:
         if grad is None:
             return [None]
         axis = _longer(shape)
-        total = torch.empty(shape, dtype=grad.dtype, memory_format=LAST).zero_()
+        total = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=LAST).zero_()
         while bands:
             self._add(total, grad, axis, bands.pop())
         return [total]
@@ -163,7 +165,9 @@ class Banded:
 
     def _grad_of(self, saved: _SavedBand, grad: Tensor, axis: int) -> Tensor:
         """The gradient of a band's result: nothing where that is not its own."""
-        part = torch.empty(saved.shape, dtype=grad.dtype, memory_format=LAST).zero_()
+        part = torch.empty(
+            saved.shape, dtype=grad.dtype, device=grad.device, memory_format=LAST
+        ).zero_()
         _along(part, axis, self._own(saved.band)).copy_(_along(grad, axis, saved.band.own))
         return part
 

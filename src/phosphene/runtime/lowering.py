@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from phosphene.runtime.convolutions import CuDNN, Library, OneDNN, Pair
 from phosphene.runtime.graph import outputs_of
 from phosphene.runtime.operations import (
     AutogradOperation,
@@ -22,7 +23,6 @@ from phosphene.runtime.operations import (
     Identity,
     MaxPool,
     Operation,
-    Pair,
     ParallelConvolutions,
     PooledConvolution,
     ReLU,
@@ -37,27 +37,35 @@ Lowered = tuple[Operation, tuple[fx.Node, ...], fx.Node]
 
 
 def available() -> bool:
-    """Whether this build of PyTorch has what programs are lowered of."""
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name)
-        for name in (
-            "_convolution_pointwise",
-            "_convolution_pointwise_",
-            "_reorder_convolution_weight",
-        )
-    )
+    """Whether this build of PyTorch has what programs for the processor are lowered of."""
+    return OneDNN.is_available()
 
 
-def lower(cut: fx.GraphModule) -> Program:
+def library_for(device: torch.device) -> Library:
+    """What convolves on a device.
+
+    Raises:
+        UnfitError: There is nothing that programs are lowered of.
+    """
+    if device.type == "cpu" and available():
+        return OneDNN()
+    if device.type == "cuda" and CuDNN.is_available():
+        return CuDNN()
+    raise UnfitError(f"PyTorch without oneDNN or cuDNN for {device.type}")
+
+
+def lower(cut: fx.GraphModule, library: Library | None = None) -> Program:
     """The program of a folded graph that gives `{layer: activation}`, of all that the graph takes.
 
-    Its weights are on the processor, in float32 or bfloat16.
+    Args:
+        cut: Its weights are in float32 or bfloat16, on the device of the library.
+        library: What convolves; the processor's if none is named.
 
     Raises:
         UnfitError: There is none.
     """
-    if not available():
-        raise UnfitError("PyTorch without oneDNN")
+    if library is None:
+        library = library_for(torch.device("cpu"))
     modules: dict[str, nn.Module] = dict(cut.named_modules())
     nodes = list(cut.graph.nodes)
     outputs = outputs_of(cut)
@@ -75,7 +83,7 @@ def lower(cut: fx.GraphModule) -> Program:
         elif node in done_by_convolution:
             continue
         else:
-            operation, inputs = _operation(node, modules, constants)
+            operation, inputs = _operation(node, modules, constants, library)
             result = node
             after = _relu_after(node, modules)
             if isinstance(operation, Convolution) and after and node not in captured:
@@ -85,7 +93,7 @@ def lower(cut: fx.GraphModule) -> Program:
             if any(i not in values for i in inputs):
                 raise UnfitError(f"{node} works on something besides what is taken")
             position = len(lowered)
-            if lowered and _joins(lowered[-1], operation, inputs, captured):
+            if library.by_rows and lowered and _joins(lowered[-1], operation, inputs, captured):
                 pool: Any
                 pool, inputs, _ = lowered.pop()
                 values.pop()
@@ -97,13 +105,12 @@ def lower(cut: fx.GraphModule) -> Program:
     for operation, *_ in lowered:
         last = operation.convolution if isinstance(operation, PooledConvolution) else operation
         if isinstance(last, Convolution) and not last.weight.isfinite().all():
-            raise UnfitError("weights that are not finite, of which oneDNN's ReLU would make 0")
+            raise UnfitError("weights that are not finite, of which a fused ReLU would make 0")
     numbers = {node: number for number, node in enumerate(values)}
     if not lowered or any(node not in numbers for node in captured):
         raise UnfitError("a layer that does not depend on what is taken")
-    return _link(
-        lowered, numbers, {layer: numbers[node] for layer, node in outputs.items()}, len(taken)
-    )
+    wanted = {layer: numbers[node] for layer, node in outputs.items()}
+    return _link(lowered, numbers, wanted, len(taken), lone=library.turned_round)
 
 
 def _joins(
@@ -133,7 +140,10 @@ def _link(
     numbers: dict[fx.Node, int],
     outputs: dict[str, int],
     taken: int,
+    *,
+    lone: bool,
 ) -> Program:
+    """lone: a convolution that is alike no other is a group of its own."""
     uses: dict[int, list[int]] = {}
     for index, (_, inputs, _) in enumerate(lowered):
         for node in inputs:
@@ -157,6 +167,8 @@ def _link(
                 alike.setdefault((instruction.inputs[0], key), []).append(index)
     parallel: dict[int, ParallelGroup] = {}
     for indices in alike.values():
+        if len(indices) == 1 and not lone:
+            continue
         members = tuple(instructions[index].operation for index in indices)
         starts, channels = [], 0
         for member in members:
@@ -220,14 +232,17 @@ def _relu_after(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
 
 
 def _operation(
-    node: fx.Node, modules: dict[str, nn.Module], constants: dict[fx.Node, Any]
+    node: fx.Node,
+    modules: dict[str, nn.Module],
+    constants: dict[fx.Node, Any],
+    library: Library,
 ) -> tuple[Any, tuple[fx.Node, ...]]:
     """The operation of a node, and the nodes that it takes from."""
     module = modules[str(node.target)] if node.op == "call_module" else None
     one = tuple(node.all_input_nodes)
     if len(one) == 1 and one[0] not in constants:
         if _is_plain_convolution(module):
-            return _convolution(module), one
+            return _convolution(module, library), one
         if _is_relu(node, modules):
             return ReLU(), one
         if (arguments := _max_pool_arguments(node, module)) is not None:
@@ -256,7 +271,7 @@ def _is_plain_convolution(module: nn.Module | None) -> TypeGuard[nn.Conv2d]:
     )
 
 
-def _convolution(module: nn.Conv2d) -> Convolution:
+def _convolution(module: nn.Conv2d, library: Library) -> Convolution:
     def pair(value: Any) -> Pair:
         return (value, value) if isinstance(value, int) else (value[0], value[1])
 
@@ -267,6 +282,7 @@ def _convolution(module: nn.Conv2d) -> Convolution:
         pair(module.padding),
         pair(module.dilation),
         module.groups,
+        library,
     )
 
 

@@ -4,9 +4,6 @@ What autograd would do for any module is done here for a frozen one: convolution
 call, the gradient of a convolution is a convolution with the weights turned round, parallel
 convolutions of one map give theirs in one call, and nothing is saved that only a weight's gradient
 would need. What has no form of its own here goes through autograd, operation by operation.
-
-Weights are laid out as the processor wants them once a size comes a second time: the layout changes
-with the size of the picture, and a wrong one costs more than laying them out by the way.
 """
 
 from __future__ import annotations
@@ -22,13 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phosphene.runtime import pooling
-from phosphene.runtime.autograd import MemoryEfficientAutograd, convolution_input_gradient
+from phosphene.runtime.autograd import MemoryEfficientAutograd
+from phosphene.runtime.convolutions import Convolver, Geometry, Library, Pair
 from phosphene.runtime.options import Options
 from phosphene.runtime.pooling import LAST, max_pool, max_pool_backward
 
-Pair = tuple[int, int]
-# A strided convolution of so few channels has a slow gradient of its own: that of the picture.
-STEM_CHANNELS = 4
 # Bytes of a map above which it is pooled some rows at a time; fewer at a time take longer.
 ROWWISE_BYTES = 64 * 2**20
 
@@ -76,26 +71,6 @@ class Operation(Protocol):
     def backward(self, grad: Gradient, output: Tensor | None, saved: Any) -> Sequence[Gradient]: ...
 
 
-class PrepackedWeight:
-    """A convolution's weight as oneDNN wants it for the size of map that came twice in a row."""
-
-    def __init__(self, weight: Tensor, *arguments: Any) -> None:
-        self.weight, self.arguments = weight, arguments
-        # In one piece, as threads may share it: the size, and the weight once it came again.
-        self.cached: tuple[torch.Size | None, Tensor | None] = (None, None)
-
-    def for_size(self, size: torch.Size) -> Tensor:
-        cached, packed = self.cached
-        if size != cached:
-            self.cached = (size, None)
-            return self.weight
-        if packed is None:
-            reorder: Any = torch.ops.mkldnn._reorder_convolution_weight
-            packed = reorder(self.weight, *self.arguments, list(size))
-            self.cached = (size, packed)
-        return packed
-
-
 @dataclass(frozen=True, eq=False)
 class Convolution:
     """A convolution, with the ReLU after it if nothing else sees what is between them."""
@@ -106,6 +81,7 @@ class Convolution:
     padding: Pair
     dilation: Pair
     groups: int
+    library: Library
     relu: bool = False
     gated: bool = False
 
@@ -125,90 +101,16 @@ class Convolution:
 
     def forward(self, inputs: Sequence[Tensor], options: Options, save: bool) -> tuple[Tensor, Any]:
         (x,) = inputs
-        output = torch.ops.mkldnn._convolution_pointwise(
-            x,
-            self.prepacked.for_size(x.shape),
-            self.bias,
-            self.padding,
-            self.stride,
-            self.dilation,
-            self.groups,
-            "relu" if self.relu else "none",
-            [],
-            "",
-        )
-        return output, x.shape
-
-    @functools.cached_property
-    def prepacked(self) -> PrepackedWeight:
-        return PrepackedWeight(self.weight, self.padding, self.stride, self.dilation, self.groups)
+        return self.convolver.forward(x), x.shape
 
     def backward(self, grad: Gradient, output: Tensor | None, saved: Any) -> Sequence[Gradient]:
         passed = gate_gradient(grad, output).value
-        if self.stride[0] > 1 and self._is_stem:
-            return [Gradient(self._stem_gradient(passed, saved), True)]
-        found = convolution_input_gradient(
-            passed,
-            saved,
-            LAST,
-            self.weight,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-        )
-        return [Gradient(found, True)]
-
-    @property
-    def _is_stem(self) -> bool:
-        return (
-            self.weight.shape[1] <= STEM_CHANNELS
-            and self.groups == 1
-            and self.dilation == (1, 1)
-            and len({*self.stride}) == len({*self.padding}) == len({*self.weight.shape[2:]}) == 1
-        )
-
-    def _stem_gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        """The gradient with respect to a picture under stride: a convolution gives all px of a
-        stride's square as channels, and a shuffle lays them out."""
-        step = self.stride[0]
-        weight, first, last = self._shuffle_weight
-        height, width = (-(-side // step) for side in shape[-2:])
-        # One padding for both ends, enough for either; what is too much in front is left out.
-        before = -first
-        pad = [
-            max(before, side - 1 + last - (given - 1), 0)
-            for side, given in zip((height, width), grad.shape[-2:], strict=True)
-        ]
-        squares = torch.ops.mkldnn._convolution_pointwise(
-            grad, weight, None, pad, [1, 1], [1, 1], 1, "none", [], ""
-        )
-        down, right = pad[0] - before, pad[1] - before
-        squares = squares[..., down : down + height, right : right + width]
-        return F.pixel_shuffle(squares, step)[..., : shape[-2], : shape[-1]]
+        return [Gradient(self.convolver.input_gradient(passed, saved), True)]
 
     @functools.cached_property
-    def _shuffle_weight(self) -> tuple[Tensor, int, int]:
-        """Weights from outputs i + u, u from `first` to `last`, to the px of square i."""
-        step, padding, kernel = self.stride[0], self.padding[0], self.weight.shape[2]
-        # Output i takes px step * i - padding + k; so px step * i + a takes outputs i + u with
-        # k = a + padding - step * u.
-        first = -((kernel - 1 - padding) // step)
-        last = (step - 1 + padding) // step
-        span = last - first + 1
-        taps = [
-            (a, u - first, a + padding - step * u)
-            for a in range(step)
-            for u in range(first, last + 1)
-            if 0 <= a + padding - step * u < kernel
-        ]
-        found = self.weight.new_zeros(
-            self.weight.shape[1], step, step, len(self.weight), span, span
-        )
-        for a, u, k in taps:
-            for b, v, m in taps:
-                found[:, a, b, :, u, v] = self.weight[:, :, k, m].T
-        return found.flatten(0, 2).contiguous(memory_format=LAST), first, last
+    def convolver(self) -> Convolver:
+        geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)
+        return self.library.convolver(self.weight, self.bias, geometry, relu=self.relu)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,22 +126,18 @@ class ParallelConvolutions:
         return weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=LAST)
 
     @functools.cached_property
-    def padding(self) -> list[int]:
+    def convolver(self) -> Convolver:
         first = self.members[0]
-        return [k - 1 - p for k, p in zip(first.weight.shape[2:], first.padding, strict=True)]
-
-    @functools.cached_property
-    def prepacked(self) -> PrepackedWeight:
-        return PrepackedWeight(self.transposed, self.padding, [1, 1], [1, 1], 1)
+        down, right = (
+            k - 1 - p for k, p in zip(first.weight.shape[2:], first.padding, strict=True)
+        )
+        return first.library.convolver(self.transposed, None, Geometry(padding=(down, right)))
 
     def backward(self, grads: Tensor, onto: Gradient | None) -> Gradient:
         """grads: those before the ReLUs, one after the other along the channels; onto: added."""
-        weight = self.prepacked.for_size(grads.shape)
-        given = grads, weight, None, self.padding, [1, 1], [1, 1], 1
-        if onto is not None and onto.writable and onto.value.is_contiguous(memory_format=LAST):
-            add: Any = torch.ops.mkldnn._convolution_pointwise_.binary
-            return Gradient(add(onto.value, *given, "add", 1.0, None, [], None), True)
-        value = torch.ops.mkldnn._convolution_pointwise(*given, "none", [], "")
+        if onto is not None and onto.writable:
+            return Gradient(self.convolver.forward_onto(grads, onto.value), True)
+        value = self.convolver.forward(grads)
         return Gradient(value if onto is None else value.add_(onto.value), True)
 
 
@@ -320,7 +218,7 @@ class PooledConvolution:
                 return part, (x.shape, indices)
             if output is None:
                 shape = (len(x), part.shape[1], *indices.shape[2:])
-                output = torch.empty(shape, dtype=x.dtype, memory_format=LAST)
+                output = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=LAST)
             output[n, :, slice(*rows)] = part
         assert output is not None
         return output, (x.shape, indices)

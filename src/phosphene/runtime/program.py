@@ -1,4 +1,4 @@
-"""A cut network as a program for the processor: its answer and its gradient, written out.
+"""A cut network as a program: its answer and its gradient, written out.
 
 A `Program` is one `autograd.Function` for all of a network up to the layers asked for, or from
 what is given, or from one layer to the next where a gradient between them may be asked for: its
@@ -197,7 +197,9 @@ class Program:
             return
         if first not in gathered:
             total = (shape[0], group.channels, *grad.value.shape[2:])
-            gathered[first] = torch.empty(total, dtype=grad.value.dtype, memory_format=LAST)
+            gathered[first] = torch.empty(
+                total, dtype=grad.value.dtype, device=grad.value.device, memory_format=LAST
+            )
             earlier = (i for i in group.indices if i < index)
             if any(self.instructions[i].output not in gradients for i in earlier):
                 gathered[first].zero_()
