@@ -23,6 +23,7 @@ from torch import Tensor
 from phosphene.errors import SettingsError, suggest
 from phosphene.natural import natural_statistics
 from phosphene.plugins import Registry
+from phosphene.runtime import fused
 from phosphene.runtime.device import resident
 
 GradientTransform = Callable[[Tensor], Tensor]
@@ -187,9 +188,11 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     # Of a large picture one channel at a time, as each pass makes copies.
     some = max(1, AT_A_TIME // max(planes[0].numel(), 1))
     for plane, result in zip(planes.split(some), into.split(some), strict=True):
-        down = F.pad(plane, (0, 0, radius, radius), mode="replicate")
-        down = _slid(down, weights, 2, torch.empty_like(plane))
-        _slid(F.pad(down, (radius, radius, 0, 0), mode="replicate"), weights, 3, result)
+        down = torch.empty_like(plane, memory_format=torch.contiguous_format)
+        for values, axis, found in ((plane, 2, down), (down, 3, result)):
+            if not fused.blurred_along(values, axis, sigma, radius, found):
+                ends = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+                _slid(F.pad(values, ends, mode="replicate"), weights, axis, found)
     return blurred
 
 

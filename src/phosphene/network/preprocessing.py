@@ -9,6 +9,7 @@ from torch import Tensor
 
 from phosphene.errors import NetworkError, SettingsError
 from phosphene.image.tensor import luma
+from phosphene.runtime import fused
 from phosphene.runtime.device import layout_of
 
 
@@ -57,5 +58,7 @@ class Preprocessing:
                 image.new_tensor(self.scale).view(1, -1, 1, 1),
             )
         shift, scale = self._constants[key]
+        if fused.takes(image):
+            return fused.preprocessed(image, shift, scale, dtype)
         layout = layout_of(image.device)
         return ((image - shift) / scale).to(dtype).contiguous(memory_format=layout)

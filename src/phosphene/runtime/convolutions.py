@@ -59,10 +59,12 @@ class Library(Protocol):
     turned_round: a convolution with the weights turned round gives the gradient of one convolution
         faster than the library's own; that of several of one map it always gives.
     by_rows: a pooling before a 1×1 convolution can go some rows at a time.
+    in_parts: an operation takes no longer where what it writes is a part of a map's channels.
     """
 
     turned_round: bool
     by_rows: bool
+    in_parts: bool
 
     def convolver(
         self, weight: Tensor, bias: Tensor | None, geometry: Geometry, *, relu: bool = False
@@ -75,7 +77,7 @@ class Library(Protocol):
 class OneDNN:
     """Convolution and ReLU in one call, weights laid out for the size of the map."""
 
-    turned_round = by_rows = True
+    turned_round, by_rows, in_parts = True, True, False
 
     @staticmethod
     def is_available() -> bool:
@@ -214,7 +216,7 @@ class CuDNN:
         convolution_relu: What does it, with its arguments.
     """
 
-    turned_round = by_rows = False
+    turned_round, by_rows, in_parts = False, False, True
 
     def __init__(self, convolution_relu: Callable[..., Tensor] | None = None) -> None:
         self.convolution_relu = convolution_relu or torch.cudnn_convolution_relu

@@ -378,11 +378,12 @@ class AutogradOperation:
         return output
 
 
-def gate_gradient(grad: Gradient, gate: Tensor | None) -> Gradient:
-    """A gradient, made 0 where the output of a ReLU, or the mask of it, is 0."""
+def gate_gradient(grad: Gradient, gate: Tensor | None, into: Tensor | None = None) -> Gradient:
+    """A gradient, made 0 where the output of a ReLU, or the mask of it, is 0; written to `into`."""
     if gate is None:
-        return grad
-    into = grad.value if grad.writable else torch.empty_like(grad.value, memory_format=LAST)
+        return grad if into is None else Gradient(into.copy_(grad.value), True)
+    if into is None:
+        into = grad.value if grad.writable else torch.empty_like(grad.value, memory_format=LAST)
     if gate.dtype == torch.bool:
         # Several times as fast as torch.where, and as a product of floats and bools.
         return Gradient(torch.mul(grad.value, gate.view(torch.uint8), out=into), True)

@@ -150,8 +150,7 @@ class Program:
             output = outputs.get(instruction.output)
         if group is not None:
             grad = gradients.pop(instruction.output, None)
-            if grad is not None:
-                self._gather(group, index, grad, output, more, gradients, gathered)
+            self._gather(group, index, grad, output, more, gathered)
             del grad
             if index == group.indices[0] and index in gathered:
                 (number,) = instruction.inputs
@@ -182,28 +181,33 @@ class Program:
         self,
         group: ParallelGroup,
         index: int,
-        grad: Gradient,
+        grad: Gradient | None,
         output: Tensor | None,
         shape: torch.Size,
-        gradients: Gradients,
         gathered: dict[int, Tensor],
     ) -> None:
         """Put one convolution's gradient before its ReLU beside those of its group."""
         first, position = group.indices[0], group.indices.index(index)
-        # In one piece, since both take long on a part of the channels, of which it may become.
-        passed = gate_gradient(grad, output).value
+        start, *_ = [*group.starts[position + 1 :], group.channels]  # of those after it
+        if grad is None:
+            if first in gathered:
+                gathered[first][:, group.starts[position] : start].zero_()
+            return
         if len(group.indices) == 1:
-            gathered[first] = passed
+            gathered[first] = gate_gradient(grad, output).value
             return
         if first not in gathered:
-            total = (shape[0], group.channels, *grad.value.shape[2:])
+            like, total = grad.value, (shape[0], group.channels, *grad.value.shape[2:])
             gathered[first] = torch.empty(
-                total, dtype=grad.value.dtype, device=grad.value.device, memory_format=LAST
+                total, dtype=like.dtype, device=like.device, memory_format=LAST
             )
-            earlier = (i for i in group.indices if i < index)
-            if any(self.instructions[i].output not in gradients for i in earlier):
-                gathered[first].zero_()
-        gathered[first].narrow(1, group.starts[position], passed.shape[1]).copy_(passed)
+            if start < group.channels:  # their turn came, and nobody asks for theirs
+                gathered[first][:, start:].zero_()
+        part = gathered[first][:, group.starts[position] : start]
+        if group.convolutions.members[0].library.in_parts:
+            gate_gradient(grad, output, part)
+        else:
+            part.copy_(gate_gradient(grad, output).value)
 
 
 def _add(gradients: Gradients, number: int, part: Gradient) -> None:
