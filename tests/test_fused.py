@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from phosphene import gradients
 from phosphene.network.preprocessing import Preprocessing
 from phosphene.runtime import fused
+from tests.launches import Launches
 
 NAME = "phosphene.runtime.triton_kernels"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,7 +43,8 @@ def interpreted() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")  # read as kernels are made
         patch.delitem(sys.modules, NAME, raising=False)
-        yield importlib.import_module(NAME)
+        found = importlib.import_module(NAME)
+    yield found
     sys.modules.pop(NAME, None)
 
 
@@ -178,6 +182,87 @@ def test_a_constant_stays_one(counted: Counted) -> None:
     torch.testing.assert_close(found, torch.full((1, 3, 9, 9), 0.7), rtol=1e-6, atol=0)
 
 
+class Starting:
+    """Kernels that only count: a call is one."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def starts(*given: Any) -> None:
+            self.calls += 1
+
+        return starts
+
+
+@pytest.mark.parametrize(
+    ("chain", "blurs"),
+    [
+        (lambda: gradients.smooth(1.0), 1),
+        (
+            lambda: gradients.compose(
+                gradients.natural(0.5),
+                gradients.laplacian(4),
+                gradients.smooth(1.0),
+                gradients.normalise("mean"),
+            ),
+            5,
+        ),
+    ],
+)
+def test_a_blur_is_two_kernels(chain: Any, blurs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted where nothing is computed, so that no choice hangs on numbers."""
+    g = torch.empty(1, 3, 64, 80, device="meta")
+    with Launches("meta") as plain:
+        chain()(g)
+    kernels = Starting()
+    monkeypatch.setattr(fused, "kernels", lambda: kernels)
+    monkeypatch.setattr(fused, "_runs_on", lambda device: True)
+    with Launches("meta") as ours:
+        chain()(g)
+    assert kernels.calls == 2 * blurs
+    assert plain.found.total() - ours.found.total() == 16 * blurs
+
+
+# --- for cards -------------------------------------------------------------------------------
+
+# The types of what each is given, in order, and its constants.
+SOURCES: list[tuple[str, tuple[str, ...], dict[str, int]]] = [
+    ("_preprocess", ("*fp32", "*fp32", "*fp32", "*bf16", "i32", "i32"), {"CHANNELS": 3}),
+    ("_preprocess_backward", ("*bf16", "*fp32", "*fp32", "i32", "i32"), {"CHANNELS": 3}),
+    ("_blur_along", ("*fp32", "*fp32", "i32", "i32", "i32", "i32", "fp32", "fp32"), {}),
+]
+
+
+@pytest.mark.parametrize(("name", "types", "constants"), SOURCES)
+@pytest.mark.parametrize("capability", [80, 90])
+def test_they_compile_for_cards(
+    name: str,
+    types: tuple[str, ...],
+    constants: dict[str, int],
+    capability: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which needs none; sizes are arguments, so that an octave compiles nothing."""
+    triton = pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    path = Path(fused.__file__).with_name("triton_kernels.py")
+    kernels: Any = SimpleNamespace(**runpy.run_path(str(path)))
+    function = getattr(kernels, name)
+    fixed = constants | {"BLOCK": kernels.BLOCK}
+    source = triton.compiler.ASTSource(
+        function,
+        dict(zip(function.arg_names, types, strict=False)) | dict.fromkeys(fixed, "constexpr"),
+        constexprs={(function.arg_names.index(key),): value for key, value in fixed.items()},
+    )
+    target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", capability, 32)
+    found = triton.compile(source, target=target)
+    assert found.asm["cubin"]
+    # Divided as PyTorch does; of a Gaussian there are exponentials.
+    assert ("ex2.approx" if name == "_blur_along" else "div.rn.f32") in found.asm["ptx"]
+
+
 # --- without ---------------------------------------------------------------------------------
 
 
@@ -208,12 +293,16 @@ def test_what_does_not_compile_is_pytorchs_from_then_on(
     broken: Broken, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = noise(1, 3, 12, 10)
+
+    def made() -> tuple[Tensor, Tensor, Tensor]:
+        leaf = image.clone().requires_grad_()
+        values = Preprocessing.of(MEAN, STD, (0, 1))(leaf, torch.bfloat16)
+        (grad,) = torch.autograd.grad(values.sum(), leaf)
+        return gradients.blur(image, 1.0), values, grad
+
     with caplog.at_level(logging.DEBUG, "phosphene"):
-        for _ in range(2):
-            blurred = gradients.blur(image, 1.0)
-            leaf = image.clone().requires_grad_()
-            values = Preprocessing.of(MEAN, STD, (0, 1))(leaf, torch.bfloat16)
-            (grad,) = torch.autograd.grad(values.sum(), leaf)
+        made()
+        blurred, values, grad = made()
     expected = blurred_in_float64(image, 1.0)
     torch.testing.assert_close(blurred.double(), expected, rtol=1e-6, atol=1e-6)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))

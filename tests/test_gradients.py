@@ -201,6 +201,15 @@ def test_squares_may_leave_float32_but_not_the_result(by: Any, size: float) -> N
     torch.testing.assert_close(G.normalise(by)(both)[1], expected[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e-23, 1.0, 1e19, 1e35])
+def test_norms_by_float64_are_numbers_wherever_they_fit(size: float) -> None:
+    """As CUDA has them; a picture of zeros has none."""
+    g = torch.stack([noise(3, 20, 17) * size, torch.zeros(3, 20, 17)])
+    expected = g.double().square().sum((1, 2, 3), keepdim=True).sqrt().float()
+    assert torch.equal(G._norm_by_float64(g), expected)
+    torch.testing.assert_close(G._norm(g), expected, rtol=1e-5, atol=0)
+
+
 def test_a_huge_gradient_has_its_bands_brought_to_equal_strength() -> None:
     g = noise(1, 3, 40, 50)
     torch.testing.assert_close(G.laplacian(3)(g * 1e22), G.laplacian(3)(g), rtol=1e-3, atol=1e-4)

@@ -12,6 +12,7 @@ other number, is as none. `shares` makes such weights of masks, and `blend` one 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -103,14 +104,21 @@ def blend(weights: Tensor, transforms: Sequence[GradientTransform]) -> GradientT
 
 def _norm(g: Tensor) -> Tensor:
     """The l2 norm of each picture, `(N, 1, 1, 1)`, wherever it is a number of `g`'s own type."""
-    norm = torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True)
     # Squares leave float32 at 1e19, long before their root would, and vanish below 1e-23. Asking
-    # for their size would stall an accelerator.
+    # for their size would stall an accelerator; CUDA adds them up in float64 in the same call.
+    if g.device.type not in ("cpu", "mps"):
+        return _norm_by_float64(g)
+    norm = torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True)
     if g.device.type != "cpu" or not bool(((norm > 1e-12) & (norm < 1e18)).all()):
         most = torch.linalg.vector_norm(g, torch.inf, dim=PICTURE, keepdim=True)
         scale = torch.where(most > 0, most, 1)
         norm = torch.linalg.vector_norm(g / scale, dim=PICTURE, keepdim=True) * scale
     return norm
+
+
+def _norm_by_float64(g: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True, dtype=torch.float64)
+    return norm.to(g.dtype)
 
 
 def _rms(g: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -179,10 +187,6 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     if sigma < LEAST_SIGMA:  # the next pixel's share would be below any rounding
         return image
     radius = math.ceil(3 * sigma)
-    # On the processor, whose numbers can be had at once: to ask an accelerator's would stall it.
-    x = torch.arange(-radius, radius + 1, dtype=image.dtype)
-    kernel = torch.exp(-(x**2) / (2 * sigma**2))
-    weights = (kernel / kernel.sum()).tolist()
     blurred = torch.empty_like(image, memory_format=torch.contiguous_format)
     planes, into = image.flatten(0, 1)[:, None], blurred.view(-1, 1, *image.shape[2:])
     # Of a large picture one channel at a time, as each pass makes copies.
@@ -192,8 +196,17 @@ def blur(image: Tensor, sigma: float) -> Tensor:
         for values, axis, found in ((plane, 2, down), (down, 3, result)):
             if not fused.blurred_along(values, axis, sigma, radius, found):
                 ends = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-                _slid(F.pad(values, ends, mode="replicate"), weights, axis, found)
+                padded = F.pad(values, ends, mode="replicate")
+                _slid(padded, _gaussian(sigma, radius, image.dtype), axis, found)
     return blurred
+
+
+@functools.lru_cache(maxsize=16)
+def _gaussian(sigma: float, radius: int, dtype: torch.dtype) -> tuple[float, ...]:
+    """The weights of a blur, from the processor: to ask an accelerator's numbers would stall it."""
+    x = torch.arange(-radius, radius + 1, dtype=dtype)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    return tuple((kernel / kernel.sum()).tolist())
 
 
 def _slid(planes: Tensor, kernel: Sequence[float], axis: int, into: Tensor) -> Tensor:

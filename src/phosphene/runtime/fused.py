@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from phosphene.runtime.memory import out_of_memory
 
-# Values from which on positions do not fit in 32 bits.
-MOST_VALUES = 2**31
+# Values from which on positions, with those of a last program's that are none, leave 32 bits.
+MOST_VALUES = 2**31 - 2**16
 
 log = logging.getLogger("phosphene")
 

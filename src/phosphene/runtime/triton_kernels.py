@@ -49,7 +49,7 @@ def _positions(maps: Tensor) -> tuple[tuple[int], tuple[int, int]]:
 def _preprocess(
     image, shift, scale, into, count, pixels, CHANNELS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    here = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = here < count
     first = here // pixels * (pixels * CHANNELS) + here % pixels
     for channel in tl.static_range(CHANNELS):
@@ -63,7 +63,7 @@ def _preprocess(
 def _preprocess_backward(
     grad, scale, into, count, pixels, CHANNELS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    here = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = here < count
     first = here // pixels * (pixels * CHANNELS) + here % pixels
     for channel in tl.static_range(CHANNELS):
@@ -74,7 +74,7 @@ def _preprocess_backward(
 
 @triton.jit(do_not_specialize=["count", "length", "apart", "radius"])
 def _blur_along(planes, into, count, length, apart, radius, exponent, share, BLOCK: tl.constexpr):
-    here = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = here < count
     place = here // apart % length
     total = tl.full((BLOCK,), 0, tl.float32)
