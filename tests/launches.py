@@ -13,7 +13,8 @@ from phosphene.runtime.graph import first_of
 # What only looks at a tensor in another way, or has no values yet.
 FREE = (
     *("alias", "as_strided", "detach", "empty", "expand", "lift", "narrow", "new_empty", "permute"),
-    *("select", "slice", "split", "squeeze", "t.default", "transpose", "unsqueeze", "view", "_"),
+    *("select", "slice", "split", "squeeze", "t.default", "transpose", "unsqueeze", "view"),
+    *("_reshape_alias", "_unsafe_view"),
 )
 
 

@@ -11,9 +11,12 @@ line reads amounts of memory before PyTorch is there.
 | `lowering` | a cut graph as a program |
 | `program` | runs a program: its answer, and its gradient written out |
 | `operations` | what a program is made of |
+| `convolutions` | convolutions as a library of the device does them: oneDNN or cuDNN |
 | `bands` | a program's first layers over a part of a large picture at a time |
 | `pooling` | max-pooling and its gradient: by Numba, in few bytes, or PyTorch's |
 | `kernels` | max-pooling by Numba |
+| `fused` | preprocessing and blurs on CUDA, in a kernel each |
+| `triton_kernels` | these kernels, by Triton |
 | `autograd` | convolution, ReLU and max-pooling that save less than PyTorch's |
 | `allocator` | what the process keeps of the memory that it has freed |
 | `memory` | how much memory there is |
