@@ -245,7 +245,7 @@ def test_they_compile_for_cards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Which needs none; sizes are arguments, so that an octave compiles nothing."""
-    triton = pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA alone")
+    triton = pytest.importorskip("triton", "3.3", reason="Triton comes with PyTorch for CUDA alone")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     path = Path(fused.__file__).with_name("triton_kernels.py")
     kernels: Any = SimpleNamespace(**runpy.run_path(str(path)))

@@ -139,6 +139,23 @@ def test_published_architectures(name: str, layers: tuple[str, ...], size: tuple
     compared(getattr(torchvision.models, name)(weights=None, **options), layers, size)
 
 
+class Classifier(nn.Sequential):
+    """A ReLU of vectors, as VGG's classifier has."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(
+            *(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
+            *(nn.Linear(16, 8), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(8, 5)),
+        )
+
+
+@pytest.mark.parametrize("options", [DEFAULT, MEMORY_EFFICIENT])
+def test_relus_of_vectors(options: Options) -> None:
+    compared(Classifier(), ("7",), (16, 19), options=options)
+    compared(Classifier(), ("5", "7"), (16, 19), options=options)
+
+
 def test_parallel_convolutions_share_one_gradient() -> None:
     program = compared(Forked(), ("tail",), (16, 16))
     assert max(len(group.indices) for group in program.parallel.values()) == 2  # a and b, not c

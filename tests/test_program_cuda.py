@@ -33,7 +33,7 @@ from phosphene.runtime.options import DEFAULT, MEMORY_EFFICIENT, Options
 from tests import toy_network
 from tests.launches import Launches
 from tests.test_accelerator import META, Accelerator
-from tests.test_program import Forked, Gated
+from tests.test_program import Classifier, Forked, Gated
 
 
 class Fused:
@@ -129,6 +129,7 @@ def test_a_convolutions_gradient_is_autograds(
         (lambda: nn.Sequential(Forked(), nn.ReLU()), ("1", "0.c"), (17, 21)),
         (Gated, ("last",), (21, 26)),
         (Gated, ("pool", "second_relu", "last"), (21, 26)),
+        (Classifier, ("5", "7"), (16, 19)),
         (lambda: toy_network.net().module, ("second", "logits"), (20, 24)),
     ],
 )
@@ -283,6 +284,16 @@ def test_maps_too_large_for_32_bits_are_pytorchs(monkeypatch: pytest.MonkeyPatch
         weight = torch.zeros(channels, 2, 3, 3)  # of 9 channels 144 values
         CuDNN(fused).convolver(weight, None, Geometry(), relu=True).forward(x)
         assert fused.calls == calls
+
+
+def test_maps_that_are_too_small_are_refused_in_pytorchs_words() -> None:
+    """Which rounds -1 / 2 to 0 where it makes room for the answer."""
+    fused = Fused()
+    convolver = CuDNN(fused).convolver(torch.zeros(1, 1, 3, 3), None, Geometry((2, 2)), relu=True)
+    for size in ((2, 5), (5, 2)):
+        with pytest.raises(RuntimeError, match="Kernel size"):
+            convolver.forward(torch.zeros(1, 1, *size))
+    assert fused.calls == 0
 
 
 def test_each_device_has_its_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,17 +262,23 @@ class _CuDNNConvolver:
         return output.relu_() if self.has_relu else output
 
     def _may_fuse(self, x: Tensor) -> bool:
-        """Whether PyTorch, too, would take cuDNN for it: of groups it has kernels of its own, and
-        with large maps it knows what cuDNN cannot do."""
+        """Whether PyTorch, too, would take cuDNN for it: of groups it has kernels of its own, with
+        large maps it knows what cuDNN cannot do, and maps that are too small it refuses in words
+        of its own."""
         stride, padding, dilation, groups = self.geometry
-        sides = (
+        height, width = (
             output_side(side, d * (kernel - 1) + 1, s, p, ceil_mode=False)
             for side, kernel, s, p, d in zip(
                 x.shape[2:], self.weight.shape[2:], stride, padding, dilation, strict=True
             )
         )
-        values = len(x) * len(self.weight) * next(sides) * next(sides)
-        return groups == 1 and torch.backends.cudnn.enabled and max(x.numel(), values) < MOST_VALUES
+        values = len(x) * len(self.weight) * height * width
+        return (
+            groups == 1
+            and torch.backends.cudnn.enabled
+            and min(height, width) > 0
+            and max(x.numel(), values) < MOST_VALUES
+        )
 
     def forward_onto(self, x: Tensor, total: Tensor) -> Tensor:
         return total.add_(self.forward(x))

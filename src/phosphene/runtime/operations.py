@@ -383,7 +383,8 @@ def gate_gradient(grad: Gradient, gate: Tensor | None, into: Tensor | None = Non
     if gate is None:
         return grad if into is None else Gradient(into.copy_(grad.value), True)
     if into is None:
-        into = grad.value if grad.writable else torch.empty_like(grad.value, memory_format=LAST)
+        layout = LAST if grad.value.ndim == 4 else torch.contiguous_format  # of vectors and tokens
+        into = grad.value if grad.writable else torch.empty_like(grad.value, memory_format=layout)
     if gate.dtype == torch.bool:
         # Several times as fast as torch.where, and as a product of floats and bools.
         return Gradient(torch.mul(grad.value, gate.view(torch.uint8), out=into), True)
