@@ -21,9 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from phosphene.chain import parse_chain
 from phosphene.errors import SettingsError, suggest
 from phosphene.natural import natural_statistics
 from phosphene.plugins import Registry
+from phosphene.plugins.registry import home_of, within
 from phosphene.runtime import fused
 from phosphene.runtime.device import resident
 
@@ -67,6 +69,12 @@ def compose(*transforms: GradientTransform) -> GradientTransform:
     return composed
 
 
+def built_in(text: str | None) -> bool:
+    """Whether all that a chain names is phosphene's own, which draws nothing by chance."""
+    calls = parse_chain(text, GRADIENTS.kind) if text else ()
+    return all(within(home_of(GRADIENTS[call.name])[0], "phosphene") for call in calls)
+
+
 def shares(masks: Sequence[Tensor], *, rest: bool) -> Tensor:
     """How much each of several objectives counts at each px, `(K, 1 or N, 1, H, W)`.
 
@@ -106,14 +114,19 @@ def _norm(g: Tensor) -> Tensor:
     """The l2 norm of each picture, `(N, 1, 1, 1)`, wherever it is a number of `g`'s own type."""
     # Squares leave float32 at 1e19, long before their root would, and vanish below 1e-23. Asking
     # for their size would stall an accelerator; CUDA adds them up in float64 in the same call.
-    if g.device.type not in ("cpu", "mps"):
+    if g.device.type == "cpu":
+        norm = torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True)
+        if bool(((norm > 1e-12) & (norm < 1e18)).all()):
+            return norm
+    elif g.device.type != "mps":  # which has no float64
         return _norm_by_float64(g)
-    norm = torch.linalg.vector_norm(g, dim=PICTURE, keepdim=True)
-    if g.device.type != "cpu" or not bool(((norm > 1e-12) & (norm < 1e18)).all()):
-        most = torch.linalg.vector_norm(g, torch.inf, dim=PICTURE, keepdim=True)
-        scale = torch.where(most > 0, most, 1)
-        norm = torch.linalg.vector_norm(g / scale, dim=PICTURE, keepdim=True) * scale
-    return norm
+    return _scaled_norm(g)
+
+
+def _scaled_norm(g: Tensor) -> Tensor:
+    most = torch.linalg.vector_norm(g, torch.inf, dim=PICTURE, keepdim=True)
+    scale = torch.where(most > 0, most, 1)
+    return torch.linalg.vector_norm(g / scale, dim=PICTURE, keepdim=True) * scale
 
 
 def _norm_by_float64(g: Tensor) -> Tensor:
@@ -186,7 +199,8 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of `(N, C, H, W)`, `sigma` in px, edges repeated; exact for constants."""
     if sigma < LEAST_SIGMA:  # the next pixel's share would be below any rounding
         return image
-    radius = math.ceil(3 * sigma)
+    weights = _gaussian(sigma, image.dtype)
+    radius = len(weights) // 2
     blurred = torch.empty_like(image, memory_format=torch.contiguous_format)
     planes, into = image.flatten(0, 1)[:, None], blurred.view(-1, 1, *image.shape[2:])
     # Of a large picture one channel at a time, as each pass makes copies.
@@ -201,9 +215,11 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     return blurred
 
 
-@functools.lru_cache(maxsize=16)
-def _gaussian(sigma: float, radius: int, dtype: torch.dtype) -> tuple[float, ...]:
-    """The weights of a blur, from the processor: to ask an accelerator's numbers would stall it."""
+@functools.lru_cache(maxsize=64)
+def _gaussian(sigma: float, dtype: torch.dtype) -> tuple[float, ...]:
+    """The weights of a blur, in a type's precision, from -3 sigma to 3 sigma; they sum to 1."""
+    radius = math.ceil(3 * sigma)
+    # On the processor, whose numbers can be had at once: to ask an accelerator's would stall it.
     x = torch.arange(-radius, radius + 1, dtype=dtype)
     kernel = torch.exp(-(x**2) / (2 * sigma**2))
     return tuple((kernel / kernel.sum()).tolist())

@@ -146,6 +146,9 @@ class AdaptiveEvaluation:
             # Only here is the error gone, and what its traceback held.
             gc.collect()
             free_unused(self._network.device)
+            captures = self._network.captures
+            if captures is not None and captures.let_go():
+                continue  # which may have been what there was too much of
             self._halved[size] = self._smaller(size, side, message)
 
     def _side(self, size: Size) -> int | None:

@@ -12,6 +12,7 @@ from phosphene.evaluation.scores import terms_of
 from phosphene.evaluation.several import gradient_of, options_for, require_gradient
 from phosphene.network import Network
 from phosphene.objectives import Activations, Objective
+from phosphene.runtime.capture import Same
 from phosphene.runtime.device import exact
 from phosphene.runtime.options import DEFAULT, Options
 
@@ -58,7 +59,7 @@ def each(
             gradients[k] = gradient_of(score, image, keep=k + 1 < len(scores))
         return torch.stack([score.detach() for score in scores]), gradients
 
-    return evaluate
+    return _captured(evaluate, network, objectives, options, "each")
 
 
 def shared(
@@ -103,7 +104,33 @@ def shared(
             require_gradient(score, network, layers)
         return score.detach(), gradient_of(score, image, keep=False)
 
-    return evaluate
+    if transform_reference and any(goal.positional for goal in objectives):
+        return evaluate  # what is done to a reference is chosen anew each time
+    return _captured(evaluate, network, objectives, options, "shared")
+
+
+def _captured(
+    evaluate: Evaluate,
+    network: Network,
+    objectives: Sequence[Objective],
+    options: Options,
+    kind: str,
+) -> Evaluate:
+    """The same, by what is captured of it on the network: the next picture of a film finds it."""
+    captures = network.captures
+    # What saves memory has none for that, and what looks at operations would see none.
+    plain = not options.captured or options.memory_efficient or options.plain_modules
+    if captures is None or plain or not all(goal.pure for goal in objectives):
+        return evaluate
+    goals = tuple(Same.of(goal) for goal in objectives)
+
+    def replayed(image: Tensor) -> tuple[Tensor, Tensor]:
+        # By what may be set anew of a network, too.
+        key = (kind, goals, options, network.shift, network.scale)
+        score, gradient = captures.run(evaluate, image, key)
+        return score, gradient
+
+    return replayed
 
 
 def _scored(

@@ -26,7 +26,8 @@ from phosphene.network.layers import Layer, find_layers
 from phosphene.network.precision import DTYPES, PRECISIONS, pick_device
 from phosphene.network.preprocessing import Preprocessing
 from phosphene.objectives import IMAGE
-from phosphene.runtime.device import exact
+from phosphene.runtime.capture import Captures, CudaGraphs
+from phosphene.runtime.device import exact, is_cuda
 from phosphene.runtime.geometry import Geometry, geometry
 from phosphene.runtime.graph import LOCK, PICTURE, Traced, trace
 from phosphene.runtime.memory import out_of_memory
@@ -347,7 +348,7 @@ class Network:
             other.device, other.precision = target, precision
             other._is_prepared, other._source = True, source
             other._extractors, other._prepared = {}, {}
-            for cached in ("_traced", "_geometry"):
+            for cached in ("_traced", "_geometry", "captures"):
                 other.__dict__.pop(cached, None)
             other.__dict__["layers"] = self.layers
             other.__dict__["_geometry"] = self._geometry
@@ -378,6 +379,11 @@ class Network:
                     stacklevel=4,
                 )
         return self._agreed[key]
+
+    @functools.cached_property
+    def captures(self) -> Captures | None:
+        """What is captured of evaluations of this network, on CUDA; elsewhere None."""
+        return Captures(CudaGraphs(self.device)) if is_cuda(self.device) else None
 
     # Identity -------------------------------------------------------------------------------------
 

@@ -119,6 +119,9 @@ class Objective:
     total: the score as a sum over positions, where it is one and has no density.
     comparison: of a positional objective that is bound, what lets the reference be moved along with
         the picture.
+    pure: the score hangs on the activations and on nothing else that changes, so that on CUDA it
+        may be captured: no number of Python's that is another the next time, no chance. All that
+        are built in are so; of your own say it yourself.
     """
 
     layers: tuple[str, ...]
@@ -130,6 +133,7 @@ class Objective:
     terms: tuple[tuple[float, Objective], ...] = field(default=(), repr=False)
     total: Total | None = field(default=None, repr=False)
     comparison: Comparison | None = field(default=None, repr=False)
+    pure: bool = field(default=False, repr=False)
 
     def bound(self, network: NetworkLike) -> Objective:
         """This objective, ready to score for `network`: its layers are real names.
@@ -138,9 +142,13 @@ class Objective:
         class. ImageError if a reference picture cannot be read.
         """
         if self.terms:
-            return combine((weight, term.bound(network)) for weight, term in self.terms)
+            bound = [(weight, term.bound(network)) for weight, term in self.terms]
+            # The same again where nothing was left to settle, by which captures know it.
+            alike = all(a is b for (_, a), (_, b) in zip(self.terms, bound, strict=True))
+            return self if alike else combine(bound)
         if self.bind:
-            return replace(self.bind(network).bound(network), text=self.text)
+            bound = self.bind(network).bound(network)
+            return replace(bound, text=self.text, pure=self.pure or bound.pure)
         return _renamed(self, {name: real_name(name, network) for name in self.layers})
 
     def with_weights(self, weights: Mapping[int, float]) -> Objective:
@@ -223,6 +231,7 @@ def combine(terms: Iterable[tuple[float, Objective]]) -> Objective:
         density=density if all(term.density for _, term in terms) else None,
         positional=any(term.positional for _, term in terms),
         terms=terms,
+        pure=all(term.pure for _, term in terms),
     )
 
 

@@ -30,6 +30,8 @@ class Options:
             another that it comes of, as with respect to the picture, and again with
             `retain_graph`. Whoever asks only for the picture's goes without: it is as quick as for
             one layer, and rounded alike whatever else is asked for.
+        captured: On CUDA a whole picture's evaluation is captured in a graph once one of its kind
+            was asked for often (`phosphene.runtime.capture`), unless memory is to be saved.
     """
 
     memory_efficient: bool = False
@@ -39,6 +41,7 @@ class Options:
     numba_beside: bool = True
     bands: Literal["auto", "always"] = "auto"
     linked: bool = True
+    captured: bool = True
 
     def unlinked(self) -> Options:
         """These, for a gradient with respect to the picture alone."""

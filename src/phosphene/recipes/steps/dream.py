@@ -34,6 +34,7 @@ from phosphene.recipes.base import Arguments, Region
 from phosphene.recipes.dream import DreamSettings, OctaveSettings
 from phosphene.recipes.presets import Preset, is_of_a_file, preset
 from phosphene.recipes.steps.stages import dreamable
+from phosphene.runtime.capture import Same
 from phosphene.state import State
 
 # Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
@@ -204,7 +205,7 @@ def _steps(
             Ascent(pixels.parameters(), s.step_size, limit=s.value_limit),
             steps=s.steps,
             generator=generator,
-            gradient=_gradient(mask, masks, base, s),
+            gradient=_captured(net, _gradient(mask, masks, base, s), s),
             clamp=s.clamp != "off",
             stop_above=s.stop_above,
             octave=octave,
@@ -408,19 +409,55 @@ def _gradient(
 
 def _transformed(s: DreamSettings, weight: Tensor | None = None) -> gradients.GradientTransform:
     """What happens to one objective's gradient, within a weight if there is one."""
+    given = s.natural, s.smooth, s.laplacian, s.gradient_transforms, s.gradient, s.epsilon, s.clip
+    if weight is None and gradients.built_in(s.gradient_transforms):
+        return _kept_chain(*given)
+    return _chain(*given, weight)
+
+
+def _chain(
+    natural: float,
+    smooth: float,
+    laplacian: int,
+    more: str | None,
+    normalisation: gradients.Normalisation,
+    epsilon: float,
+    limit: float | None,
+    weight: Tensor | None = None,
+) -> gradients.GradientTransform:
     chain: list[gradients.GradientTransform] = []
-    if s.natural:
-        chain.append(gradients.natural(s.natural))
-    if s.smooth:
-        chain.append(gradients.smooth(s.smooth, weight=weight))
-    if s.laplacian:
-        chain.append(gradients.laplacian(s.laplacian, weight=weight))
-    if s.gradient_transforms:
-        chain += build_chain(s.gradient_transforms, gradients.GRADIENTS, weight=weight)
-    chain.append(gradients.normalise(s.gradient, epsilon=s.epsilon, weight=weight))
-    if s.clip is not None:
-        chain.append(gradients.clip(s.clip))
+    if natural:
+        chain.append(gradients.natural(natural))
+    if smooth:
+        chain.append(gradients.smooth(smooth, weight=weight))
+    if laplacian:
+        chain.append(gradients.laplacian(laplacian, weight=weight))
+    if more:
+        chain += build_chain(more, gradients.GRADIENTS, weight=weight)
+    chain.append(gradients.normalise(normalisation, epsilon=epsilon, weight=weight))
+    if limit is not None:
+        chain.append(gradients.clip(limit))
     return gradients.compose(*chain)
+
+
+# One for all frames of a film, so that what is captured of it serves them all.
+_kept_chain = functools.lru_cache(maxsize=8)(_chain)
+
+
+def _captured(
+    net: Network, chain: gradients.GradientTransform, s: DreamSettings
+) -> gradients.GradientTransform:
+    """The same, captured beside the evaluations: it may be more operations than the network."""
+    captures = net.captures
+    if captures is None or not gradients.built_in(s.gradient_transforms):
+        return chain
+    key = "gradient", Same.of(chain)
+
+    def replayed(g: Tensor) -> Tensor:
+        (found,) = captures.run(lambda g: (chain(g),), g, key)
+        return found
+
+    return replayed
 
 
 @torch.no_grad()

@@ -1,0 +1,677 @@
+"""Captures: what is replayed is what would have been computed, and nothing is held in vain.
+
+There is no card here: `tests.graphs` has the semantics of CUDA's graphs, numbers frozen and all.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from phosphene import gradients, objectives
+from phosphene.evaluation.adaptive import AdaptiveEvaluation
+from phosphene.evaluation.whole import each, shared, whole
+from phosphene.films.frames import Frame
+from phosphene.network import Network
+from phosphene.objectives import Objective, channel, guide, layer
+from phosphene.recipes.dream import dream
+from phosphene.recipes.film import FilmSettings
+from phosphene.recipes.steps.film import film_frames
+from phosphene.recipes.visualize import visualize
+from phosphene.runtime import capture
+from phosphene.runtime.capture import Captures, CudaGraphs, Same
+from phosphene.runtime.options import MEMORY_EFFICIENT, PLAIN_MODULES, Options
+from tests import toy_network
+from tests.graphs import Recorder, recorded
+
+LACK = "CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third evaluation is captured."""
+    monkeypatch.setattr(capture, "PAYS_AFTER", 2)
+
+
+def net() -> Network:
+    """In float64, whose graph is run operation by operation, as on a card."""
+    # One of its own: what is captured stays on it.
+    return toy_network.net().prepared("cpu", "fp64")
+
+
+def pictures(count: int, *size: int, seed: int = 0) -> Iterator[Tensor]:
+    chance = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        yield torch.rand(1, 3, *(size or (20, 24)), generator=chance, dtype=torch.float64)
+
+
+def doubled(x: Tensor) -> tuple[Tensor, ...]:
+    return (2 * x, (x + 1).sum().reshape(1))
+
+
+# What runs -------------------------------------------------------------------------------------
+
+
+def test_it_is_captured_once_it_has_paid_and_gives_the_same() -> None:
+    backend = Recorder()
+    captures = Captures(backend)
+    for number, x in enumerate(pictures(capture.PAYS_AFTER + 5)):
+        found = captures.run(doubled, x, "doubled")
+        assert all(torch.equal(a, b) for a, b in zip(found, doubled(x), strict=True))
+        assert backend.captured == (number >= capture.PAYS_AFTER)
+    # The one that is captured is run as it comes besides; the next is compared.
+    assert (backend.warmed, backend.captured, backend.replayed) == (1, 1, 4)
+
+
+@pytest.mark.usefixtures("early")
+def test_results_stay_what_they_were() -> None:
+    captures = Captures(Recorder())
+    given = list(pictures(8))
+    found = [captures.run(doubled, x, "doubled")[0] for x in given]
+    assert all(torch.equal(2 * x, y) for x, y in zip(given, found, strict=True))
+
+
+@pytest.mark.usefixtures("early")
+def test_each_shape_type_and_layout_has_a_capture_of_its_own() -> None:
+    backend = Recorder()
+    captures = Captures(backend)
+    (x,) = pictures(1)
+    kinds = [x, x.float(), x[..., :8].contiguous(), x.to(memory_format=torch.channels_last)]
+    for _ in range(5):
+        for one in kinds:
+            found, _ = captures.run(doubled, one, "doubled")
+            assert (found.dtype, found.stride()) == (one.dtype, one.stride())
+    assert backend.captured == len(captures) == len(kinds)
+
+
+@pytest.mark.usefixtures("early")
+def test_a_picture_with_gaps_between_its_rows_is_run_as_it_comes() -> None:
+    backend = Recorder()
+    captures = Captures(backend)
+    for x in pictures(6):
+        part = x[..., :8]
+        assert torch.equal(captures.run(doubled, part, "doubled")[0], 2 * part)
+    assert backend.captured == 0
+
+
+@pytest.mark.usefixtures("early")
+def test_numbers_are_frozen_which_shows_at_the_first_replay() -> None:
+    backend, number = Recorder(), iter(range(100))
+    captures = Captures(backend)
+    shown = []
+
+    def other(x: Tensor) -> tuple[Tensor, ...]:
+        shown.append(next(number))
+        return (x * shown[-1],)
+
+    for x in pictures(8):
+        (found,) = captures.run(other, x, "other")
+        assert torch.equal(found, x * shown[-1])
+    assert (backend.captured, backend.replayed, len(captures)) == (1, 1, 0)
+
+
+@pytest.mark.usefixtures("early")
+def test_numbers_that_change_later_are_frozen_for_good() -> None:
+    """So the stand-in can tell; see the dreams below, and `Objective.pure`."""
+    captures, number = Captures(Recorder()), [2.0]
+    for x in pictures(5):
+        captures.run(lambda x: (x * number[0],), x, "number")
+    number[0] = 3.0
+    (x,) = pictures(1)
+    (found,) = captures.run(lambda x: (x * number[0],), x, "number")
+    assert torch.equal(found, 2 * x)
+
+
+@pytest.mark.usefixtures("early")
+def test_what_reads_a_number_goes_on_as_it_came() -> None:
+    backend = Recorder()
+    captures = Captures(backend)
+
+    def asks(x: Tensor) -> tuple[Tensor, ...]:
+        return (x / float(x.max()),)
+
+    for x in pictures(8):
+        assert torch.equal(captures.run(asks, x, "asks")[0], x / x.max())
+    # It is found out before anything is captured, since a capture that breaks off leaves traces.
+    assert (backend.warmed, backend.captured, len(captures)) == (1, 0, 0)
+
+
+@pytest.mark.usefixtures("early")
+def test_what_cannot_be_captured_is_tried_once() -> None:
+    backend = Recorder()
+    backend.lacking = [RuntimeError("operation not permitted when stream is capturing")]
+    captures = Captures(backend)
+    for x in pictures(8):
+        assert torch.equal(captures.run(doubled, x, "doubled")[0], 2 * x)
+    assert (backend.lacking, backend.captured, backend.warmed, backend.released) == ([], 0, 1, 0)
+    for x in pictures(8, 8, 8):  # another shape is another matter
+        captures.run(doubled, x, "doubled")
+    assert backend.captured == 1
+
+
+@pytest.mark.usefixtures("early")
+def test_nothing_is_captured_of_what_computes_nothing() -> None:
+    backend = Recorder()
+    captures = Captures(backend)
+    for x in pictures(5):
+        captures.run(lambda x: (x,), x, "itself")
+    assert backend.captured == 0
+
+
+# What is held ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("early")
+def test_what_a_graph_reads_lives_as_long_as_it() -> None:
+    """Such as features of a guide, which their own cache may drop."""
+    kept = {"mask": torch.full((24,), 3.0, dtype=torch.float64)}
+    captures = Captures(Recorder())
+
+    def masked(x: Tensor) -> tuple[Tensor, ...]:
+        return (x * kept["mask"],)
+
+    for x in pictures(4):
+        captures.run(masked, x, "masked")
+    (held,) = captures._kept.values()
+    assert any(one is kept["mask"] for one in held.held)
+    mask = weakref.ref(kept.pop("mask").untyped_storage())
+    gc.collect()
+    assert mask() is not None
+    del held
+    captures.let_go()
+    gc.collect()
+    assert mask() is None
+
+
+@pytest.mark.usefixtures("early")
+def test_so_many_captures_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "MOST", 3)
+    backend = Recorder()
+    captures = Captures(backend)
+    for number in range(5):
+        for x in pictures(4):
+            captures.run(doubled, x, number)
+    assert (backend.captured, len(captures)) == (5, 3)
+    (x,) = pictures(1)
+    captures.run(doubled, x, 2)  # used, so the next goes before it
+    for x in pictures(4):
+        captures.run(doubled, x, 5)
+    assert [key[0] for key in captures._kept] == [4, 2, 5]  # pyright: ignore[reportIndexIssue]
+
+
+def test_so_many_shapes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "MOST_COUNTED", 4)
+    captures = Captures(Recorder())
+    for side in range(2, 12):
+        (x,) = pictures(1, side, side)
+        captures.run(doubled, x, "doubled")
+    assert len(captures._counts) == 4
+
+
+@pytest.mark.usefixtures("early")
+def test_counting_holds_nothing() -> None:
+    """A mask of each frame would be held for as long as there are counts."""
+    captures = Captures(Recorder())
+    goal = layer("second")
+    (x,) = pictures(1)
+    captures.run(doubled, x, Same.of(goal))
+    there = weakref.ref(goal)
+    del goal
+    gc.collect()
+    assert there() is None
+
+
+def test_keys_go_by_identity() -> None:
+    one, other = layer("second"), layer("second")
+    assert Same.of(one) == Same.of(one)
+    assert hash(Same.of(one)) == hash(Same.of(one))
+    assert Same.of(one) != Same.of(other)
+    gone = Same.of(layer("second"))
+    gc.collect()
+    assert gone != Same(gone.thing, gone.number)  # what has its number now is another one
+    assert gone == gone
+
+
+@pytest.mark.usefixtures("early")
+def test_a_network_goes_with_what_is_captured_of_it() -> None:
+    network = net()
+    recorded(network)
+    evaluate = whole(network, layer("second").bound(network))
+    for x in pictures(5):
+        evaluate(x)
+    assert network.captures is not None
+    assert len(network.captures) == 1
+    there = weakref.ref(network)
+    del network, evaluate
+    gc.collect()
+    assert there() is None
+
+
+def test_a_copy_of_captures_is_empty() -> None:
+    import copy
+
+    captures = Captures(CudaGraphs(torch.device("cuda:0")))
+    captures._counts["some"] = 3
+    again = copy.deepcopy(captures)
+    assert not again._counts
+    assert again._backend.device == torch.device("cuda:0")
+
+
+# Lack of memory --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("early")
+def test_lack_of_memory_in_a_capture_lets_all_go_and_the_picture_is_evaluated() -> None:
+    backend = Recorder()
+    captures = Captures(backend)
+    for x in pictures(5):
+        captures.run(doubled, x, "first")
+    assert len(captures) == 1
+    backend.lacking = [RuntimeError(LACK)]
+    for x in pictures(5):
+        assert torch.equal(captures.run(doubled, x, "second")[0], 2 * x)
+    assert (backend.lacking, len(captures), backend.released) == ([], 0, 1)
+    for x in pictures(5):  # for good: it would run out again
+        captures.run(doubled, x, "first")
+    assert (backend.captured, len(captures)) == (1, 0)
+
+
+@pytest.mark.usefixtures("early")
+def test_memory_that_captures_hold_is_had_back_where_it_runs_out() -> None:
+    backend = Recorder()
+    captures = Captures(backend)
+    for x in pictures(5):
+        captures.run(doubled, x, "first")
+
+    def scarce(x: Tensor) -> tuple[Tensor, ...]:
+        if len(captures):
+            raise torch.OutOfMemoryError(LACK)
+        return doubled(x)
+
+    (x,) = pictures(1)
+    assert torch.equal(captures.run(scarce, x, "scarce")[0], 2 * x)
+    assert backend.released == 1
+
+    def lacking(x: Tensor) -> tuple[Tensor, ...]:
+        raise torch.OutOfMemoryError(LACK)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        captures.run(lacking, x, "lacking")
+
+
+@pytest.mark.usefixtures("early")
+def test_captures_go_before_a_picture_is_cut_into_tiles() -> None:
+    """Of tiles nothing is captured, so the evaluation sees to it."""
+    network = net()
+    backend = recorded(network)
+    goal = layer("second").bound(network)
+    evaluate = AdaptiveEvaluation(network, goal, [(64, 64)], tile=32)
+    for x in pictures(4):
+        whole(network, goal)(x)
+    assert network.captures is not None
+    assert len(network.captures) == 1
+    plain, lacks = network.activations, [torch.OutOfMemoryError(LACK)]
+
+    def scarce(*given: Any, **named: Any) -> Any:
+        if lacks:
+            raise lacks.pop()
+        return plain(*given, **named)
+
+    network.activations = scarce  # pyright: ignore[reportAttributeAccessIssue]
+    (x,) = pictures(1, 64, 64)
+    evaluate(x)
+    assert (len(network.captures), backend.released) == (0, 1)
+    assert evaluate.cut()["halved"] == []
+
+
+# Evaluations of a network ----------------------------------------------------------------------
+
+
+GOALS: dict[str, Callable[[], Objective]] = {
+    "layer": lambda: layer("second"),
+    "sum": lambda: channel("second", 1) - 0.1 * objectives.tv() + 2 * layer("first"),
+    "guide": lambda: guide("second", next(pictures(1, 16, 16)).float()),
+    "content": lambda: objectives.content("second", next(pictures(1, 16, 16)).float()),
+}
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize("name", GOALS)
+@pytest.mark.parametrize("many", [False, True])
+def test_an_evaluation_is_that_of_autograd_to_the_byte(name: str, many: bool) -> None:
+    network = net()
+    goal = GOALS[name]().bound(network)
+    goals = [goal, layer("first").bound(network)]
+
+    def made() -> Any:
+        return each(network, goals) if many else whole(network, goal)
+
+    plain = made()
+    backend = recorded(network)
+    evaluate = made()
+    for x in pictures(7):
+        for a, b in zip(evaluate(x), plain(x), strict=True):
+            assert torch.equal(a, b)
+    assert (backend.captured, backend.replayed) == (1, 4)
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize(
+    "options", [MEMORY_EFFICIENT, PLAIN_MODULES, Options(captured=False)], ids=str
+)
+def test_where_memory_is_saved_or_operations_looked_at_nothing_is_captured(
+    options: Options,
+) -> None:
+    network = net()
+    backend = recorded(network)
+    evaluate = whole(network, layer("second").bound(network), options=options)
+    for x in pictures(5):
+        evaluate(x)
+    assert backend.captured == 0
+
+
+@pytest.mark.usefixtures("early")
+def test_an_objective_of_ones_own_is_captured_where_it_says_so() -> None:
+    network = net()
+    backend = recorded(network)
+    weight = [1.0]
+    own = Objective(("second",), lambda a: weight[0] * a["second"].mean((1, 2, 3)))
+    for goal in (own, own + layer("first")):
+        evaluate = whole(network, goal.bound(network))
+        for number, x in enumerate(pictures(6)):
+            weight[0] = float(number > 3)
+            score, _ = evaluate(x)
+            expected = goal.bound(network)(network.activations(x, ["first", "second"]))
+            assert torch.equal(score, expected)
+    assert backend.captured == 0
+    evaluate = whole(network, replace(own, pure=True).bound(network))
+    for x in pictures(6):
+        evaluate(x)
+    assert backend.captured == 1
+
+
+@pytest.mark.usefixtures("early")
+def test_what_is_done_to_a_reference_is_done_anew_each_time() -> None:
+    network = net()
+    backend = recorded(network)
+    goal = GOALS["content"]().bound(network)
+    for x in pictures(6):
+        shared(network, [goal], transform_reference=lambda _, x=x: x.flip(-1))(x)
+    assert backend.captured == 0
+
+
+@pytest.mark.usefixtures("early")
+def test_preprocessing_that_is_set_anew_is_seen() -> None:
+    network = net()
+    recorded(network)
+    goal = layer("second").bound(network)
+    evaluate = whole(network, goal)
+    (x,) = pictures(1)
+    before, *_ = [evaluate(x)[0] for _ in range(5)]
+    network.shift = (0.1, 0.2, 0.3)
+    after, _ = evaluate(x)
+    assert torch.equal(after, whole(network, goal, options=Options(captured=False))(x)[0])
+    assert not torch.equal(after, before)
+
+
+def test_what_is_bound_stays_as_it_is() -> None:
+    """By which a film's frames know what was captured of the first."""
+    network = net()
+    for made in GOALS.values():
+        goal = made().bound(network)
+        assert goal.bound(network) is goal
+        assert goal.pure
+
+
+def test_only_a_card_captures() -> None:
+    network = toy_network.net()
+    assert network.captures is None
+    network.device = torch.device("cuda:0")  # nothing is asked of it before something is captured
+    del network.captures
+    assert isinstance(network.captures, Captures)
+
+
+# Dreams ----------------------------------------------------------------------------------------
+
+STEPS = 9
+DREAM: dict[str, Any] = {
+    "octaves": 2, "steps": STEPS, "jitter": 4, "natural": 0.5, "smooth": 0.5, "clip": 2.0,
+    "laplacian": 0, "gradient": "mean", "device": "cpu", "precision": "fp64",
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("early")
+def test_a_dream_is_the_same_to_the_byte(photo: Tensor) -> None:
+    """Its jitter is another at each step: numbers of Python's, which lie outside."""
+    network = net()
+    expected = dream(photo, network, "second", **DREAM)
+    backend = recorded(network)
+    assert torch.equal(dream(photo, network, "second", **DREAM), expected)
+    # The evaluation and the gradient's way, in two octaves.
+    assert (backend.captured, backend.replayed) == (4, 4 * (STEPS - 3))
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize("by", ["std", "norm", "rms"])
+def test_the_way_of_a_gradient_through_bands_is_captured(
+    by: str, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "_norm", gradients._scaled_norm)  # as on a card
+    network, how = net(), {**DREAM, "laplacian": 3, "gradient": by}
+    expected = dream(photo, network, "second", **how)
+    backend = recorded(network)
+    assert torch.equal(dream(photo, network, "second", **how), expected)
+    assert backend.captured == 4
+
+
+@pytest.mark.usefixtures("early")
+def test_a_masked_dream_is_the_same_to_the_byte(photo: Tensor) -> None:
+    network, mask = net(), torch.linspace(0, 1, 40).expand(1, 1, 48, 40)
+    expected = dream(photo, network, "second", mask=mask, **DREAM)
+    backend = recorded(network)
+    assert torch.equal(dream(photo, network, "second", mask=mask, **DREAM), expected)
+    assert backend.captured == 4
+
+
+@pytest.mark.usefixtures("early")
+def test_gradients_that_are_changed_by_ones_own_code_are_not_captured(photo: Tensor) -> None:
+    def shaken(by: float = 0.1) -> gradients.GradientTransform:
+        return lambda g: g + by * torch.rand(())
+
+    name = "shaken"
+    gradients.GRADIENTS.add(name, shaken)
+    try:
+        assert gradients.built_in("smooth(2), clip")
+        assert not gradients.built_in("clip, shaken")
+        network = net()
+        backend = recorded(network)
+        dream(photo, network, "second", gradient_transforms=name, **DREAM)
+        assert backend.captured == 2  # the evaluations
+    finally:
+        del gradients.GRADIENTS[name]
+
+
+def frames(count: int) -> Iterator[Frame]:
+    for number, image in enumerate(pictures(count, 40, 48, seed=3)):
+        yield Frame(number, Fraction(number, 30), image.float())
+
+
+def filmed(network: Network, count: int) -> list[Tensor]:
+    dreamt = {name: value for name, value in DREAM.items() if name != "steps"}
+    settings = FilmSettings(**dreamt, steps=2, first_steps=2, flow="off")
+    steps = film_frames(frames(count), network, 2 * layer("second") - objectives.tv(), settings)
+    return [step.image for step in steps if step.done and step.image is not None]
+
+
+def test_the_frames_of_a_film_share_their_captures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "PAYS_AFTER", 5)
+    network = net()
+    expected = filmed(network, 6)
+    backend = recorded(network)
+    found = filmed(network, 6)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    # Six frames of two steps: 12 evaluations a size, of which five and the captured one are run.
+    assert (backend.captured, backend.replayed) == (4, 4 * 6)
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize(("transforms", "captured"), [("none", True), ("robust", False)])
+def test_a_drawing_is_the_same_to_the_byte(transforms: str, captured: bool) -> None:
+    """Of transforms that change its size few shapes come often."""
+    drawn: dict[str, Any] = {"size": 24, "steps": 8, "precision": "fp64", "device": "cpu"}
+    network = net()
+    expected = visualize(network, "first", transforms=transforms, **drawn)
+    backend = recorded(network)
+    assert torch.equal(visualize(network, "first", transforms=transforms, **drawn), expected)
+    assert not captured or backend.replayed == 8 - 3
+
+
+@pytest.mark.usefixtures("early")
+def test_threads_get_what_each_would_get_alone(photo: Tensor) -> None:
+    network = net()
+    layers = ["first", "second", "first:1", "second"]
+    expected = [dream(photo, network, each, **DREAM) for each in layers]
+    backend = recorded(network)
+    found: dict[int, Tensor] = {}
+
+    def dreams(number: int) -> None:
+        found[number] = dream(photo, network, layers[number], **DREAM)
+
+    threads = [threading.Thread(target=dreams, args=(number,)) for number in range(len(layers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[k], one) for k, one in enumerate(expected))
+    assert backend.captured >= 2 * len(layers)
+
+
+# What is asked of PyTorch ----------------------------------------------------------------------
+
+
+class Cuda:
+    """Stands in for `torch.cuda`, and writes down what it is asked for."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.current: Any = "main"
+        self.pools = 0
+        self.broken = False
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cuda = self
+
+        class Stream:
+            def __init__(self, device: torch.device) -> None:
+                self.device = device
+
+            def wait_stream(self, other: Any) -> None:
+                cuda.told.append(("waits", "side", other))
+
+        class Main:
+            def wait_stream(self, other: Any) -> None:
+                cuda.told.append(("waits", "main"))
+
+            def wait_event(self, event: Any) -> None:
+                cuda.told.append("after")
+
+        class Graph:
+            def replay(self) -> None:
+                cuda.told.append("replay")
+
+        class Event:
+            def record(self, stream: Any) -> None:
+                cuda.told.append("done")
+
+        @contextmanager
+        def stream(one: Any) -> Iterator[None]:
+            before, cuda.current = cuda.current, one
+            yield
+            cuda.current = before
+
+        @contextmanager
+        def graph(one: Any, **how: Any) -> Iterator[None]:
+            cuda.told.append(("capture", how["pool"], how["stream"], how["capture_error_mode"]))
+            cuda.current = how["stream"]
+            yield
+            if cuda.broken:
+                raise RuntimeError("capture was invalidated")
+
+        @contextmanager
+        def device(one: Any) -> Iterator[None]:
+            yield
+
+        def pool() -> int:
+            self.pools += 1
+            return self.pools
+
+        self.current = main = Main()
+        for name, value in {
+            "Stream": Stream, "CUDAGraph": Graph, "Event": Event, "stream": stream, "graph": graph,
+            "device": device, "graph_pool_handle": pool, "empty_cache": lambda: None,
+            "current_stream": lambda device=None: cuda.current,
+            "set_stream": lambda one: setattr(cuda, "current", one),
+        }.items():  # fmt: skip
+            monkeypatch.setattr(torch.cuda, name, value)
+        self.main = main
+
+
+def test_graphs_share_a_pool_and_a_stream_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda()
+    cuda.patch(monkeypatch)
+    backend = CudaGraphs(torch.device("cuda:0"))
+    assert cuda.told == []
+    streams = []
+    backend.warm(lambda: streams.append(cuda.current))
+    (x,) = pictures(1)
+    for _ in range(2):
+        replay, found = backend.capture(lambda: (streams.append(cuda.current), (x,))[1])
+        replay()
+        assert found == (x,)
+    (side,) = set(streams)
+    assert side is not cuda.main
+    assert cuda.current is cuda.main
+    captures = [one for one in cuda.told if one[0] == "capture"]
+    assert captures == [("capture", 1, side, "thread_local")] * 2
+    # Each time it begins after what was done, and what comes then is after it.
+    waits = [one[1] for one in cuda.told if one[0] == "waits"]
+    assert waits == ["side", "main"] * 3
+
+
+def test_a_capture_that_breaks_off_leaves_the_stream_and_another_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = Cuda()
+    cuda.patch(monkeypatch)
+    backend = CudaGraphs(torch.device("cuda:0"))
+    backend.warm(lambda: None)
+    cuda.broken = True
+    with pytest.raises(RuntimeError, match="invalidated"):
+        backend.capture(tuple)
+    assert cuda.current is cuda.main
+    cuda.broken = False
+    backend.capture(tuple)
+    assert [one[1] for one in cuda.told if one[0] == "capture"] == [1, 2]
+
+
+def test_replays_come_after_what_other_streams_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda()
+    cuda.patch(monkeypatch)
+    backend = CudaGraphs(torch.device("cuda:0"))
+    for _ in range(2):
+        with backend.in_order():
+            cuda.told.append("work")
+    assert cuda.told == ["after", "work", "done"] * 2
+    with pytest.raises(MemoryError), backend.in_order():
+        raise MemoryError
+    assert cuda.told[-1] == "done"
