@@ -170,6 +170,42 @@ def test_what_stays_alike_is_copied_once(meta: Accelerator) -> None:
     assert meta.uploads == [(2, 3)]
 
 
+class OnTheProcessor(TorchDispatchMode):
+    """Notes the pictures that a convolution on the processor is shown, by their shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if "conv" in str(func) and args[0].device.type == "cpu":
+            self.shown.append(tuple(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("meta")
+@pytest.mark.filterwarnings("ignore:bfloat16 strays")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_on_the_processor_only_small_probes_are_run(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For what layers there are, and twice to check the cut; whatever precisions are tried."""
+    monkeypatch.setattr("phosphene.network.precision.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("phosphene.network.extract.BF16_TOLERANCE", float("inf"))
+    net, photo = toy_network.net(), torch.rand(1, 3, 100, 90)
+    once = [(1, channels, net.input_size, net.input_size) for channels in (3, 6)]
+    with OnTheProcessor() as seen:
+        for _ in dream.steps(photo, net, "second", octaves=2, steps=2, precision=precision):
+            pass
+        assert seen.shown == 3 * once
+        seen.shown.clear()
+        for _ in dream.steps(photo, net, "second", octaves=2, steps=2, precision=precision):
+            pass
+        assert seen.shown == []
+
+
 class Pooled(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -211,7 +211,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
             if not fused.blurred_along(values, axis, sigma, radius, found):
                 ends = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
                 padded = F.pad(values, ends, mode="replicate")
-                _slid(padded, _gaussian(sigma, radius, image.dtype), axis, found)
+                _slid(padded, weights, axis, found)
     return blurred
 
 

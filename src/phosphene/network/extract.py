@@ -13,6 +13,7 @@ it gives for them is replaced.
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -98,6 +99,8 @@ class HookExtractor:
         self.given_shapes = {layer: known[layer].shape for layer in given}
         self.inputs: Sequence[str] = (PICTURE, *given)
         self.needed: Sequence[str] = ()  # of those given, once it is known
+        # The graph cut after the layers and what the module answers to a probe, once it is known.
+        self.checked: tuple[fx.GraphModule, dict[str, Tensor]] | None = None
 
     def __call__(
         self, values: Values, options: Options = DEFAULT, dtype: torch.dtype | None = None
@@ -250,11 +253,9 @@ def choose_extractor(
     try:
         if traced is None or any(layer not in traced.outputs for layer in (*layers, *given)):
             raise UnfitError("layers that are not in the graph")
-        cut = traced.cut(layers, given)
-        with torch.no_grad():
-            expected = exacter(probe)
-        if reference is not None and not _agrees(GraphExtractor(cut), expected, probe):
-            raise UnfitError("a graph that answers otherwise than the module")
+        cut, expected = (
+            _checked(exacter, traced, probe) if reference else _cut(hooks, traced, probe)
+        )
         probe = {name: value.to(hooks.blank) for name, value in probe.items()}
         layout: Any = {"memory_format": layout_of(hooks.blank.device)}
         cut = cut.to(hooks.blank.device, hooks.blank.dtype, **layout)
@@ -278,6 +279,31 @@ def choose_extractor(
                 return extractor
     log.debug("%s is run layer by layer: its graph answers otherwise", hooks.name)
     return _settled(hooks, probe)
+
+
+def _cut(
+    exacter: HookExtractor, traced: Traced, probe: Values
+) -> tuple[fx.GraphModule, dict[str, Tensor]]:
+    """The graph cut after the layers of hooks, and what the module answers to a probe."""
+    cut = traced.cut(tuple(exacter.calls), tuple(exacter.given))
+    with torch.no_grad():
+        return cut, exacter(probe)
+
+
+def _checked(
+    exacter: HookExtractor, traced: Traced, probe: Values
+) -> tuple[fx.GraphModule, dict[str, Tensor]]:
+    """The same, a graph that answers as the module does, to be moved. UnfitError if it does not.
+
+    Found out once, for every precision that is to be tried where it goes.
+    """
+    if exacter.checked is None:
+        cut, expected = _cut(exacter, traced, probe)
+        if not _agrees(GraphExtractor(cut), expected, probe):
+            raise UnfitError("a graph that answers otherwise than the module")
+        exacter.checked = cut, expected
+    cut, expected = exacter.checked
+    return copy.deepcopy(cut), expected
 
 
 def _answers_of(hooks: HookExtractor, probe: Values) -> dict[str, Tensor] | None:

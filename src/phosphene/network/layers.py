@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,3 +97,15 @@ def find_layers(
         )
         for name, shape in shapes.items()
     }
+
+
+def find_logits(layers: Iterable[Layer], classes: int) -> Layer | None:
+    """The last layer that gives a number for each class: a vector, or a map that is averaged.
+
+    classes: How many there are; 0 where nobody knows.
+    """
+    layers = list(layers)
+    single = [x for x in layers if len(x.shape) == 1 or x.shape[1:] == (1, 1)]
+    fitting = [x for x in single if classes in (0, x.channels)]
+    maps = [x for x in layers if classes and len(x.shape) == 3 and x.channels == classes]
+    return (fitting or maps or [None])[-1]

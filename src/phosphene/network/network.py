@@ -21,8 +21,9 @@ from phosphene.errors import (
 )
 from phosphene.network import precision as precisions
 from phosphene.network.extract import Extractor, HookExtractor, choose_extractor
+from phosphene.network.failure import failure
 from phosphene.network.given import as_taken, by_layer, check_batch
-from phosphene.network.layers import Layer, find_layers
+from phosphene.network.layers import Layer, find_layers, find_logits
 from phosphene.network.precision import DTYPES, PRECISIONS, pick_device
 from phosphene.network.preprocessing import Preprocessing
 from phosphene.objectives import IMAGE
@@ -78,7 +79,7 @@ class Network:
         if not isinstance(module, nn.Module):
             raise NetworkError(f"a network is a torch.nn.Module, not {type(module).__name__}")
         self._preprocessing = Preprocessing.of(mean, std, input_range)
-        self.module = (_copied(module) if copy else module).float().eval()
+        self.module = (precisions.copied(module) if copy else module).float().eval()
         self.module.requires_grad_(False)
         self.name = name or type(module).__name__
         self.architecture = architecture or self.name
@@ -89,6 +90,9 @@ class Network:
         self.precision: str = "fp32"
         self._extractors: dict[_Asked, Extractor] = {}
         self._prepared: dict[tuple[str, str], Network] = {}
+        # On every device and in every precision alike.
+        self._least: dict[tuple[str, ...], int] = {}
+        self._agreed: dict[tuple[tuple[str, ...], str, str], bool] = {}
 
     def __repr__(self) -> str:
         """What was found, in one line: pictures, preprocessing, layers, classes, weights."""
@@ -142,7 +146,7 @@ class Network:
         except Exception as error:  # a module's own, of any kind
             if out_of_memory(error):
                 raise
-            raise NetworkError(_failure(self.name, {PICTURE: blank}, error)) from error
+            raise NetworkError(failure(self.name, {PICTURE: blank}, error)) from error
         if not found:
             raise NetworkError(f"{self.name} has no layers: no submodule of it was run")
         return found
@@ -154,13 +158,10 @@ class Network:
         The last one that gives a number for each class: as a vector or, in a fully convolutional
         classifier such as SqueezeNet, as a map of one position, or of several that are averaged.
         """
-        count, layers = len(self.classes), self.layers.values()
-        single = [x for x in layers if len(x.shape) == 1 or x.shape[1:] == (1, 1)]
-        fitting = [x for x in single if count in (0, x.channels)]
-        maps = [x for x in layers if count and len(x.shape) == 3 and x.channels == count]
-        if not (fitting or maps):
+        found = find_logits(self.layers.values(), len(self.classes))
+        if found is None:
             raise NetworkError(f"{self.name} has no layer that gives class scores")
-        return (fitting or maps)[-1].name
+        return found.name
 
     def resolve(self, name: str) -> str:
         """A layer's own name for a name or alias; `UnknownLayerError` with the closest ones."""
@@ -347,7 +348,7 @@ class Network:
             other.module = precisions.converted(source.module, target, precision)
             other.device, other.precision = target, precision
             other._is_prepared, other._source = True, source
-            other._extractors, other._prepared = {}, {}
+            other._extractors, other._prepared, other._last = {}, {}, None
             for cached in ("_traced", "_geometry", "captures"):
                 other.__dict__.pop(cached, None)
             other.__dict__["layers"] = self.layers
@@ -360,7 +361,7 @@ class Network:
         names = tuple(self.resolve(layer) for layer in layers if layer != IMAGE)
         if not names:
             return True
-        reference = self.prepared(faster.device, "fp32")
+        reference = self.prepared(faster.device, "fp32")  # not on the processor
         least = reference.least_size(names)
         if min(sample.shape[-2:]) < least:
             return False  # nothing to compare; the ascent says so, with the picture's own size
@@ -401,17 +402,11 @@ class Network:
 
     # Inside ---------------------------------------------------------------------------------------
 
-    @functools.cached_property
-    def _least(self) -> dict[tuple[str, ...], int]:
-        return {}
-
-    @functools.cached_property
-    def _agreed(self) -> dict[tuple[tuple[str, ...], str, str], bool]:
-        return {}
-
     _is_prepared: bool = False
     # The network as it was given, before any change of device or precision.
     _source: Network | None = None
+    # What was checked last for another device or precision.
+    _last: tuple[tuple[tuple[str, ...], tuple[str, ...]], HookExtractor] | None = None
 
     @property
     def _reference(self) -> Network:
@@ -465,13 +460,19 @@ class Network:
     ) -> Extractor:
         hooks, reference = self._hooks(layers, given), self._reference
         if reference is not self:
-            exacter = reference._hooks(layers, given)
+            exacter = reference._exacter(layers, given)
             traced = reference._traced
             found = choose_extractor(hooks, traced, linked=linked, reference=exacter)
             if found is not hooks:
                 return found
             # A module that asks for its own type or device is right only as it is traced there.
         return choose_extractor(hooks, self._traced, linked=linked)
+
+    def _exacter(self, layers: tuple[str, ...], given: tuple[str, ...]) -> HookExtractor:
+        """Hooks that know what was checked with them; the last ones, as it keeps weights."""
+        if self._last is None or self._last[0] != (layers, given):
+            self._last = (layers, given), self._hooks(layers, given)
+        return self._last[1]
 
     def _hooks(self, layers: tuple[str, ...], given: tuple[str, ...] = ()) -> HookExtractor:
         blank = self._blank((self.input_size, self.input_size))
@@ -495,25 +496,4 @@ class Network:
                 self._hooks(layers, given)(values)
         except Exception as plain:
             error = plain  # the module's own message; that of a traced one speaks of proxies
-        return NetworkError(_failure(self.name, values, error))
-
-
-def _failure(name: str, values: Mapping[str, Tensor], error: Exception) -> str:
-    message = " ".join(str(error).split())
-    shown = " and ".join(
-        f"a picture of {value.shape[3]}×{value.shape[2]}"
-        if called == PICTURE
-        else f"{called} given as {tuple(value.shape)}"
-        for called, value in values.items()
-    )
-    return f"{name} failed on {shown}: {message}"
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(module)
-    except Exception as error:
-        raise NetworkError(
-            f"{type(module).__name__} cannot be copied ({error}); Network(…, copy=False) takes "
-            "the module itself, frozen"
-        ) from error
+        return NetworkError(failure(self.name, values, error))

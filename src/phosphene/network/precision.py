@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phosphene.errors import SettingsError
+from phosphene.errors import NetworkError, SettingsError
 from phosphene.runtime.device import canonical, exact, layout_of
 from phosphene.runtime.options import DEFAULT, Options
 
@@ -66,6 +66,21 @@ def has_fast_bf16(device: torch.device) -> bool:
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
     return False
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy of a module.
+
+    Raises:
+        NetworkError: It cannot be copied.
+    """
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:
+        raise NetworkError(
+            f"{type(module).__name__} cannot be copied ({error}); Network(…, copy=False) takes "
+            "the module itself, frozen"
+        ) from error
 
 
 def converted(module: nn.Module, device: torch.device, precision: str) -> nn.Module:
