@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from phosphene.network import Network
+from phosphene.errors import SettingsError
+from phosphene.network import Network, precision
 from phosphene.runtime import pooling
+from tests import card, on
 
 # What a test pools with, and which memory that takes, is not to depend on those before it.
 pooling.loading.enough = float("inf")
@@ -23,6 +25,36 @@ pooling.loading.enough = float("inf")
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("phosphene", deadline=None)
 hypothesis.settings.load_profile("phosphene")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", default="cpu", metavar="DEVICE",
+        help="where the tests run: cpu, cuda, cuda:N, mps, or emulated, a device that is none",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`auto` is the device that the tests run on; one that is not there ends them at once."""
+    wanted = config.getoption("--device")
+    if wanted == card.NAME:
+        card.there()
+        known = precision.is_there
+        precision.is_there = lambda device: device.type == card.NAME or known(device)
+    try:
+        precision.pick_device(wanted)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+    precision.best_device = lambda: wanted
+    on.DEVICE = wanted
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--device")
+    if wanted != "cpu":
+        for item in items:
+            if mark := item.get_closest_marker("cpu_only"):
+                item.add_marker(pytest.mark.skip(reason=f"of the processor: {mark.args[0]}"))
 
 
 @pytest.fixture

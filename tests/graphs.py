@@ -23,13 +23,13 @@ class Recorder:
     not a number until it is replayed.
 
     Attributes:
-        captured, replayed, warmed, released: how often.
+        tried, captured, replayed, warmed, released: how often.
         lacking: raised by the next captures, such as a lack of memory.
     """
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
-        self.captured = self.replayed = self.warmed = self.released = 0
+        self.tried = self.captured = self.replayed = self.warmed = self.released = 0
         self.lacking: list[Exception] = []
         self.inside = False
 
@@ -40,6 +40,7 @@ class Recorder:
     def capture(
         self, function: Callable[[], tuple[Tensor, ...]]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
+        self.tried += 1
         if self.lacking:
             raise self.lacking.pop(0)
         tape = _Tape()

@@ -25,6 +25,7 @@ from phosphene.network import Network
 from phosphene.runtime import allocator, bands, memory, pooling
 from phosphene.runtime.memory import format_bytes
 from phosphene.runtime.options import DEFAULT, Options
+from tests.on import DEVICE
 from tests.tiling_networks import (
     PADDED,
     assert_alike,
@@ -399,7 +400,7 @@ def test_a_dream_in_tiles_is_the_dream(precision, rel, away):
 
     network = seeded(padded(), "fp32")
     photo = picture(96, 117, dtype=torch.float32) / 2 + 0.25
-    given = {"octaves": 2, "steps": 3, "jitter": 9, "precision": precision, "device": "cpu"}
+    given = {"octaves": 2, "steps": 3, "jitter": 9, "precision": precision, "device": DEVICE}
     runs = []
     for tile in ("off", 24):
         steps = list(dream.steps(photo, network, "eight + 0.5*four - 0.1*tv()", tile=tile, **given))

@@ -28,6 +28,7 @@ from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.steps.dream import DreamStep
 from phosphene.runtime import memory
 from tests.command import Done, addresses, run
+from tests.on import DEVICE
 from tests.toy_network import net
 
 TOY = ("--network", "tests.toy_network:net", "--objective", "second")
@@ -260,7 +261,7 @@ def test_a_control_groups_limit_means_tiles(
     monkeypatch.setattr(memory, "used_memory", lambda d: used(d, root=tmp_path))
     caplog.set_level("INFO", "phosphene")
     image, network = photo(301, 499), net()
-    given: dict[str, Any] = {"octaves": 1, "steps": 2, "device": "cpu", "precision": "fp32"}
+    given: dict[str, Any] = {"octaves": 1, "steps": 2, "device": DEVICE, "precision": "fp32"}
     allowed("max")
     expected = dream(image, network, "second", **given)
     assert "499×301 px whole" in caplog.text
@@ -305,7 +306,7 @@ def scarce(error: Exception, fine: int, most: int = MOST) -> Network:
 
 
 GIVEN: dict[str, Any] = {
-    "octaves": 2, "steps": 5, "device": "cpu", "precision": "fp64", "jitter": 5, "smooth": 0.5
+    "octaves": 2, "steps": 5, "device": DEVICE, "precision": "fp64", "jitter": 5, "smooth": 0.5
 }  # fmt: skip
 
 
@@ -455,7 +456,7 @@ def test_a_precision_that_the_device_cannot_do_is_told(monkeypatch: pytest.Monke
     monkeypatch.setattr(nn.Module, "to", to)
     network = net()
     with pytest.raises(SettingsError, match=r"cpu cannot do precision fp64 \(Cannot.*fp32 it can"):
-        dream(photo(40, 30), network, "second", precision="fp64", device="cpu")
+        dream(photo(40, 30), network, "second", precision="fp64", device=DEVICE)
 
 
 def test_an_operation_that_a_precision_has_not_is_told() -> None:
@@ -471,5 +472,5 @@ def test_an_operation_that_a_precision_has_not_is_told() -> None:
 
     network = Network(Choosy(), input_size=32, name="choosy")
     with pytest.raises(NetworkError, match="not implemented for 'BFloat16'"):
-        dream(photo(40, 36), network, "first", precision="bf16", device="cpu")
-    assert dream(photo(40, 36), network, "first", precision="fp32", device="cpu").shape[-1] == 36
+        dream(photo(40, 36), network, "first", precision="bf16", device=DEVICE)
+    assert dream(photo(40, 36), network, "first", precision="fp32", device=DEVICE).shape[-1] == 36

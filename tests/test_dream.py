@@ -28,10 +28,11 @@ from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.presets import PRESETS
 from phosphene.recipes.steps.dream import DreamStep
 from phosphene.settings import Settings, checked
+from tests.on import DEVICE
 
 # The loop, and not the look: the gradient as it is, but for a little blur.
 PLAIN: dict[str, Any] = {"natural": 0, "laplacian": 0, "smooth": 0.5, "smallest_octave": 2}
-FIXED: dict[str, Any] = {"device": "cpu", "precision": "fp32", "octaves": 2, "steps": 3, **PLAIN}
+FIXED: dict[str, Any] = {"device": DEVICE, "precision": "fp32", "octaves": 2, "steps": 3, **PLAIN}
 
 
 def steps(photo: Tensor, net: Network, what: Any = "third", **given: Any) -> Iterator[DreamStep]:

@@ -61,9 +61,10 @@ from phosphene.recipes.unit import unit_card
 from phosphene.recipes.visualize import visualize
 from phosphene.zoo import load_network
 from tests import toy_network
+from tests.on import DEVICE
 
 LEVEL = 1 / 255
-TINY: dict[str, Any] = {"size": 24, "steps": 4, "device": "cpu", "precision": "fp32"}
+TINY: dict[str, Any] = {"size": 24, "steps": 4, "device": DEVICE, "precision": "fp32"}
 EXACT = TINY | {"precision": "fp64"}
 
 
@@ -988,7 +989,7 @@ def test_a_killed_sheet_goes_on_without_a_wrong_cell(
     monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "other"))
     whole = tmp_path / "whole.png"
     assert run(capsys, "sheet", TOY, "second", "-o", whole, *LONG)[0] == 0
-    settings = {"size": 24, "steps": 120, "batch": 2, "device": "cpu", "precision": "fp64"}
+    settings = {"size": 24, "steps": 120, "batch": 2, "device": DEVICE, "precision": "fp64"}
     uninterrupted = sheet(toy_network.net(), "second", **settings)
     torch.testing.assert_close(resumed.cells, uninterrupted.cells, atol=LEVEL, rtol=0)
     assert resumed.dead == uninterrupted.dead

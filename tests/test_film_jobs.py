@@ -22,11 +22,12 @@ from phosphene.image import to_uint8
 from phosphene.jobs.work import WorkFolder, frame_hash
 from phosphene.manifest import Manifest
 from tests.command import run, start
+from tests.on import DEVICE
 
 pytest.importorskip("av")
 
 NET = "tests.toy_network:net"
-QUICK = {"octaves": 2, "steps": 2, "precision": "fp32", "device": "cpu"}
+QUICK = {"octaves": 2, "steps": 2, "precision": "fp32", "device": DEVICE}
 FLAGS = ("--network", NET, "--octaves", "2", "--steps", "2", "--precision", "fp32")
 
 

@@ -23,11 +23,12 @@ from phosphene.recipes.steps.film import film_frames
 from phosphene.recipes.steps.frames import FrameStep
 from phosphene.state import State
 from tests import clips
+from tests.on import DEVICE
 
 pytest.importorskip("cv2")
 
 SIZE = (40, 48)
-DREAM: dict[str, Any] = {"octaves": 2, "steps": 2, "device": "cpu", "precision": "fp32"}
+DREAM: dict[str, Any] = {"octaves": 2, "steps": 2, "device": DEVICE, "precision": "fp32"}
 
 
 def settings(**given: Any) -> SimpleNamespace:

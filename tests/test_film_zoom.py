@@ -25,6 +25,7 @@ from phosphene.recipes.steps.zoom import Timetable, timetable, zoom_frames
 from phosphene.recipes.zoom import ZoomSettings
 from phosphene.state import State
 from tests import oracles, zoom_oracles
+from tests.on import DEVICE
 from tests.test_film_affine import soft
 from tests.test_presets import NETWORKS, SEED, photograph, published_objective, shifts, toy
 from tests.toy_network import net
@@ -45,7 +46,7 @@ PLAIN: dict[str, Any] = {
     "zoom_first": False,
     "loop": False,
 }
-DREAM: dict[str, Any] = {"steps": 2, "octaves": 1, "jitter": 3, "device": "cpu", "seed": 5}
+DREAM: dict[str, Any] = {"steps": 2, "octaves": 1, "jitter": 3, "device": DEVICE, "seed": 5}
 
 
 def settings(**given: Any) -> SimpleNamespace:
@@ -100,7 +101,7 @@ def published(preset: str) -> list[np.ndarray]:
 
 def ours(preset: str, **more: Any) -> Iterator[tuple[np.ndarray, FrameStep]]:
     """The frames of the recipe's preset, in its own precision."""
-    given = {"preset": preset, "seed": SEED, "device": "cpu", "precision": "fp64", "frames": 5}
+    given = {"preset": preset, "seed": SEED, "device": DEVICE, "precision": "fp64", "frames": 5}
     s = ZoomSettings.model_validate({**given, **ZOOMS[preset], **more})
     network = Network(toy(), input_size=64, **NETWORKS[preset])
     text = PRESETS[preset].objective_for(network.name)

@@ -28,9 +28,10 @@ from phosphene.recipes.panels import PanelsSettings
 from phosphene.recipes.steps.stages import sweep
 from phosphene.settings import checked
 from tests import command, toy_network
+from tests.on import DEVICE
 
 TOY = "tests.toy_network:net"
-ON: dict[str, Any] = {"device": "cpu", "precision": "fp64"}
+ON: dict[str, Any] = {"device": DEVICE, "precision": "fp64"}
 NETWORK = ("--network", TOY, "--device", "cpu", "--precision", "fp64")
 FEW = ("--set", "steps=1", "--set", "octaves=1")
 GRID = ("grid", "photo.png", *NETWORK, *FEW)

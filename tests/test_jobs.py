@@ -23,9 +23,10 @@ from phosphene.errors import ImageError, ObjectiveError, RequestError, SettingsE
 from phosphene.jobs import Ended, InputFile, Note, Preview, Progress, Request, Saved, Started
 from phosphene.manifest import Manifest
 from tests import command
+from tests.on import DEVICE
 
 NET = "tests.toy_network:net"
-FAST: dict[str, Any] = {"steps": 2, "device": "cpu", "precision": "fp32"}
+FAST: dict[str, Any] = {"steps": 2, "device": DEVICE, "precision": "fp32"}
 FLAGS = ("--steps", 2, "--device", "cpu", "--precision", "fp32")
 SMALL = ("--size", 24)
 VERBS: dict[str, tuple[object, ...]] = {

@@ -24,6 +24,7 @@ from phosphene.recipes.dream import DREAM, DreamSettings, dream
 from phosphene.recipes.presets import PRESETS, Preset
 from phosphene.recipes.steps.stages import dreamable
 from phosphene.zoo import load_network, named_architecture
+from tests.on import DEVICE
 
 # What a published loop does not say: where it is computed, and what is done with the result.
 NOT_OF_THE_LOOP = {
@@ -227,10 +228,10 @@ def test_through_any_network_a_layer_is_chosen(name: str, layer: str, side: int)
     net = load_network(f"{name}:random")
     assert dreamable(net) == layer
     photo = draw_sky(side, side, seed=1)
-    found = dream(photo, net, octaves=1, steps=1, device="cpu", precision="fp32")
+    found = dream(photo, net, octaves=1, steps=1, device=DEVICE, precision="fp32")
     assert torch.isfinite(found).all()
     assert (found - photo).abs().max() > 1e-3
-    named = dream(photo, net, layer, octaves=1, steps=1, device="cpu", precision="fp32")
+    named = dream(photo, net, layer, octaves=1, steps=1, device=DEVICE, precision="fp32")
     assert torch.equal(found, named)
 
 

@@ -17,12 +17,13 @@ DREAMS = """
 import hashlib, json, sys, threading
 import torch
 import phosphene as ph
+from tests.on import DEVICE
 from torch import nn
 
 THREADS = 4
 torch.set_num_threads(1)
 photo = torch.rand(1, 3, 72, 96, generator=torch.Generator().manual_seed(0))
-SETTINGS = dict(octaves=2, steps=2, precision="fp32", device="cpu")
+SETTINGS = dict(octaves=2, steps=2, precision="fp32", device=DEVICE)
 
 
 class Untraceable(nn.Module):

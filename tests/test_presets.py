@@ -22,6 +22,7 @@ from phosphene.network import Network
 from phosphene.recipes.dream import dream
 from phosphene.recipes.presets import PRESETS
 from tests import oracles
+from tests.on import DEVICE
 
 SIZE = (61, 83)
 SEED = 7
@@ -121,7 +122,7 @@ def ours(
     photo = oracles.planes(photograph())
     ends: dict[int, np.ndarray] = {}
     scores = []
-    settings = {"preset": preset, "seed": SEED, "device": "cpu", "precision": precision} | settings
+    settings = {"preset": preset, "seed": SEED, "device": DEVICE, "precision": precision} | settings
     for step in dream.steps(photo, net, objective, **settings):
         ends[step.octave] = oracles.picture(step.image)
         scores.append(float(step.score))
@@ -158,7 +159,7 @@ def steps_taken(dream: oracles.Dream) -> list[float]:
 def test_the_picture_that_is_returned_is_the_published_one_in_range(preset: str) -> None:
     net = Network(toy(), input_size=64, **NETWORKS[preset])
     photo = oracles.planes(photograph())
-    image = dream(photo, net, preset=preset, seed=SEED, device="cpu", precision="fp64")
+    image = dream(photo, net, preset=preset, seed=SEED, device=DEVICE, precision="fp64")
     assert farthest(oracles.picture(image), published(preset).image.clip(0, 1)) < 1e-6
 
 

@@ -31,6 +31,7 @@ from phosphene.recipes.stubs import stub_text
 from phosphene.recipes.style import style
 from phosphene.settings import Settings
 from tests import toy_network
+from tests.on import DEVICE
 
 NET = ("--network", "tests.toy_network:net")
 
@@ -110,7 +111,7 @@ def test_a_declared_recipe_is_a_verb_with_help_progress_recipe_and_replay(
 
 
 def test_a_name_is_loaded_and_a_bare_module_refused_by_every_function() -> None:
-    photo, quick = torch.rand(1, 3, 24, 32), {"steps": 1, "device": "cpu", "precision": "fp32"}
+    photo, quick = torch.rand(1, 3, 24, 32), {"steps": 1, "device": DEVICE, "precision": "fp32"}
     named = ph.dream(photo, "dreamnet", "conv2", octaves=1, **quick)
     assert torch.equal(named, ph.dream(photo, ph.load_network(), "conv2", octaves=1, **quick))
     assert ph.caricature(photo, "dreamnet", size=32, **quick).shape[1] == 3  # its own layer
@@ -133,7 +134,7 @@ def test_a_name_is_loaded_and_a_bare_module_refused_by_every_function() -> None:
 
 
 def test_a_picture_is_a_tensor_a_path_or_pillows(here: Path) -> None:
-    net, quick = toy_network.net(), {"steps": 1, "device": "cpu", "precision": "fp32"}
+    net, quick = toy_network.net(), {"steps": 1, "device": DEVICE, "precision": "fp32"}
     photo = ph.load_image("photo.png")
     dreamt = ph.dream(photo, net, "second", octaves=1, **quick)
     for given in ("photo.png", here / "photo.png", Image.open("photo.png")):
@@ -151,7 +152,7 @@ def test_a_picture_is_a_tensor_a_path_or_pillows(here: Path) -> None:
         )
         assert torch.equal(part[..., 24:], photo[..., 24:])
         assert not torch.equal(part[..., :8], photo[..., :8])
-    s = {"size": 16, "device": "cpu", "precision": "fp32", "steps": 1, "transforms": "none"}
+    s = {"size": 16, "device": DEVICE, "precision": "fp32", "steps": 1, "transforms": "none"}
     layers = {"style_layers": ("first",), "content_layer": "second"}
     styled = ph.style("photo.png", Image.open("photo.png"), net, **layers, **s)
     assert torch.equal(styled, ph.style(photo, photo, net, **layers, **s))

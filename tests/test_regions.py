@@ -27,11 +27,12 @@ from phosphene.recipes.base import recipe_named
 from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.steps.dream import DreamStep
 from tests.command import Done, run
+from tests.on import DEVICE
 from tests.tiling_networks import padded, picture, seeded
 
 # The loop, and not the look: the gradient as it is, but for a little blur.
 PLAIN: dict[str, Any] = {"natural": 0, "laplacian": 0, "smooth": 0.5, "smallest_octave": 2}
-FIXED: dict[str, Any] = {"device": "cpu", "precision": "fp32", "octaves": 2, "steps": 3, **PLAIN}
+FIXED: dict[str, Any] = {"device": DEVICE, "precision": "fp32", "octaves": 2, "steps": 3, **PLAIN}
 NET = "tests.toy_network:net"
 
 
@@ -427,7 +428,7 @@ def request(**changes: Any) -> Request:
             Region(mask="region-2", objective="second:3"),
         ),
         "inputs": {role: InputFile(path=path) for role, path in inputs.items()},
-        "settings": {"steps": 2, "octaves": 1, "device": "cpu", "precision": "fp32"},
+        "settings": {"steps": 2, "octaves": 1, "device": DEVICE, "precision": "fp32"},
         "outputs": {"picture": "out.png"},
     }
     return Request(**(given | changes))
@@ -455,7 +456,7 @@ KEY_BEFORE = "5e6472d8055c730dbcd9f29069f8cb0f1d42f908a7b15423e76ad709e9c0c523"
 def test_the_key_of_what_has_no_regions_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("phosphene.jobs.request.NUMERICS", 1)
     inputs = {"photo": InputFile(path="photo.png", sha256="a" * 64)}
-    given = {"steps": 2, "octaves": 1, "device": "cpu", "precision": "fp32", **PLAIN}
+    given = {"steps": 2, "octaves": 1, "device": DEVICE, "precision": "fp32", **PLAIN}
     plain = request(regions=(), inputs=inputs, settings=given)
     assert plain.key(WEIGHTS) == KEY_BEFORE
 
@@ -468,7 +469,7 @@ def test_the_key_is_of_regions_too_and_of_no_names(here: Path) -> None:
     inputs = {role: InputFile(path=path) for role, path in paths.items()}
     assert request(regions=regions, inputs=inputs).pinned().key(WEIGHTS) == key
     swapped = (Region(mask="b", objective="first"), Region(mask="a", objective="second:3"))
-    stays = {"steps": 2, "octaves": 1, "device": "cpu", "precision": "fp32", "rest": "stay"}
+    stays = {"steps": 2, "octaves": 1, "device": DEVICE, "precision": "fp32", "rest": "stay"}
     others = [
         request(regions=swapped, inputs=inputs),
         request(regions=regions[:1], inputs=inputs),

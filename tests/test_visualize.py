@@ -43,8 +43,9 @@ from phosphene.recipes.style import StyleSettings, style
 from phosphene.recipes.visualize import VISUALIZE, VisualizeSettings, visualize
 from phosphene.settings import checked
 from phosphene.state import State
+from tests.on import DEVICE
 
-TINY: dict[str, Any] = {"size": 24, "steps": 4, "device": "cpu", "precision": "fp32"}
+TINY: dict[str, Any] = {"size": 24, "steps": 4, "device": DEVICE, "precision": "fp32"}
 EXACT = TINY | {"precision": "fp64"}
 KINDS = ("fourier", "pixels", "maco")
 

@@ -42,6 +42,7 @@ from phosphene.recipes.story import StorySettings
 from phosphene.recipes.watch import Palette, WatchSettings
 from phosphene.settings import checked
 from tests import toy_network
+from tests.on import DEVICE
 
 NET = "tests.toy_network:net"
 DREAM: dict[str, Any] = {
@@ -49,11 +50,11 @@ DREAM: dict[str, Any] = {
     "octave_scale": 1.5,
     "steps": 3,
     "jitter": 4,
-    "device": "cpu",
+    "device": DEVICE,
     "precision": "fp32",
 }
 FLAGS = ("--network", NET, "--octaves", 2, "--steps", 2, "--device", "cpu", "--precision", "fp32")
-DRAWN: dict[str, Any] = {"size": 24, "steps": 3, "device": "cpu", "precision": "fp32"}
+DRAWN: dict[str, Any] = {"size": 24, "steps": 3, "device": DEVICE, "precision": "fp32"}
 
 
 @pytest.fixture(autouse=True)

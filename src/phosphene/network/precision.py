@@ -36,10 +36,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     if isinstance(device, torch.device):
         return canonical(device)
     if device == "auto":
-        if torch.cuda.is_available():
-            device = "cuda"
-        else:
-            device = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = best_device()
     try:
         picked = torch.device(device)
         if ":" in device and str(picked) != device:  # torch keeps a byte of the number
@@ -48,14 +45,26 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         raise SettingsError(
             f"no device {device!r}; there are auto, cpu, cuda, cuda:N and mps"
         ) from None
-    there = {
-        "cpu": lambda: True,
-        "cuda": lambda: 0 <= (picked.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available,
-    }
-    if picked.type not in there or not there[picked.type]():
+    if not is_there(picked):
         raise SettingsError(f"device {device!r} is not on this machine; --device cpu always is")
     return canonical(picked)
+
+
+def best_device() -> str:
+    """What `auto` takes."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def is_there(device: torch.device) -> bool:
+    """Whether a device is on this machine."""
+    there = {
+        "cpu": lambda: True,
+        "cuda": lambda: 0 <= (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available,
+    }
+    return device.type in there and there[device.type]()
 
 
 def has_fast_bf16(device: torch.device) -> bool:
