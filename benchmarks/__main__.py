@@ -64,13 +64,16 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[report.Table]]] = {
     "regions": lambda given: regions.tables(given.repeats, device=given.device),
     "films": lambda given: films.tables(given.repeats, device=given.device),
     "films-zoom": lambda given: films_zoom.tables(given.repeats, device=given.device),
-    "skilled": lambda given: skilled.tables(given.repeats, dreams=given.dream or skilled.DREAMS),
+    "skilled": lambda given: skilled.tables(
+        given.repeats, dreams=given.dream or skilled.DREAMS, device=given.device
+    ),
     "memory": lambda given: memory.tables(
         given.repeats,
         sizes=[side for side in memory.SIZES if side <= given.largest],
         huge=given.huge,
+        device=given.device,
     ),
-    "start": lambda given: command.start_tables(given.repeats),
+    "start": lambda given: command.start_tables(given.repeats, device=given.device),
     "default": lambda given: command.default_tables(given.repeats, device=given.device),
     "quality": lambda given: quality.tables(device=given.device),
 }

@@ -16,19 +16,18 @@ from phosphene import draw_sky, image, load_network
 from phosphene.recipes.dream import dream
 
 
-def start_tables(repeats: int = 5) -> list[report.Table]:
+def start_tables(repeats: int = 5, *, device: str = "cpu") -> list[report.Table]:
     """Processes, from their start to their end."""
     with tempfile.TemporaryDirectory() as folder:
         image.save_image(draw_sky(64, 64), Path(folder, "tiny.png"))
-        one_step = ["dream", "tiny.png", "-o", "out.png", "--force", "--octaves", "1"]
+        one_step = ["dream", "tiny.png", "-o", "out.png", "--force", "--device", device]
+        one_step += ["--octaves", "1", "--steps", "1"]
         runs = {
             "python -c pass": _process(folder, "-c", "pass"),
             "python -c 'import torch'": _process(folder, "-c", "import torch"),
             "python -c 'import phosphene'": _process(folder, "-c", "import phosphene"),
             "phosphene --help": _process(folder, "-m", "phosphene", "--help"),
-            "phosphene dream, 64×64, one step": _process(
-                folder, "-m", "phosphene", *one_step, "--steps", "1"
-            ),
+            "phosphene dream, 64×64, one step": _process(folder, "-m", "phosphene", *one_step),
         }
         _warmed(runs)
         times = report.interleaved(runs, repeats)

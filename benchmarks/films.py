@@ -281,7 +281,8 @@ def costs(
 ) -> report.Table:
     """A frame against the same dream alone, in turns; and memory of two lengths.
 
-    By the processor's time, of all threads: what else runs on the machine hardly changes it.
+    By the processor's time, of all threads: what else runs on the machine hardly changes it. On
+    CUDA by the card's.
     """
     clip = clips.pan(repeats + 3, size, speed=(0.4, 0.0))
     loop = film_frames(of(clip.frames), network, parse(LAYER), settings(device))
@@ -302,8 +303,9 @@ def costs(
     for _ in range(repeats):
         for name, run in runs.items():
             start = time.process_time()
-            run()
-            times[name].append(time.process_time() - start)
+            taken = report.seconds(run, device)
+            used = time.process_time() - start
+            times[name].append(taken if device.startswith("cuda") else used)
     shares = [a / f for a, f in zip(times["alone"], times["film"], strict=True)]
     peaks = [peak_memory(length) for length in lengths]
     rows = (

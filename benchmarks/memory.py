@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +26,7 @@ def tables(
     precisions: Sequence[str] = PRECISIONS,
     network: str = "dreamnet",
     huge: bool = False,
+    device: str = "cpu",
 ) -> list[report.Table]:
     """A table: each run a process of its own, one octave of a few steps, and its picture.
 
@@ -43,9 +43,11 @@ def tables(
             # Memory is the same whatever their number. The first two steps are not timed: in them
             # what stays is built and laid out.
             steps = 2 + (repeats if side < 4096 else 3 if side < HUGE else 2)
-            short = {"steps": 2 + repeats, "precision": precision, "tile": "off"}
+            how = {**how, "precision": precision, "device": device}
+            short = {**how, "steps": 2 + repeats, "tile": "off"}
+            short.pop("memory", None)
             around = [measured(least, network, **short)] if side > least else []
-            found = measured(side, network, steps=steps, precision=precision, **how)
+            found = measured(side, network, steps=steps, **how)
             around += [measured(least, network, **short)] if side > least else []
             a_px = report.median(found["steps"][2:]) / side**2
             those = [seconds / least**2 for run in around for seconds in run["steps"][2:]]
@@ -79,7 +81,8 @@ def tables(
             tuple(rows),
             (
                 "peak: the most that the process ever held (its resident set), Python, PyTorch and "
-                "the network included; the dream's: above what it held before it.",
+                "the network included; on CUDA what PyTorch ever held of the card. The dream's: "
+                "above what it held before it.",
                 "a step's time for each px: the median of those after the second.",
                 f"× {least}²: over that of {least}², whole, right before and after; the median of "
                 "both together.",
@@ -103,8 +106,15 @@ def measured(side: int, network: str, **settings: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def most_held() -> int:
-    """Bytes that this process held at its most. Not of its parent, which `ru_maxrss` starts at."""
+def most_held(device: str = "cpu") -> int:
+    """Bytes that this process held at its most. Not of its parent, which `ru_maxrss` starts at.
+
+    On CUDA those of the card that PyTorch held.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_reserved(device)
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -123,21 +133,25 @@ def _child(job: dict[str, Any]) -> dict[str, Any]:
     keep_freed()  # as the command line does
     network = load_network(job["network"])
     photo = report.sky(job["side"])
-    before, times, last = most_held(), [], None
+    device = job["settings"].get("device", "cpu")
+    if device.startswith("cuda"):
+        network.prepared(device, job["settings"]["precision"])
+    before, times, last = most_held(device), [], None
+    found: list[Any] = []
     with report.plans() as told:
         steps = dream.steps(photo, network, octaves=1, **job["settings"])
         while True:
-            start = time.perf_counter()
-            if (step := next(steps, None)) is None:
+            seconds = report.seconds(lambda: found.append(next(steps, None)), device)
+            if (step := found.pop()) is None:
                 break
-            times.append(time.perf_counter() - start)
+            times.append(seconds)
             last = step
             del step
         assert last is not None
         last.picture()
     return {
         "before": before,
-        "peak": most_held(),
+        "peak": most_held(device),
         "steps": times,
         "tile": report.tile_in(told),
         "score": float(last.score.mean()),

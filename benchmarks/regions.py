@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks import report
 from phosphene import load_network, parse
+from phosphene.evaluation.several import gradient_of
 from phosphene.network import Network
 from phosphene.recipes.dream import dream
 
@@ -112,6 +113,6 @@ def _passes(
 
     def backward() -> None:
         score, view = kept.pop()
-        torch.autograd.grad(score.sum(), view)
+        gradient_of(score, view, keep=False)
 
     return forward, backward

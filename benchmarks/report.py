@@ -109,12 +109,13 @@ def _processor() -> str:
 def seconds(run: Callable[[], object], device: str = "cpu") -> float:
     """How long `run` takes; on CUDA between two events, all work of it included."""
     if device.startswith("cuda"):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        begin.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
+        with torch.cuda.device(device):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            begin.record()
+            run()
+            end.record()
+            torch.cuda.synchronize()
         return begin.elapsed_time(end) / 1000
     start = time.perf_counter()
     run()

@@ -1,5 +1,7 @@
 """Against what a skilled user writes in an afternoon: frozen, cut, folded, channels_last, bfloat16.
 
+On CUDA also with weights of bfloat16 and each size captured in a graph.
+
 Google's loop (octaves, jitter, normalised gradient) in PyTorch on one network each, as a good
 engineer would write it today, without a line of phosphene's.
 """
@@ -27,6 +29,7 @@ SIZE, OCTAVES, STEPS, SCALE, JITTER, STEP = (575, 1024), 4, 10, 1.4, 32, 1.5 / 2
 # Network, weights, layer.
 DREAMS = (("dreamnet", None, "mixed5a"), ("googlenet", "random", "inception4c"))
 WAYS = ("fp32", "autocast", "compiled")
+CUDA_WAYS = (*WAYS, "captured")  # channels_last, bfloat16, a graph for each size
 
 
 def read_dream(text: str) -> tuple[str, str | None, str]:
@@ -35,28 +38,66 @@ def read_dream(text: str) -> tuple[str, str | None, str]:
     return network, None, layer
 
 
-def gradient_of(network: Network, layer: str, way: str) -> Callable[[Tensor], Tensor]:
+def ways_of(device: str) -> tuple[str, ...]:
+    return CUDA_WAYS if device.startswith("cuda") else WAYS
+
+
+def gradient_of(
+    network: Network, layer: str, way: str, device: str = "cpu"
+) -> Callable[[Tensor], Tensor]:
     """The gradient of half the sum of a layer's squares at an image `(1, 3, H, W)` in [0, 1]."""
     module = copy.deepcopy(network.module).float().eval().requires_grad_(False)
     cut = create_feature_extractor(fuse(module), [network.resolve(layer)])
-    cut = cut.to(memory_format=torch.channels_last)
-    scale, shift = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (network.scale, network.shift))
+    # Once and for all, where autocast rounds each weight at each step.
+    dtype = torch.bfloat16 if way == "captured" else torch.float32
+    cut = cut.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    scale, shift = (
+        torch.tensor(v, device=device).reshape(1, 3, 1, 1) for v in (network.scale, network.shift)
+    )
 
     def score(x: Tensor) -> Tensor:
-        (found,) = cut((x - shift) / scale).values()
+        (found,) = cut(((x - shift) / scale).to(dtype)).values()
         return found.float().square().sum() / 2
 
     run = torch.compile(score) if way == "compiled" else score
+    kind = torch.device(device).type
 
     def gradient(image: Tensor) -> Tensor:
         x = image.detach().contiguous(memory_format=torch.channels_last).requires_grad_(True)
-        half = torch.autocast("cpu", torch.bfloat16) if way != "fp32" else nullcontext()
-        with half:
+        half = way in ("autocast", "compiled")
+        with torch.autocast(kind, torch.bfloat16) if half else nullcontext():
             value = run(x)
         (found,) = torch.autograd.grad(value, x)
         return found
 
-    return gradient
+    return captured(gradient) if way == "captured" else gradient
+
+
+def captured(gradient: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same, in a CUDA graph for each size, as PyTorch's notes on CUDA graphs have it."""
+    graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    def capture(image: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        given, side = image.clone(), torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side), torch.enable_grad():
+            for _ in range(3):
+                gradient(given)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph), torch.enable_grad():
+            found = gradient(given)
+        return graph, given, found
+
+    def replayed(image: Tensor) -> Tensor:
+        if image.shape not in graphs:
+            graphs[image.shape] = capture(image)
+        graph, given, found = graphs[image.shape]
+        given.copy_(image)
+        graph.replay()
+        return found
+
+    return replayed
 
 
 @torch.no_grad()
@@ -86,10 +127,12 @@ def tables(
     *,
     dreams: Sequence[tuple[str, str | None, str]] = DREAMS,
     size: tuple[int, int] = SIZE,
-    ways: tuple[str, ...] = WAYS,
+    ways: tuple[str, ...] | None = None,
+    device: str = "cpu",
 ) -> list[report.Table]:
     """A table a network: seconds of a whole dream, and how its final score compares."""
-    return [_table(*one, repeats, size, ways) for one in dreams]
+    ways = ways_of(device) if ways is None else ways
+    return [_table(*one, repeats, size, ways, device) for one in dreams]
 
 
 def _table(
@@ -99,18 +142,19 @@ def _table(
     repeats: int,
     size: tuple[int, int],
     ways: tuple[str, ...],
+    device: str,
 ) -> report.Table:
     network = load_network(name, weights=weights)
     photo, goal = draw_sky(*size), parse(f"layer({layer}, norm=half_sum_square)")
     runs: dict[str, Callable[[], Tensor]] = {}
     compile_time = math.nan
     for way in ways:
-        gradient = gradient_of(network, layer, way)
-        runs[f"skilled, {way}"] = lambda gradient=gradient: dreamt(photo, gradient)
+        gradient, there = gradient_of(network, layer, way, device), photo.to(device)
+        runs[f"skilled, {way}"] = lambda g=gradient, there=there: dreamt(there, g).cpu()
     for precision in ("fp32", "bf16", "auto"):
         runs[f"phosphene, {precision}"] = lambda precision=precision: dream(
             photo, network, goal, preset="google2015", octaves=OCTAVES, steps=STEPS,
-            precision=precision,
+            precision=precision, device=device,
         )  # fmt: skip
     pictures: dict[str, Tensor] = {}
     first: dict[str, float] = {}
@@ -119,9 +163,9 @@ def _table(
         def once(what: str = what, run: Callable[[], Tensor] = run) -> None:
             pictures[what] = run()
 
-        first[what] = report.seconds(once, "cpu")
+        first[what] = report.seconds(once, device)
         report.say(f"  {what}: first {first[what]:.1f} s")
-    times = report.interleaved(runs, repeats, "cpu")
+    times = report.interleaved(runs, repeats, device)
     middle = {what: report.median(found) for what, found in times.items()}
     if "skilled, compiled" in runs:
         compile_time = first["skilled, compiled"] - middle["skilled, compiled"]

@@ -15,6 +15,7 @@ from phosphene import load_network, parse
 from phosphene.network import DTYPES, Network
 from phosphene.recipes.dream import dream
 from phosphene.runtime import graph
+from phosphene.runtime.device import exact
 
 # What is dreamt: network, weights, the settings of `dream`, the layer.
 DREAMS = (
@@ -71,7 +72,8 @@ def convolution_speed(
 
         x, weight = made(batch, channels, side, side), made(channels, channels, kernel, kernel)
         flops = 2 * x.numel() * channels * kernel**2
-        with torch.no_grad():
+        # Of float32 as phosphene has it, which is no TF32.
+        with torch.no_grad(), exact(x.device):
             F.conv2d(x, weight, padding="same")
             for _ in range(3):
                 time = report.seconds(lambda x=x, w=weight: F.conv2d(x, w, padding="same"), device)

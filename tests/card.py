@@ -29,6 +29,8 @@ class _Module:
     manual_seed_all = staticmethod(lambda seed: None)
     device_count = staticmethod(lambda: 1)
     current_device = staticmethod(lambda: 0)
+    get_rng_state = staticmethod(lambda device=0: torch.zeros(1, dtype=torch.uint8))
+    set_rng_state = staticmethod(lambda state, device=0: None)
     get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16])
 
 
@@ -64,14 +66,17 @@ class _There(Tensor):
     ) -> Any:
         return _run(func, args, kwargs or {})
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     def __repr__(self, **_: Any) -> str:
         return f"{NAME}: {self.here!r}"
 
-    def new_tensor(self, values: Any, **given: Any) -> Any:
+    def new_tensor(self, data: Any, **given: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         given.setdefault("dtype", self.dtype)
-        return torch.tensor(values, **given).to(NAME)
+        return torch.tensor(data, **given).to(NAME)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if self.ndim == 0 else str(self), spec)
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
@@ -114,6 +119,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
     def there(one: Any) -> Any:
         # What works in place gives the tensor that it was given.
-        return same.get(id(one), _There(one)) if isinstance(one, Tensor) else one
+        if not isinstance(one, Tensor):
+            return one
+        # Bits of `here` that say how to read it are not seen from there.
+        return same[id(one)] if id(one) in same else _There(one.resolve_conj().resolve_neg())
 
     return tree_map(there, found)

@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """`auto` is the device that the tests run on; one that is not there ends them at once."""
-    wanted = config.getoption("--device")
+    wanted = str(config.getoption("--device"))
     if wanted == card.NAME:
         card.there()
         known = precision.is_there

@@ -105,7 +105,7 @@ def planes(photo: np.ndarray, dtype: np.dtype | type = np.float64) -> Tensor:
 
 
 def picture(x: Tensor) -> np.ndarray:
-    return x[0].permute(1, 2, 0).numpy().copy()
+    return x[0].permute(1, 2, 0).cpu().numpy().copy()
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -14,6 +14,8 @@ import pytest
 from phosphene.runtime import allocator, memory
 from phosphene.runtime.memory import GIB, MIB
 
+pytestmark = pytest.mark.cpu_only("its heap")
+
 
 def test_keeping_what_is_freed_is_asked_of_glibc_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []

@@ -261,7 +261,7 @@ def test_a_control_groups_limit_means_tiles(
     monkeypatch.setattr(memory, "used_memory", lambda d: used(d, root=tmp_path))
     caplog.set_level("INFO", "phosphene")
     image, network = photo(301, 499), net()
-    given: dict[str, Any] = {"octaves": 1, "steps": 2, "device": DEVICE, "precision": "fp32"}
+    given: dict[str, Any] = {"octaves": 1, "steps": 2, "device": "cpu", "precision": "fp32"}
     allowed("max")
     expected = dream(image, network, "second", **given)
     assert "499×301 px whole" in caplog.text
@@ -456,7 +456,7 @@ def test_a_precision_that_the_device_cannot_do_is_told(monkeypatch: pytest.Monke
     monkeypatch.setattr(nn.Module, "to", to)
     network = net()
     with pytest.raises(SettingsError, match=r"cpu cannot do precision fp64 \(Cannot.*fp32 it can"):
-        dream(photo(40, 30), network, "second", precision="fp64", device=DEVICE)
+        dream(photo(40, 30), network, "second", precision="fp64", device="cpu")
 
 
 def test_an_operation_that_a_precision_has_not_is_told() -> None:

@@ -25,7 +25,10 @@ from phosphene.runtime.program import Program
 
 IN_BANDS = Options(memory_efficient=True, bands="always")
 
-pytestmark = pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN")
+pytestmark = [
+    pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN"),
+    pytest.mark.cpu_only("programs"),
+]
 
 
 def program_of(module: nn.Module, *layers: str) -> Program | Banded:

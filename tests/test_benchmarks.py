@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -254,6 +256,49 @@ def test_the_skilled_loop_has_the_gradient_of_autograd() -> None:
     (wanted,) = torch.autograd.grad(goal(network.activations(x, goal.layers)).sum(), x)
     found = skilled.gradient_of(network, "layer2", "fp32")(image)
     assert torch.nn.functional.cosine_similarity(wanted.flatten(), found.flatten(), 0) > 0.99999
+
+
+def test_on_a_card_the_skilled_loop_is_captured_for_each_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a stand-in for CUDA's graphs, which count."""
+    told: list[str] = []
+
+    class Stand:
+        def __init__(self, *_: object) -> None: ...
+        def wait_stream(self, _: object) -> None: ...
+        def replay(self) -> None:
+            told.append("replay")
+
+    @contextlib.contextmanager
+    def graph(_: object) -> Iterator[None]:
+        told.append("capture")
+        yield
+
+    for name, value in {
+        "Stream": Stand, "CUDAGraph": Stand, "graph": graph, "current_stream": Stand,
+        "stream": lambda _: contextlib.nullcontext(),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    calls: list[torch.Size] = []
+
+    def gradient(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x.shape)
+        return 2 * x
+
+    run = skilled.captured(gradient)
+    for side in (4, 6, 4, 6):
+        run(torch.ones(1, 3, side, side))
+    assert told == ["capture", "replay"] * 2 + ["replay"] * 2
+    assert len(calls) == 2 * 4  # three to warm up
+    assert skilled.ways_of("cuda:1") == (*skilled.ways_of("cpu"), "captured")
+    network = load_network("resnet18", weights="random")
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(skilled, "captured", lambda function: function)
+    exact, half = (
+        skilled.gradient_of(network, "layer2", way)(image).flatten() for way in ("fp32", "captured")
+    )
+    assert torch.nn.functional.cosine_similarity(exact, half, 0) > 0.9
 
 
 def test_the_skilled_table_compares_scores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def test_a_mask_holds_in_the_full_octave_whatever_came_before(toy: Network, phot
     mask = torch.zeros(1, 1, 48, 40)
     mask[..., 10:30, 13:] = 1
     last = [s.image for s in steps(photo, toy, mask=mask, octaves=3) if s.octave == 2]
-    outside = (mask == 0).expand(1, 3, 48, 40)
+    outside = (mask == 0).expand(1, 3, 48, 40).to(DEVICE)
     assert all(torch.equal(image[outside], last[0][outside]) for image in last)
     assert not torch.equal(last[0], last[-1])
 
@@ -289,6 +289,7 @@ def test_what_compares_place_by_place_is_not_shifted(
 # When it goes wrong
 
 
+@pytest.mark.cpu_only("a card looks at every tenth step alone")
 def test_a_dream_that_leaves_the_numbers_brings_the_last_good_picture(
     toy: Network, photo: Tensor
 ) -> None:
@@ -337,7 +338,7 @@ def test_many_dreams_leave_nothing_behind(toy: Network) -> None:
         next(steps(photo, toy, "second", seed=seed))
         if seed % 10 == 9:
             gc.collect()
-            prepared = toy.prepared("cpu", "fp32")
+            prepared = toy.prepared(DEVICE, "fp32")
             assert hooks(toy) == hooks(prepared) == 0
             left.append((len(gc.get_objects()), len(prepared._extractors), len(toy._prepared)))
     assert left[0][1:] == left[1][1:] == left[2][1:]

@@ -13,6 +13,8 @@ import pytest
 
 from phosphene.runtime.loading import Background
 
+pytestmark = pytest.mark.cpu_only("what is loaded for Numba")
+
 
 def test_it_is_loaded_once_and_only_where_it_is_worth_it() -> None:
     begun, go = threading.Semaphore(0), threading.Event()

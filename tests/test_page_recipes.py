@@ -41,11 +41,10 @@ from phosphene.recipes.sheet import SheetSettings, sheet
 from phosphene.recipes.unit import unit_card
 from phosphene.settings import checked
 from tests import command, toy_network
-from tests.on import DEVICE
 
 TOY = "tests.toy_network:net"
 FLAGS = ("--size", 24, "--steps", 3, "--device", "cpu", "--precision", "fp64")
-TINY: dict[str, Any] = {"size": 24, "steps": 3, "device": DEVICE, "precision": "fp64"}
+TINY: dict[str, Any] = {"size": 24, "steps": 3, "device": "cpu", "precision": "fp64"}
 SHEET = ("sheet", TOY, "first", "--channels", "5,2-3", *FLAGS)  # none of them dead
 UNIT = ("unit", TOY, "second:3", "--pictures", "pictures", "--seeds", 1, "--shown", 2, *FLAGS)
 REPLAY = ("replay", "--network", TOY)

@@ -25,6 +25,8 @@ from phosphene.runtime.operations import MaxPool, PooledConvolution
 from phosphene.runtime.options import Options
 from phosphene.runtime.pooling import LAST, max_pool, max_pool_backward
 
+pytestmark = pytest.mark.cpu_only("pooling by Numba")
+
 DTYPES = (torch.float32, torch.bfloat16)
 
 

@@ -27,7 +27,10 @@ from phosphene.runtime.operations import AveragePool, UnfitError
 from phosphene.runtime.options import DEFAULT, MEMORY_EFFICIENT, PLAIN_MODULES, Options
 from phosphene.runtime.program import Program
 
-pytestmark = pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN")
+pytestmark = [
+    pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN"),
+    pytest.mark.cpu_only("programs"),
+]
 
 
 def compared(

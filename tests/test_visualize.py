@@ -117,6 +117,7 @@ def test_it_ascends_on_views_that_it_has_not_seen(kind: str, goal: str, toy: Net
     bound = obj.channel(unit[0], int(unit[1])).bound(toy)
 
     def unseen(picture: Tensor) -> float:
+        picture = picture.cpu()
         views = torch.cat([picture.roll((k, -2 * k), (2, 3)) for k in range(1, 6)])
         return sign * float(bound(toy.activations(views, bound.layers)).mean())
 

@@ -199,7 +199,7 @@ def test_channels_and_limits_are_those_of_the_whole_run() -> None:
     net, frames = toy_network.net(), [step for step in watched(channels=3) if step.done]
     means, highs = [], []
     for step in ph.dream.steps(sky(), net, "second", **DREAM):
-        maps = net.activations(step.image, ["second"])["second"].detach()[0]
+        maps = net.activations(step.image.cpu(), ["second"])["second"].detach()[0]
         means.append(maps.mean((1, 2)))
         highs.append(maps.flatten(1).quantile(0.99, dim=1))
     order = torch.stack(means).mean(0).argsort(descending=True)[:3].tolist()

@@ -17,6 +17,7 @@ line reads amounts of memory before PyTorch is there.
 | `kernels` | max-pooling by Numba |
 | `fused` | preprocessing and blurs on CUDA, in a kernel each |
 | `triton_kernels` | these kernels, by Triton |
+| `capture` | CUDA graphs: what is computed again and again on a card, recorded and replayed |
 | `autograd` | convolution, ReLU and max-pooling that save less than PyTorch's |
 | `allocator` | what the process keeps of the memory that it has freed |
 | `memory` | how much memory there is |

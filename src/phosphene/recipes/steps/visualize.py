@@ -74,7 +74,8 @@ class VisualizeStep(Step):
         """
         if self.saliency is None:
             return None
-        return opacity(self.saliency).where(~self.dead.view(-1, 1, 1, 1), 1.0).float().cpu()
+        alive = ~self.dead.to(self.saliency.device).view(-1, 1, 1, 1)
+        return opacity(self.saliency).where(alive, 1.0).float().cpu()
 
 
 def visualize_steps(arguments: Arguments) -> Iterator[VisualizeStep]:
@@ -264,7 +265,8 @@ def _ascend_alike(
 
 
 def _shown(image: Tensor, dead: Tensor) -> Tensor:
-    return image.clamp(0, 1).where(~dead.view(-1, 1, 1, 1), GREY).float().cpu()
+    alive = ~dead.to(image.device).view(-1, 1, 1, 1)  # that of a state is on the processor
+    return image.clamp(0, 1).where(alive, GREY).float().cpu()
 
 
 def _refuse_too_many(
