@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from phosphene.network import Network
 from phosphene.runtime.capture import Captures
+from tests import toy_network
 
 
 class Recorder:
@@ -110,3 +111,15 @@ def recorded(network: Network) -> Recorder:
     backend = Recorder()
     network.captures = Captures(backend)
     return backend
+
+
+def net() -> Network:
+    """In float64, whose graph is run operation by operation, as on a card."""
+    # One of its own: what is captured stays on it.
+    return toy_network.net().prepared("cpu", "fp64")
+
+
+def pictures(count: int, *size: int, seed: int = 0) -> Iterator[Tensor]:
+    chance = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        yield torch.rand(1, 3, *(size or (20, 24)), generator=chance, dtype=torch.float64)

@@ -26,13 +26,14 @@ from phosphene.explain.responses import receptive_box
 from phosphene.jobs.compare import Comparison
 from phosphene.manifest import capture
 from phosphene.manifest.schema import Machine
-from phosphene.network import Network, pick_device
+from phosphene.network import Network, pick_device, precision
 from phosphene.network.extract import GraphExtractor, HookExtractor, ProgramExtractor
 from phosphene.objectives.build import parse
 from phosphene.parameterization import opacity
 from phosphene.recipes.base import recipe_named, recipe_names
 from phosphene.runtime import device as devices
 from phosphene.runtime import lowering, memory, pooling
+from tests import on
 
 CUDA = torch.device("cuda", 0)
 
@@ -381,6 +382,7 @@ def test_nan_goes_through_plain_convolutions(what: str) -> None:
 
 
 def test_cuda_and_its_number_are_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "best_device", on.best_device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)

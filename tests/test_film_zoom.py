@@ -284,7 +284,7 @@ def test_a_fade_is_the_two_gradients_each_normalised_by_its_shares() -> None:
     given: dict[str, Any] = {"frames": 2, "noise": 0, "pull": 0, "smooth": 0, "zoom": 1.0}
     given |= {"steps": 1, "jitter": 0, "clamp": "off"}
     *_, before = frames("first:1", frames=2, **{k: v for k, v in given.items() if k != "frames"})
-    here = before.state().tensor("dream")
+    here = before.state().tensor("dream").cpu()
     faded = pictures(frames("first:1", "second:2", fade=1, **given))[2]
     moves = []
     for text in ("first:1", "second:2"):

@@ -207,6 +207,7 @@ def test_any_other_setting_is_another_picture(preset: str, setting: dict[str, An
     assert apart > 1e-4
 
 
+@pytest.mark.cpu_only("a card looks at every tenth score alone")
 @pytest.mark.parametrize(
     ("step", "limit", "taken"),
     [(0.01, 0.1, [18, 6, 4]), (0.01, 0.3, [20, 18, 8]), (0.1, 0.02, [1, 0, 0])],
