@@ -170,6 +170,24 @@ def test_what_a_graph_reads_lives_as_long_as_it() -> None:
 
 
 @pytest.mark.usefixtures("early")
+def test_what_was_made_in_the_warm_up_is_held_as_well() -> None:
+    """Where a cache was dropped before, say by another thread."""
+    captures, calls = Captures(Recorder()), []
+    kept: dict[str, Tensor] = {}
+
+    def masked(x: Tensor) -> tuple[Tensor, ...]:
+        calls.append(x.shape)
+        if len(calls) in (1, 3):
+            kept["mask"] = torch.full((24,), 3.0, dtype=torch.float64)
+        return (x * kept["mask"],)
+
+    for x in pictures(4):
+        assert torch.equal(captures.run(masked, x, "masked")[0], 3 * x)
+    (capture,) = captures._kept.values()
+    assert any(one is kept["mask"] for one in capture.held)
+
+
+@pytest.mark.usefixtures("early")
 def test_so_many_captures_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "MOST", 3)
     backend = Recorder()

@@ -27,7 +27,7 @@ from phosphene.errors import ObjectiveError
 from phosphene.objectives.algebra import Objective
 from phosphene.objectives.text import items_text, name_text, value_text
 from phosphene.plugins import Registry
-from phosphene.plugins.registry import within
+from phosphene.plugins.registry import home_of, within
 
 P = ParamSpec("P")
 
@@ -64,7 +64,7 @@ def objective(function: Callable[P, Objective]) -> Callable[P, Objective]:
     @functools.wraps(function)
     def made(*args: P.args, **kwargs: P.kwargs) -> Objective:
         result = function(*args, **kwargs)
-        if within(function.__module__, "phosphene"):
+        if within(home_of(function)[0], "phosphene"):
             result = replace(result, pure=True)
         call = signature.bind(*args, **kwargs)
         if result.text == "<unnamed>":

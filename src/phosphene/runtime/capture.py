@@ -222,7 +222,7 @@ class Captures:
         key = (key, tuple(given.shape), given.stride(), given.dtype)
         try:
             return self._run(function, given.detach(), key)
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # a module's own, of any kind
             if not out_of_memory(error) or not self.let_go():
                 raise
         # Only here is the error gone, and what its traceback held.
@@ -276,18 +276,20 @@ class Captures:
 
     def _captured(self, function: Function, given: Tensor) -> _Capture | None:
         """A function captured; None where it cannot be, or where memory is short."""
-        watch, here = _Watch(self._backend.device), given.clone()
+        here = given.clone()
+        # What is made in the first run and kept by someone comes from outside in the second.
+        first, second = _Watch(self._backend.device), _Watch(self._backend.device)
 
-        def watched() -> tuple[Tensor, ...]:
+        def watched(watch: _Watch) -> tuple[Tensor, ...]:
             with watch:
                 return function(here)
 
         try:
             with _CAPTURING:
-                self._backend.warm(watched)
-                if not watch.operations:
+                self._backend.warm(lambda: watched(first))
+                if not first.operations:
                     return None
-                replay, found = self._backend.capture(watched)
+                replay, found = self._backend.capture(lambda: watched(second))
         except Exception as error:  # a module's own, of any kind
             # A capture that is broken off says only that it was; its cause is the context.
             if not out_of_memory(error):
@@ -296,7 +298,7 @@ class Captures:
             log.debug("not captured, for want of memory: %s", _message(error))
         else:
             # Addresses are all that a graph knows of weights, references and masks.
-            return _Capture(replay, here, found, [function, *watch.held.values()])
+            return _Capture(replay, here, found, [function, *second.held.values()])
         gc.collect()
         self.let_go()
         return None
