@@ -178,6 +178,15 @@ def test_the_way_of_a_gradient_through_bands_is_captured(
 
 
 @pytest.mark.usefixtures("early")
+def test_a_dream_can_do_without(photo: Tensor) -> None:
+    network = net()
+    backend = recorded(network)
+    network.captures = None
+    dream(photo, network, "second", **DREAM)
+    assert (backend.warmed, backend.tried) == (0, 0)
+
+
+@pytest.mark.usefixtures("early")
 def test_a_masked_dream_is_the_same_to_the_byte(photo: Tensor) -> None:
     network, mask = net(), torch.linspace(0, 1, 40).expand(1, 1, 48, 40)
     expected = dream(photo, network, "second", mask=mask, **DREAM)
