@@ -17,7 +17,7 @@ from phosphene.evaluation.adaptive import AdaptiveEvaluation
 from phosphene.evaluation.tiles import exact_tiling, tile_by_tile
 from phosphene.evaluation.whole import whole
 from phosphene.films.frames import Frame
-from phosphene.network.extract import GraphExtractor
+from phosphene.network.extract import ProgramExtractor
 from phosphene.objectives.build import parse
 from phosphene.recipes.dream import dream
 from phosphene.recipes.film import FilmSettings
@@ -51,10 +51,10 @@ def test_the_gradient_is_that_of_float64_on_a_processor(precision: str, least: f
     assert float(torch.cosine_similarity(expected.flatten(), found.flatten(), dim=0)) > least
 
 
-def test_the_cut_graph_is_what_runs() -> None:
+def test_the_program_is_what_runs() -> None:
     prepared = load_network().prepared("cuda", "fp32")
     prepared.activations(PHOTO.cuda(), ["mixed4c"])
-    assert {type(found) for found in prepared._extractors.values()} == {GraphExtractor}
+    assert {type(found) for found in prepared._extractors.values()} == {ProgramExtractor}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
