@@ -304,6 +304,29 @@ def test_memory_that_captures_hold_is_had_back_where_it_runs_out() -> None:
 
 
 @pytest.mark.usefixtures("early")
+@pytest.mark.parametrize("runs", [3, 4])
+def test_the_only_capture_goes_where_its_own_replay_or_check_runs_out(runs: int) -> None:
+    backend = Recorder()
+    captures = Captures(backend)
+    lacks: list[Exception] = []
+
+    def scarce(x: Tensor) -> tuple[Tensor, ...]:
+        if lacks and len(captures):
+            raise lacks.pop()
+        return doubled(x)
+
+    *before, x = pictures(runs + 1)
+    for one in before:
+        captures.run(scarce, one, "scarce")
+    (kept,) = captures._kept.values()
+    if kept.checked:
+        kept.replay = lambda: scarce(x)  # copies of what it gives are not the pool's
+    lacks.append(torch.OutOfMemoryError(LACK))
+    assert torch.equal(captures.run(scarce, x, "scarce")[0], 2 * x)
+    assert (lacks, len(captures), backend.released) == ([], 0, 1)
+
+
+@pytest.mark.usefixtures("early")
 def test_captures_go_before_a_picture_is_cut_into_tiles() -> None:
     """Of tiles nothing is captured, so the evaluation sees to it."""
     network = net()

@@ -246,19 +246,23 @@ class Captures:
             if self._short or key in self._refused:  # another thread was here before
                 return function(given)
             with self._backend.in_order():
-                capture = self._kept.pop(key, None)
+                capture = self._kept.get(key)  # it stays there: `let_go` is to find it
                 if capture is None:
-                    capture = self._captured(function, given)
-                    found = function(given)
-                else:
-                    found = capture(given)
-                    if not capture.checked:
-                        capture, found = self._checked(capture, found, function, given)
-            if capture is None:
-                _keep(self._refused, key, None, MOST_COUNTED)
-            else:
-                _keep(self._kept, key, capture, MOST)
-            return found
+                    self._settle(key, self._captured(function, given))
+                    return function(given)
+                found = capture(given)
+                if not capture.checked:
+                    capture, found = self._checked(capture, found, function, given)
+                self._settle(key, capture)
+                return found
+
+    def _settle(self, key: Hashable, capture: _Capture | None) -> None:
+        """Keep a capture as the one that was used last; refuse what there is none of."""
+        if capture is None:
+            self._kept.pop(key, None)
+            _keep(self._refused, key, None, MOST_COUNTED)
+        else:
+            _keep(self._kept, key, capture, MOST)
 
     def _due(self, key: Hashable, given: Tensor) -> bool:
         """Whether this evaluation is one to replay, or to capture."""
