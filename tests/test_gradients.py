@@ -14,6 +14,7 @@ from torch import Tensor
 
 from phosphene import gradients as G
 from phosphene.errors import SettingsError
+from phosphene.evaluation.cost import peak_bytes
 from phosphene.natural import natural_statistics
 
 
@@ -155,6 +156,13 @@ def test_blur_leaves_a_constant() -> None:
     torch.testing.assert_close(
         G.blur(torch.full((1, 3, 9, 6), 0.3), 2.0), torch.full((1, 3, 9, 6), 0.3)
     )
+
+
+def test_a_blur_holds_two_planes_besides_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(G, "AT_A_TIME", 1)
+    image = noise(1, 3, 128, 128)
+    plane = image[0, 0].nbytes
+    assert peak_bytes(lambda: G.blur(image, 1.0)) < 5.3 * plane  # which are padded
 
 
 def test_no_blur_is_the_image_itself() -> None:

@@ -200,19 +200,26 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     if sigma < LEAST_SIGMA:  # the next pixel's share would be below any rounding
         return image
     weights = _gaussian(sigma, image.dtype)
-    radius = len(weights) // 2
     blurred = torch.empty_like(image, memory_format=torch.contiguous_format)
     planes, into = image.flatten(0, 1)[:, None], blurred.view(-1, 1, *image.shape[2:])
     # Of a large picture one channel at a time, as each pass makes copies.
     some = max(1, AT_A_TIME // max(planes[0].numel(), 1))
     for plane, result in zip(planes.split(some), into.split(some), strict=True):
         down = torch.empty_like(plane, memory_format=torch.contiguous_format)
-        for values, axis, found in ((plane, 2, down), (down, 3, result)):
-            if not fused.blurred_along(values, axis, sigma, radius, found):
-                ends = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-                padded = F.pad(values, ends, mode="replicate")
-                _slid(padded, weights, axis, found)
+        _blurred_along(plane, 2, sigma, weights, down)
+        _blurred_along(down, 3, sigma, weights, result)
     return blurred
+
+
+def _blurred_along(
+    planes: Tensor, axis: int, sigma: float, weights: Sequence[float], into: Tensor
+) -> None:
+    """A blur of `(N, 1, H, W)` along one axis."""
+    # A function of its own, so that what is padded is gone before the next is.
+    radius = len(weights) // 2
+    if not fused.blurred_along(planes, axis, sigma, radius, into):
+        ends = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        _slid(F.pad(planes, ends, mode="replicate"), weights, axis, into)
 
 
 @functools.lru_cache(maxsize=64)
@@ -225,7 +232,7 @@ def _gaussian(sigma: float, dtype: torch.dtype) -> tuple[float, ...]:
     return tuple((kernel / kernel.sum()).tolist())
 
 
-def _slid(planes: Tensor, kernel: Sequence[float], axis: int, into: Tensor) -> Tensor:
+def _slid(planes: Tensor, kernel: Sequence[float], axis: int, into: Tensor) -> None:
     """A kernel along one axis of `(N, 1, H, W)`, without padding.
 
     As a sum of shifted planes: a convolution of one channel is ten times as slow.
@@ -234,7 +241,6 @@ def _slid(planes: Tensor, kernel: Sequence[float], axis: int, into: Tensor) -> T
     torch.mul(planes.narrow(axis, 0, length), kernel[0], out=into)
     for start, weight in enumerate(kernel[1:], 1):
         into.add_(planes.narrow(axis, start, length), alpha=weight)
-    return into
 
 
 @gradient
