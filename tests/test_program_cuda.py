@@ -266,6 +266,19 @@ def test_a_lack_of_memory_in_other_words_is_told(monkeypatch: pytest.MonkeyPatch
     assert lack.calls == 2
 
 
+def test_a_thread_may_give_up_the_one_call_while_another_begins_it() -> None:
+    fused = Fused()
+    convolver: Any = CuDNN(fused).convolver(torch.zeros(3, 2, 1, 1), None, Geometry(), relu=True)
+
+    def given_up(x: Tensor) -> bool:
+        convolver.convolution_relu = None
+        return True
+
+    convolver._may_fuse = given_up
+    assert convolver.forward(torch.zeros(1, 2, 4, 4)).shape == (1, 3, 4, 4)
+    assert fused.calls == 1
+
+
 def test_plain_convolutions_ask_no_cudnn() -> None:
     fused = Fused()
     weight = torch.zeros(3, 2, 1, 1)

@@ -247,9 +247,10 @@ class _CuDNNConvolver:
 
     def forward(self, x: Tensor) -> Tensor:
         refusal: RuntimeError | None = None
-        if self.convolution_relu and self._may_fuse(x):
+        convolution_relu = self.convolution_relu  # which another thread may give up meanwhile
+        if convolution_relu and self._may_fuse(x):
             try:
-                return self.convolution_relu(x, self.weight, self.bias, *self.geometry)
+                return convolution_relu(x, self.weight, self.bias, *self.geometry)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
