@@ -20,6 +20,7 @@ from torch import Tensor
 from phosphene import gradients
 from phosphene.network.preprocessing import Preprocessing
 from phosphene.runtime import fused
+from phosphene.runtime.capture import _Watch
 from tests.launches import Launches
 
 NAME = "phosphene.runtime.triton_kernels"
@@ -321,6 +322,48 @@ def test_a_lack_of_memory_is_told(broken: Broken) -> None:
         with pytest.raises(torch.OutOfMemoryError):
             gradients.blur(noise(1, 3, 8, 8), 1.0)
     assert broken.calls == 2
+
+
+def test_a_capture_that_is_broken_off_says_nothing_of_a_kernel(
+    broken: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(fused, "_is_capturing", lambda device: True)
+        with pytest.raises(RuntimeError, match="PTX"):
+            gradients.blur(noise(1, 3, 8, 8), 1.0)
+    gradients.blur(noise(1, 3, 8, 8), 1.0)
+    assert broken.calls == 2
+
+
+def test_what_a_kernel_reads_is_seen_by_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or other preprocessing of the network would take numbers away that a graph reads."""
+    ran = []
+    found = SimpleNamespace(
+        preprocess=lambda *given: ran.append(given),
+        preprocess_backward=lambda *given: ran.append(given),
+        blur_along=lambda *given: ran.append(given),
+    )
+    monkeypatch.setattr(fused, "kernels", lambda: found)
+    monkeypatch.setattr(fused, "_runs_on", lambda device: True)
+    preprocessing, image = Preprocessing.of(MEAN, STD, (0, 1)), noise(1, 3, 8, 8)
+    with torch.enable_grad(), _Watch(image.device) as watch:
+        leaf = image.requires_grad_()
+        values = preprocessing(leaf, torch.float32)
+    ((shift, scale),) = preprocessing._constants.values()
+    storages = [one.untyped_storage()._cdata for one in (image, shift, scale)]
+    assert len(ran) == 1
+    # They were made within; the second time they were there, as in a capture.
+    with torch.enable_grad(), _Watch(image.device) as watch:
+        values = preprocessing(leaf, torch.float32)
+    assert {*storages} <= watch.held.keys()
+    with _Watch(image.device) as watch:
+        torch.autograd.grad(values.sum(), leaf)
+    assert storages[2] in watch.held
+    plane = noise(1, 1, 8, 8)
+    with _Watch(image.device) as watch:
+        fused.blurred_along(plane, 2, 1.0, 3, torch.empty_like(plane))
+    assert plane.untyped_storage()._cdata in watch.held
+    assert [len(given) for given in ran] == [4, 4, 3, 5]
 
 
 def test_without_triton_there_are_none(

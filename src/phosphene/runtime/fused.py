@@ -52,11 +52,14 @@ def _ran(name: str, like: Tensor, *given: Any) -> bool:
     """Run a kernel where a tensor lies. False where it fails: PyTorch does it from then on."""
     if name in _FAILED:
         return False
+    # A launch is no operation of PyTorch's; by this one, which does nothing, whoever watches those
+    # sees what is read. So a CUDA graph holds it.
+    seen = [one.detach() if isinstance(one, Tensor) else one for one in given]
     try:
         with _on(like.device):
-            getattr(kernels(), name)(*given)
+            getattr(kernels(), name)(*seen)
     except Exception as error:  # of a compiler, of any kind
-        if out_of_memory(error):
+        if out_of_memory(error) or _is_capturing(like.device):  # which may have been broken off
             raise
         _FAILED.add(name)
         log.debug("%s without Triton, which fails: %s", name, error)
@@ -70,6 +73,10 @@ _FAILED: set[str] = set()
 def _on(device: torch.device) -> AbstractContextManager[object]:
     """Inside, a device is the one in use: Triton starts kernels on that."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def blurred_along(planes: Tensor, axis: int, sigma: float, radius: int, into: Tensor) -> bool:
