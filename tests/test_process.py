@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
+from phosphene.cli.frames import _told
 from phosphene.cli.process import collect_garbage, importing_without_collections, leave
+from phosphene.cli.reporter import Reporter
 
 ENDING = """
 import atexit, sys, threading, time
@@ -34,6 +37,11 @@ sys.exit(code)
         (
             "sys.modules['torch'] = None; sys.setprofile(lambda *given: None)",
             "written went on\nthread\natexit\n",
+        ),
+        pytest.param(
+            "sys.modules['torch'] = None; sys.monitoring.use_tool_id(1, 'coverage')",
+            "written went on\nthread\natexit\n",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="of Python 3.12"),
         ),
     ],
 )
@@ -65,6 +73,16 @@ def test_nothing_is_collected_until_it_is_asked_for() -> None:
         assert gc.get_freeze_count() > 0
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
+
+
+def test_frames_of_a_film_are_collected_on_their_way() -> None:
+    with importing_without_collections():
+        given: Any = range(2)
+        told = _told(iter(given), 2, Reporter(quiet=True))
+        assert list(zip(told, (gc.isenabled() for _ in given), strict=True)) == [
+            (0, True),
+            (1, True),
+        ]
 
 
 def test_a_program_that_collects_nothing_is_left_so() -> None:

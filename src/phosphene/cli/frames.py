@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from phosphene.cli.exits import DONE, complain, interrupted, to_stdout
+from phosphene.cli.process import collect_garbage
 from phosphene.errors import FilmError, SettingsError
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def _to_film(
 
 def _told(frames: Iterator[Frame], count: int | None, reporter: Reporter) -> Iterator[Frame]:
     """The frames, with a bar that moves where there is a terminal for one."""
+    collect_garbage()  # all that they need is imported
     if not reporter.live or reporter.quiet:
         yield from frames
         return

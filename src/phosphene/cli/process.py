@@ -43,7 +43,7 @@ def leave(code: int) -> int:
     system takes back all the same things. Without PyTorch, and for a debugger or a profiler, which
     have to tell yet, this returns the code.
     """
-    if "torch" not in sys.modules or sys.gettrace() or sys.getprofile():
+    if "torch" not in sys.modules or _is_watched():
         return code
     # As the interpreter does it: threads that are not daemons, what is registered, the streams.
     threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
@@ -52,3 +52,10 @@ def leave(code: int) -> int:
         with suppress(OSError, ValueError, AttributeError):  # closed, or none
             stream.flush()
     os._exit(code)
+
+
+def _is_watched() -> bool:
+    """Whether a debugger or a profiler is there; from Python 3.12 on they may be `monitoring`."""
+    monitoring = getattr(sys, "monitoring", None)
+    tools = map(monitoring.get_tool, range(6)) if monitoring else ()
+    return bool(sys.gettrace() or sys.getprofile() or any(tools))
