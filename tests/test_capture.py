@@ -319,8 +319,12 @@ def test_the_only_capture_goes_where_its_own_replay_or_check_runs_out(runs: int)
     for one in before:
         captures.run(scarce, one, "scarce")
     (kept,) = captures._kept.values()
+
+    def lacking() -> None:  # as where there is no room for copies of what a replay gives
+        scarce(x)
+
     if kept.checked:
-        kept.replay = lambda: scarce(x)  # copies of what it gives are not the pool's
+        kept.replay = lacking
     lacks.append(torch.OutOfMemoryError(LACK))
     assert torch.equal(captures.run(scarce, x, "scarce")[0], 2 * x)
     assert (lacks, len(captures), backend.released) == ([], 0, 1)

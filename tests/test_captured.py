@@ -187,6 +187,15 @@ def test_a_dream_can_do_without(photo: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("early")
+def test_a_dream_in_tiles_does_without(photo: Tensor) -> None:
+    """It is cut for want of memory, of which a graph would keep some for good."""
+    network = net()
+    backend = recorded(network)
+    dream(photo, network, "second", tile=16, **DREAM)
+    assert (backend.warmed, backend.tried) == (0, 0)
+
+
+@pytest.mark.usefixtures("early")
 def test_a_masked_dream_is_the_same_to_the_byte(photo: Tensor) -> None:
     network, mask = net(), torch.linspace(0, 1, 40).expand(1, 1, 48, 40)
     expected = dream(photo, network, "second", mask=mask, **DREAM)

@@ -199,13 +199,16 @@ def _steps(
 
         units = {"scale": net.scale, "shift": net.shift} if s.values == "network" else {}
         pixels = Pixels(image, **units).to(net.device)
+        gradient = _gradient(mask, masks, base, s)
+        if evaluate.tile(sizes[octave]) is None:  # or memory is short, and a graph keeps its own
+            gradient = _captured(net, gradient, s)
         ascent = ascend(
             pixels,
             _jittered(evaluate, sizes[octave], goal, s, generator),
             Ascent(pixels.parameters(), s.step_size, limit=s.value_limit),
             steps=s.steps,
             generator=generator,
-            gradient=_captured(net, _gradient(mask, masks, base, s), s),
+            gradient=gradient,
             clamp=s.clamp != "off",
             stop_above=s.stop_above,
             octave=octave,
