@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from phosphene import Network, load_network
 from phosphene import objectives as obj
@@ -25,7 +25,6 @@ from phosphene.runtime.convolutions import PrepackedWeight
 from phosphene.runtime.lowering import lower
 from phosphene.runtime.operations import AveragePool, UnfitError
 from phosphene.runtime.options import DEFAULT, MEMORY_EFFICIENT, PLAIN_MODULES, Options
-from phosphene.runtime.program import Program
 
 pytestmark = [
     pytest.mark.skipif(not lowering.available(), reason="PyTorch without oneDNN"),
@@ -40,12 +39,18 @@ def compared(
     *,
     channels: int = 3,
     options: Options = DEFAULT,
-) -> Program:
-    """Answers and gradient of the program of a module, held to autograd through the module."""
+    lowered: Callable[[fx.GraphModule], Any] = lower,
+) -> Any:
+    """Answers and gradient of the program of a module, held to autograd through the module.
+
+    In the module's own type. lowered: what makes a program of a graph.
+    """
     module = module.eval().requires_grad_(False)
-    program = lower(graph.trace(module).cut(layers))
+    program = lowered(graph.trace(module).cut(layers))
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(2, channels, *size, generator=generator)
+    dtype = next(module.parameters()).dtype
+    rtol, atol, least = (1e-10,) * 3 if dtype == torch.float64 else (1e-4, 1e-5, 1e-5)
+    image = torch.randn(2, channels, *size, generator=generator, dtype=dtype)
     image = image.contiguous(memory_format=torch.channels_last)
     found: dict[str, Tensor] = {}
 
@@ -57,15 +62,18 @@ def compared(
     module(a)
     for hook in hooks:
         hook.remove()
-    weights = {name: torch.randn(out.shape, generator=generator) for name, out in found.items()}
+    weights = {
+        name: torch.randn(out.shape, generator=generator, dtype=dtype)
+        for name, out in found.items()
+    }
     expected = torch.stack([(found[name] * weights[name]).sum() for name in layers]).sum()
     answers = program(b, options=options)
     got = torch.stack([(answers[name] * weights[name]).sum() for name in layers]).sum()
     for name in layers:
-        torch.testing.assert_close(answers[name], found[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(answers[name], found[name], rtol=rtol, atol=atol)
     (grad,) = torch.autograd.grad(expected, a)
     (mine,) = torch.autograd.grad(got, b)
-    assert float((mine - grad).norm() / grad.norm()) < 1e-5
+    assert float((mine - grad).norm() / grad.norm()) < least  # nor is it none
     with torch.no_grad():
         again = program(image, options=options)
     for name in layers:
