@@ -500,7 +500,9 @@ def test_a_plan_counts_the_pictures_that_are_there(
         channels = {
             found.untyped_storage().data_ptr(): found[..., 0, 0].numel()
             for found in gc.get_objects()
-            if type(found) in (Tensor, nn.Parameter) and found.shape[-2:] == size
+            if type(found) in (Tensor, nn.Parameter)
+            and found.device == image.device
+            and found.shape[-2:] == size
         }
         held.append(sum(channels.values()) / 3)
         return real_activations(self, image, layers, **more)
