@@ -5,25 +5,27 @@ layer), what comes out, and the function that makes it. The verb and its help, t
 the manifest and its checks, replay, progress and the schema of a form are derived from that; no
 other file has to know its name. See "Add a recipe" in CONTRIBUTING.md.
 
-Nothing here needs torch or pydantic: `phosphene --help` lists recipes without importing one.
+Nothing here needs torch or pydantic. Which recipes there are is the business of `registry`, whose
+names are here, too.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
-import importlib.util
 import math
-import pkgutil
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from phosphene.errors import ImageError, RecipeError, SettingsError, suggest
-from phosphene.plugins.registry import Registry
+from phosphene.errors import ImageError, SettingsError
+from phosphene.recipes.registry import RECIPES as RECIPES
+from phosphene.recipes.registry import is_recipe as is_recipe
+from phosphene.recipes.registry import recipe_named as recipe_named
+from phosphene.recipes.registry import recipe_names as recipe_names
+from phosphene.recipes.registry import recipe_summary as recipe_summary
+from phosphene.recipes.registry import register as register
+from phosphene.recipes.registry import unregister as unregister
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -441,92 +443,3 @@ def imported(function: str | Callable[..., Any]) -> Callable[..., Any]:
         return function
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-# The registry -------------------------------------------------------------------------------------
-
-# Files of this folder that declare no recipe.
-_HELPERS = {"arguments", "axes", "base", "function", "moving", "presets", "stubs"}
-RECIPES: Registry[Recipe] = Registry(
-    "recipe", RecipeError, home=lambda recipe: (recipe.settings.__module__, "")
-)
-"""Every recipe that was imported; of the built-in ones only those that were asked for."""
-
-
-def register(recipe: Recipe) -> Recipe:
-    """Make a recipe known by its name: to the command line, requests and replay.
-
-    RecipeError if another file has declared one of that name, or it is no name for a verb.
-    """
-    name, module = recipe.name, recipe.settings.__module__
-    if not re.fullmatch(r"[A-Za-z][\w-]*", name):
-        raise RecipeError(f"a recipe's name is letters, digits, _ and -, a letter first: {name!r}")
-    home = f"phosphene.recipes.{name}"
-    if name in _built_in() and module != home:  # it may not be imported yet
-        raise RecipeError(RECIPES.taken(name, home))
-    if not recipe.summary:
-        doc = importlib.import_module(module).__doc__
-        object.__setattr__(recipe, "summary", _first_line(doc))
-    RECIPES.add(name, recipe)
-    return recipe
-
-
-def unregister(name: str) -> None:
-    """Forget a recipe of one's own, as a test does that declared it."""
-    RECIPES.pop(name, None)
-
-
-def recipe_names() -> list[str]:
-    """The names of all recipes, the built-in ones first; none is imported for it."""
-    return list(dict.fromkeys([*_built_in(), *RECIPES]))
-
-
-def recipe_summary(name: str) -> str:
-    """A recipe's summary; a built-in one is not imported for it."""
-    if name in RECIPES:
-        return RECIPES[name].summary
-    return _built_in_summary(name)
-
-
-@functools.cache
-def _built_in_summary(name: str) -> str:
-    # The file's first line, which takes a tenth of what its compiled code takes to read; importing
-    # it would import pydantic, too.
-    try:
-        with open(Path(__file__).with_name(f"{name}.py"), encoding="utf-8") as stream:
-            line = stream.readline().strip()
-    except OSError:  # only compiled, or in an archive
-        line = ""
-    if line.startswith('"""'):
-        return line.removeprefix('"""').removesuffix('"""')
-    loader: Any = getattr(importlib.util.find_spec(f"phosphene.recipes.{name}"), "loader", None)
-    code = loader.get_code(f"phosphene.recipes.{name}")
-    doc = code.co_consts[0] if code and code.co_consts else None
-    return _first_line(doc if isinstance(doc, str) else None)
-
-
-def recipe_named(name: str) -> Recipe:
-    """The recipe of that name. RecipeError, with the closest ones, if there is none."""
-    if not is_recipe(name):
-        raise RecipeError(f"no recipe {name!r}{suggest(name, recipe_names(), most=10)}")
-    if name not in RECIPES:
-        importlib.import_module(f"phosphene.recipes.{name}")
-    return RECIPES[name]
-
-
-def is_recipe(name: str) -> bool:
-    """Whether there is a recipe of that name; a built-in one is not imported for it."""
-    return name in RECIPES or name in _built_in() or RECIPES.known(name)
-
-
-def _built_in() -> list[str]:
-    folder = str(Path(__file__).parent)
-    return [
-        module.name
-        for module in pkgutil.iter_modules([folder])
-        if not module.ispkg and module.name not in _HELPERS
-    ]
-
-
-def _first_line(doc: str | None) -> str:
-    return (doc or "").strip().partition("\n")[0]
