@@ -14,6 +14,7 @@ from PIL import Image
 
 import phosphene as ph
 from phosphene import image as images
+from phosphene import jobs
 from phosphene.cli import main
 from phosphene.errors import PhospheneError, SettingsError
 from phosphene.explain.grid_page import PageCell, cells_page, wrapped_columns
@@ -260,6 +261,10 @@ BAD = [
     (("--random-channels", "9", "--layer", "second"), "random_channels is 9; second has 8"),
     (("--random-channels", "3"), "random_channels and layer go together"),
     (("--of", "sheet", "--across", "seed=1; 2"), "no recipe for pictures"),
+    (
+        ("--across", "start=photo; noise", "--set", "keep_colors=true"),
+        "--keep-colors needs a photograph, and --start noise has none: phosphene dream PHOTO",
+    ),
     (("--across", "seed=0-400"), "this asks for 401 pictures, of which 400 are begun unasked"),
     (("--across", "seed=0-9999", "--down", "steps=1-9999"), "99990000 pictures"),
 ]
@@ -291,6 +296,34 @@ def test_sizes_and_starts_against_each_other(say: Say) -> None:
     }
     assert len(drawn) == 6
     assert len(levels & drawn) >= 4  # a photograph of a file is made smaller before it is 8 bits
+
+
+def test_a_cell_keeps_the_colours_of_a_photograph_alone() -> None:
+    given: dict[str, Any] = {"set": ["steps=1", "octaves=1", "objective=first"], **ON}
+    photo, net = images.load_image("photo.png"), toy_network.net()
+    assert ph.grid(photo, net, across="keep_colors=false; true", **given).cells
+    told = "^--keep-colors needs a photograph, and --start sky has none: "
+    for axes in (
+        {"across": "keep_colors=false; true"},
+        {"across": "keep_colors=true", "down": "start=photo; sky"},
+    ):
+        with pytest.raises(SettingsError, match=told):
+            ph.grid(photo if "down" in axes else None, net, **axes, **given)
+
+
+def test_a_grid_of_the_colours_of_noise_replays(say: Say) -> None:
+    # Made before that was refused.
+    settings: dict[str, Any] = {
+        "across": "start=noise; sky",
+        "set": ["steps=1", "octaves=1", "objective=first", "size=16", "keep_colors=true"],
+        **ON,
+    }
+    request = Request(recipe="grid", network=TOY, settings=settings, outputs={"page": "old.png"})
+    with pytest.raises(SettingsError, match="--keep-colors needs a photograph"):
+        jobs.prepare(request, allow=(TOY,))
+    list(jobs.prepare(request, allow=(TOY,), recorded=True).events())
+    done = say(*REPLAY, "old.png")
+    assert (done.code, done.out) == (0, "old.png: the same, pixel for pixel\n"), done
 
 
 def test_many_cells_are_begun_if_that_is_said(say: Say) -> None:

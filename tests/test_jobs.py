@@ -429,6 +429,19 @@ def test_a_request_without_a_start_begins_as_the_command_does() -> None:
     assert job.arguments.images["photo"].shape == (1, 3, 13, 20)
 
 
+@pytest.mark.parametrize("start", ["sky", "noise", None])
+def test_the_colours_of_no_photo_are_not_kept(start: Any, say: Say) -> None:
+    settings = {**FAST, "octaves": 1, "keep_colors": True}
+    request = dream(inputs={}, start=start, size=20, settings=settings)
+    told = f"--keep-colors needs a photograph, and --start {start or 'sky'} has none"
+    with pytest.raises(SettingsError, match=told):
+        jobs.prepare(request, allow=(NET,))
+    assert jobs.prepare(dream(settings=settings), allow=(NET,)).steps()
+    # What was made before that was said replays as it was.
+    list(jobs.prepare(request, allow=(NET,), recorded=True).events())
+    assert say("replay", "out.png", "--network", NET).out == "out.png: the same, pixel for pixel\n"
+
+
 def test_who_is_interrupted_while_told_of_files_has_them() -> None:
     events = jobs.run(dream(), allow=(NET,))
     for event in events:

@@ -320,7 +320,6 @@ def request_from(recipe: Recipe, given: dict[str, Any]) -> Request:
         regions.append(Region(mask=f"region-{number}", objective=objective))
         inputs[f"region-{number}"] = InputFile(path=mask)
     layers = subject is not None and subject.field == "layers"
-    _check_photo(recipe, given, start)
     recipe.check_regions(regions, vars(model))
     chosen = recipe.dump_settings(model, regions)
     if not architecture:  # code says its own once it is loaded, and then what is not given
@@ -410,20 +409,6 @@ def _check_size(what: str, size: int | None) -> None:
         raise SettingsError(f"{what} is {size}; the longest side must be 1 px or more")
     if size is not None and size > LONGEST_SIDE:
         raise SettingsError(f"{what} is beyond {LONGEST_SIDE} px, the longest side of any picture")
-
-
-def _check_photo(recipe: Recipe, given: dict[str, Any], start: Any) -> None:
-    """SettingsError for a setting that is of the photograph, where there is none."""
-    if start in (None, "photo"):
-        return
-    for name, entry in recipe.settings.model_fields.items():
-        extra = entry.json_schema_extra
-        if given.get(name) and isinstance(extra, dict) and extra.get("needs_photo"):
-            flag = "--" + name.replace("_", "-")
-            raise SettingsError(
-                f"{flag} needs a photograph, and --start {start} has none: "
-                f"phosphene {recipe.name} PHOTO {flag}"
-            )
 
 
 def _start(recipe: Recipe, inputs: dict[str, InputFile], start: Any) -> Any:

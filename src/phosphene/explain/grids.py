@@ -293,8 +293,9 @@ def _parts_to_draw(arguments: Arguments, parts: Parts) -> tuple[PartToDraw, ...]
                 given[_keyword(recipe, name)] = None if value == "none" else value
         start = given.pop("start", None) if recipe.starts else None
         longest = int(given.pop("size", 0)) if recipe.sized else 0
-        _draw_start(recipe, given, start, longest)
+        begun = _draw_start(recipe, given, start, longest)
         ready = function.arguments(**given)
+        recipe.check_photo(begun, vars(ready.settings))
         check_subject(recipe, ready.network, ready.settings, ready.objectives, ready.layers)
         found.append(PartToDraw(lambda ready=ready: recipe.run(ready)))
     return tuple(found)
@@ -315,12 +316,16 @@ def _keyword(recipe: Recipe, name: str) -> str:
     return name
 
 
-def _draw_start(recipe: Recipe, given: dict[str, Any], start: str | None, longest: int) -> None:
-    """What a recipe begins with where there is no photo; or the photo, its longest side so many px,
-    unless that is 0."""
+def _draw_start(
+    recipe: Recipe, given: dict[str, Any], start: str | None, longest: int
+) -> str | None:
+    """Draw what a recipe begins with where there is no photo, and say what that is.
+
+    The photo, if there is one, is resized: its longest side is so many px then, unless that is 0.
+    """
     entry = next((entry for entry in recipe.inputs if entry.resized), None)
     if entry is None:
-        return
+        return None
     if entry.argument in given and start in (None, "photo"):
         photo = given[entry.argument]
         if longest:
@@ -333,3 +338,5 @@ def _draw_start(recipe: Recipe, given: dict[str, Any], start: str | None, longes
         kind: Any = start or recipe.starts[0]
         seed = int(given.get("seed", 0))
         given[entry.argument] = images.start_picture(kind, (height, width), seed)
+        return kind
+    return None

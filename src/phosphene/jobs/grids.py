@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from phosphene import __version__
 from phosphene.explain.grids import check_subject
-from phosphene.jobs.inputs import Loaded, load_objectives
+from phosphene.jobs.inputs import Loaded, check_photo, load_objectives
 from phosphene.jobs.large import refuse_large_parts
 from phosphene.jobs.pages import PageJob
 from phosphene.jobs.parts import MOST_PARTS, count_parts, parts_of
@@ -31,7 +31,7 @@ class GridJob(PageJob):
     parts: list[Request] = field(default_factory=list)
     networks: dict[str, Network] = field(default_factory=dict)
 
-    def prepare_parts(self, *, allow: Collection[str], large: bool) -> None:
+    def prepare_parts(self, *, allow: Collection[str], large: bool, recorded: bool) -> None:
         """Make the requests, load their networks, and see that there is what they name."""
         self.request = self.request.pinned()
         settings, own = self.arguments.settings, self.arguments.network
@@ -42,6 +42,9 @@ class GridJob(PageJob):
         self.parts = parts_of(self.request, settings, own)
         if not large:
             refuse_large_parts(self.parts, count, MOST_PARTS)
+        if not recorded:
+            for part in self.parts:
+                check_photo(part, part.checked_settings())
         self._load_networks(allow)
         self._check_subjects()
 
@@ -85,7 +88,8 @@ class GridJob(PageJob):
         def begin() -> Iterator[Any]:
             network = self.networks[part.network]
             # What may not be begun unasked was seen to before.
-            job = prepare(part, network=network, large=True, cache=self.arguments.cache)
+            cache = self.arguments.cache
+            job = prepare(part, network=network, large=True, recorded=True, cache=cache)
             return job.steps()
 
         return begin

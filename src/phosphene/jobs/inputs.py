@@ -92,6 +92,12 @@ def check_memory(request: Request, settings: Any) -> None:
             )
 
 
+def check_photo(request: Request, settings: Any) -> None:
+    """SettingsError for a setting that is of the photograph, where there is none."""
+    recipe = request.declaration
+    recipe.check_photo(recipe.start_of(request.start, request.inputs), vars(settings))
+
+
 def load_inputs(request: Request, settings: Any) -> Loaded:
     """Load the pictures of a request, or draw what it begins with instead."""
     recipe, loaded = request.declaration, Loaded()

@@ -113,7 +113,9 @@ class Job(ABC):
         output: where it is written, too. The events, of which one is `Compared`, and its manifest.
         """
 
-    def prepare_parts(self, *, allow: Collection[str], large: bool) -> None:  # noqa: B027
+    def prepare_parts(  # noqa: B027
+        self, *, allow: Collection[str], large: bool, recorded: bool
+    ) -> None:
         """Check and load what it is put together of, if it is: see `prepare`."""
 
     def begin(self) -> Iterator[Event]:

@@ -109,7 +109,7 @@ class Replay:
         if on_cpu and manifest.machine.threads <= (os.cpu_count() or 1):
             torch.set_num_threads(manifest.machine.threads)
         request = request_of(manifest, name, files, settings, output)
-        job = prepare(request, force=force, allow=(name,), cache=False, large=large)
+        job = prepare(request, force=force, allow=(name,), cache=False, large=large, recorded=True)
         job.until, job.part = manifest.ended, manifest.part
         if frames is not None:
             job.limit(*_shot_of(manifest, frames))

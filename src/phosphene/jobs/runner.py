@@ -24,6 +24,7 @@ from phosphene.jobs.inputs import (
     Loaded,
     arguments_of,
     check_memory,
+    check_photo,
     check_pictures,
     check_readable,
     load_inputs,
@@ -71,6 +72,7 @@ def prepare(
     checkpoint: Path | None = None,
     checkpoint_every: float | None = None,
     large: bool = False,
+    recorded: bool = False,
 ) -> Job:
     """Check a request and load what it names; nothing is computed or written yet.
 
@@ -79,6 +81,8 @@ def prepare(
         allow: names of networks that are code, which may be imported, or are to be fetched, which
             they may be. A request, which may be a stranger's, starts neither by itself.
         large: work far beyond what is usual may be begun, too, such as 100,000 steps.
+        recorded: the request is of what was made once: it is taken as it was, though a new one like
+            it would be refused.
         network: to use instead of loading the one that the request names.
         cache: whether finished parts are stored in the cache folder, and taken from there.
         name_output: name the output by the recipe's template, where the request names none; the
@@ -106,6 +110,8 @@ def prepare(
     files = _Files(recipe, force, checkpoint, read or {}, written or {}, kept or {})
     # What can be refused is refused before torch is there, and the rest before a network is.
     _refuse_work(request, settings, large=large)
+    if not recorded:
+        check_photo(request, settings)
     if checkpoint is not None:
         _check_resumes(recipe, every)
     pictures = _pictures_of(recipe, shorthands)
@@ -134,7 +140,7 @@ def prepare(
     result = RESULTS[recipe.output]
     kind = imported(result.of_parts if recipe.parts else result.job)
     job: Job = kind(request, arguments, loaded, force=force)
-    job.prepare_parts(allow=allow, large=large)
+    job.prepare_parts(allow=allow, large=large, recorded=recorded)
     if checkpoint is not None:
         found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
         job.checkpoint, job.plan = found, list(found.plan)

@@ -377,6 +377,22 @@ class Recipe:
                     "--region MASK=OBJECTIVE or regions=[(mask, objective)]"
                 )
 
+    def check_photo(self, start: str | None, settings: Mapping[str, Any]) -> None:
+        """SettingsError for a setting that is of the photograph, where there is none.
+
+        start: what is begun with: see `start_of`.
+        """
+        if start in (None, "photo"):
+            return
+        for name, entry in self.settings.model_fields.items():
+            extra = entry.json_schema_extra
+            if settings.get(name) and isinstance(extra, dict) and extra.get("needs_photo"):
+                flag = "--" + name.replace("_", "-")
+                raise SettingsError(
+                    f"{flag} needs a photograph, and --start {start} has none: "
+                    f"phosphene {self.name} PHOTO {flag}"
+                )
+
     def dump_settings(self, settings: Settings, regions: Sequence[Any]) -> dict[str, Any]:
         """All settings as JSON holds them, less those that say something of regions alone where
         there are none."""
