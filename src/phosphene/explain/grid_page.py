@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -88,25 +88,13 @@ def cells_page(
     width, height = (round(max(box[k] for box in shown)) for k in (0, 1))
     grid_breadth = columns * (width + GAP) - GAP
     letters = _letters(grid_breadth + 2 * MARGIN)
-    beside = 0.0
-    if row_heads:
-        widest = max(text_width(head, letters) for head in row_heads)
-        beside = min(widest, max(1.25 * width, 6 * letters)) + 2 * GAP
+    beside = _breadth_beside(row_heads, width, letters)
     breadth = max(beside + grid_breadth, LEAST_BREADTH)
-    items: list[Item] = []
-    y = MARGIN
-    for text, size, colour in ((heading, 1.5 * letters, INK), (about, letters, QUIET)):
-        if text:
-            y += 1.25 * size
-            items.append(Text(MARGIN, y, truncate_text(text, breadth, size), size, colour))
-    y += 1.2 * letters
     left = MARGIN + beside
+    items, y = _heading(heading, about, breadth, letters)
     if column_heads:
         y += letters
-        for k, head in enumerate(column_heads):
-            middle = left + k * (width + GAP) + width / 2
-            text = truncate_text(head, width, letters)
-            items.append(Text(middle, y, text, letters, anchor="middle"))
+        items += _column_heads(column_heads, left, y, width, letters)
         y += 0.7 * letters
     for row in range(math.ceil(len(cells) / columns)):
         of_row = cells[row * columns : (row + 1) * columns]
@@ -115,17 +103,50 @@ def cells_page(
             items.append(Text(MARGIN, y + height / 2 + letters / 3, text, letters))
         for k, each in enumerate(of_row):
             items += _cell(each, left + k * (width + GAP), y, width, height, side, letters)
-        y += height + GAP
-        if any(each.cut is not None for each in of_row):
-            y += width + GAP
-        if any(each.caption for each in of_row):
-            y += 1.4 * letters + GAP
+        y = _below(y, of_row, width, height, letters)
     y += 0.5 * letters
     if footer:
         small = max(11.0, 0.8 * letters)
         y += small
         items.append(Text(MARGIN, y, truncate_text(footer, breadth, small), small, QUIET))
     return Page(breadth + 2 * MARGIN, y + MARGIN, tuple(items), heading)
+
+
+def _breadth_beside(row_heads: Sequence[str], width: float, letters: float) -> float:
+    """What the words beside the rows take, of cells so wide."""
+    if not row_heads:
+        return 0.0
+    widest = max(text_width(head, letters) for head in row_heads)
+    return min(widest, max(1.25 * width, 6 * letters)) + 2 * GAP
+
+
+def _heading(heading: str, about: str, breadth: float, letters: float) -> tuple[list[Item], float]:
+    """The lines at the top, and where what is below them begins."""
+    items: list[Item] = []
+    y = MARGIN
+    for text, size, colour in ((heading, 1.5 * letters, INK), (about, letters, QUIET)):
+        if text:
+            y += 1.25 * size
+            items.append(Text(MARGIN, y, truncate_text(text, breadth, size), size, colour))
+    return items, y + 1.2 * letters
+
+
+def _column_heads(
+    heads: Sequence[str], left: float, y: float, width: float, letters: float
+) -> Iterator[Item]:
+    for k, head in enumerate(heads):
+        middle = left + k * (width + GAP) + width / 2
+        yield Text(middle, y, truncate_text(head, width, letters), letters, anchor="middle")
+
+
+def _below(y: float, row: Sequence[PageCell], width: float, height: float, letters: float) -> float:
+    """Where the next row begins, below cells, what is cut out of them, and captions."""
+    y += height + GAP
+    if any(each.cut is not None for each in row):
+        y += width + GAP
+    if any(each.caption for each in row):
+        y += 1.4 * letters + GAP
+    return y
 
 
 def _letters(breadth: float) -> float:
