@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phosphene import gradients, pyramid, transforms
 from phosphene import image as images
-from phosphene.chain import build_chain
+from phosphene import pyramid, transforms
 from phosphene.engine import Ascent, Evaluate, Step, ascend
 from phosphene.errors import (
     ImageError,
@@ -33,8 +32,8 @@ from phosphene.pyramid import Size
 from phosphene.recipes.base import Arguments, Region
 from phosphene.recipes.dream import DreamSettings, OctaveSettings
 from phosphene.recipes.presets import Preset, is_of_a_file, preset
+from phosphene.recipes.steps.dream_gradient import captured, gradient_of
 from phosphene.recipes.steps.stages import dreamable
-from phosphene.runtime.capture import Same
 from phosphene.state import State
 
 # Pictures of full size that a dream holds besides the photograph: while a gradient is found (the
@@ -138,6 +137,70 @@ def _described(thing: Any) -> str:
     return words if isinstance(thing, Tensor) else f"{name} {words}"
 
 
+@dataclass(frozen=True)
+class _Dream:
+    """What all octaves of a dream have in common.
+
+    photo: of full size, on the network's device. goal: all that is dreamt, bound. masks: those of
+    regions.
+    """
+
+    photo: Tensor
+    net: Network
+    goal: Objective
+    sizes: Sequence[Size]
+    evaluate: AdaptiveEvaluation
+    generator: torch.Generator
+    mask: Tensor | None
+    masks: Sequence[Tensor]
+    s: DreamSettings
+
+    def ascent(
+        self, image: Tensor, octave: int, base: Tensor, state: State | None
+    ) -> Iterator[Step]:
+        """The steps of an octave, from `image` on, or from where the state is."""
+        s, net = self.s, self.net
+        units = {"scale": net.scale, "shift": net.shift} if s.values == "network" else {}
+        pixels = Pixels(image, **units).to(net.device)
+        gradient = gradient_of(self.mask, self.masks, base, s)
+        # In tiles memory is short, and a graph keeps its own.
+        if self.evaluate.tile(self.sizes[octave]) is None:
+            gradient = captured(net, gradient, s)
+        return ascend(
+            pixels,
+            _jittered(self.evaluate, self.sizes[octave], self.goal, s, self.generator),
+            Ascent(pixels.parameters(), s.step_size, limit=s.value_limit),
+            steps=s.steps,
+            generator=self.generator,
+            gradient=gradient,
+            clamp=s.clamp != "off",
+            stop_above=s.stop_above,
+            octave=octave,
+            octaves=len(self.sizes),
+            state=state,
+        )
+
+    def step(self, step: Step, image: Tensor, base: Tensor) -> DreamStep:
+        """A step of an octave's ascent as one of the dream, which has this image."""
+        own = {"image": image, "state": functools.partial(self._state, step.state, step.octave)}
+        return DreamStep(
+            **{**vars(step), **own},
+            finish=functools.partial(self.finished, base),
+            network=self.net,
+            tile=self.evaluate.tile(self.sizes[step.octave]),
+            work=_work(step, self.sizes),
+            base=base,
+            region_scores=None if step.scores is None else step.scores[: len(self.masks)],
+        )
+
+    def finished(self, base: Tensor, image: Tensor) -> Tensor:
+        """The picture to show of an octave's image."""
+        return _finished(self.photo, base, image, self.s)
+
+    def _state(self, inner: Callable[[], State], octave: int) -> State:
+        return inner().with_(octave=octave, precision=self.net.precision, cut=self.evaluate.cut())
+
+
 def _steps(
     photo: Tensor,
     network: Network,
@@ -153,20 +216,65 @@ def _steps(
     photo = photo.to(net.device, torch.float64 if s.precision == "fp64" else torch.float32)
     goals = _bound(goals, net)
     goal = joint(goals)
-    size = images.size_of(photo)
-    sizes = _sizes(size, net, goal, s)
-    resize = pyramid.RESAMPLERS[s.resampling]
+    sizes = _sizes(images.size_of(photo), net, goal, s)
     chain = s.octave_rounding in pyramid.CHAINED
     how = {"resampling": s.resampling, "chain": chain, "scale": s.octave_scale}
     bases = deque(pyramid.bases(photo, sizes, **how))
+    evaluate = _evaluation(net, goals, sizes, len(photo), mask, masks, s, state)
+    first, finished = _octave_of(state, sizes)
+    generator = torch.Generator().manual_seed(s.seed)
+    dream = _Dream(photo, net, goal, sizes, evaluate, generator, mask, masks, s)
+    resize = pyramid.RESAMPLERS[s.resampling]
+    image = before = bases[0]
+    # A picture of full size may be a good part of memory: none is held for longer than it is used.
+    for octave in range(len(sizes)):
+        base = bases.popleft()
+        if octave < first:
+            before = base
+            continue
+        if state is not None:
+            image = base  # the ascent has the state's own
+        elif octave:
+            image = enlarged(image, before, base, s)
+        lost = base - resize(before, sizes[octave]) if s.detail == "after" else None
+        before = base
+        ascent = dream.ascent(image, octave, base, state)
+        state = None  # whose pictures are the ascent's by now
+        try:
+            for step in ascent:
+                image = step.image if lost is None or not step.last else step.image + lost
+                if finished:  # this step was given before
+                    finished = False
+                    continue
+                # No name of its own, which would hold on to the picture.
+                yield dream.step(step, image, base)
+        except NonFiniteError as error:
+            # Before an octave's first step the picture is that of the octave before it.
+            good = image if error.image is None and octave else error.image
+            error.image = None if good is None else dream.finished(base, good)
+            raise
+        del ascent
+
+
+def _evaluation(
+    net: Network,
+    goals: Objectives,
+    sizes: Sequence[Size],
+    batch: int,
+    mask: Tensor | None,
+    masks: Sequence[Tensor],
+    s: DreamSettings,
+    state: State | None,
+) -> AdaptiveEvaluation:
+    """How the octaves' pictures are evaluated, beside what a dream holds meanwhile."""
     more = (s.detail == "after") + (mask is not None)  # what was lost; the mask at this size
     if masks:
         more += _more_pictures(len(each_of(goals)))
-    evaluate = AdaptiveEvaluation(
+    return AdaptiveEvaluation(
         net,
         goals,
         sizes,
-        batch=len(photo),
+        batch=batch,
         tile=s.tile,
         memory=s.memory,
         buffers=BUFFERS + more,
@@ -174,76 +282,6 @@ def _steps(
         between=BETWEEN + more + bool(masks) + bool(s.laplacian),
         cut=None if state is None else state.value("cut"),
     )
-    first, finished = _octave_of(state, sizes)
-    generator = torch.Generator().manual_seed(s.seed)
-    image = before = bases[0]
-
-    def state_of(inner: Callable[[], State], octave: int) -> State:
-        return inner().with_(octave=octave, precision=net.precision, cut=evaluate.cut())
-
-    # A picture of full size may be a good part of memory: none is held for longer than it is used.
-    for octave in range(len(sizes)):
-        base = bases.popleft()
-        if octave < first:
-            before = base
-            continue
-        if state is not None and octave == first:
-            image = base  # the ascent has the state's own
-        elif octave:
-            image = enlarged(image, before, base, s)
-        lost = base - resize(before, sizes[octave]) if s.detail == "after" else None
-        before = base
-
-        def finish(image: Tensor, base: Tensor = base) -> Tensor:
-            return _finished(photo, base, image, s)
-
-        units = {"scale": net.scale, "shift": net.shift} if s.values == "network" else {}
-        pixels = Pixels(image, **units).to(net.device)
-        gradient = _gradient(mask, masks, base, s)
-        if evaluate.tile(sizes[octave]) is None:  # or memory is short, and a graph keeps its own
-            gradient = _captured(net, gradient, s)
-        ascent = ascend(
-            pixels,
-            _jittered(evaluate, sizes[octave], goal, s, generator),
-            Ascent(pixels.parameters(), s.step_size, limit=s.value_limit),
-            steps=s.steps,
-            generator=generator,
-            gradient=gradient,
-            clamp=s.clamp != "off",
-            stop_above=s.stop_above,
-            octave=octave,
-            octaves=len(sizes),
-            state=state if octave == first else None,
-        )
-        if octave == first:
-            state = None  # whose pictures are the ascent's by now
-        try:
-            for step in ascent:
-                image = step.image if lost is None or not step.last else step.image + lost
-                if finished:  # this step was given before
-                    finished = False
-                    continue
-                scores = None if step.scores is None else step.scores[: len(masks)]
-                # No name of its own, which would hold on to the picture.
-                yield DreamStep(
-                    **{
-                        **vars(step),
-                        "image": image,
-                        "state": functools.partial(state_of, step.state, octave),
-                    },
-                    finish=finish,
-                    network=net,
-                    tile=evaluate.tile(sizes[octave]),
-                    work=_work(step, sizes),
-                    base=base,
-                    region_scores=scores,
-                )
-        except NonFiniteError as error:
-            # Before an octave's first step the picture is that of the octave before it.
-            good = image if error.image is None and octave else error.image
-            error.image = None if good is None else finish(good)
-            raise
-        del pixels, ascent
 
 
 def _octave_of(state: State | None, sizes: Sequence[Size]) -> tuple[int, bool]:
@@ -392,75 +430,6 @@ def _jittered(
     half = (size[0] // 2, size[1] // 2)
     most = half if s.jitter == "half" else (s.jitter, s.jitter)
     return lambda image: evaluate(image, transforms.draw_shift(most, generator))
-
-
-def _gradient(
-    mask: Tensor | None, masks: Sequence[Tensor], base: Tensor, s: DreamSettings
-) -> gradients.GradientTransform:
-    """What happens to the gradient in an octave, where the photograph is `base`."""
-
-    def here(mask: Tensor) -> Tensor:
-        return images.resize(mask.to(base), images.size_of(base)).clamp(0, 1)
-
-    if masks:
-        weights = gradients.shares([here(one) for one in masks], rest=s.rest == "dream")
-        whole = gradients.blend(weights, [_transformed(s, weight) for weight in weights])
-    else:
-        whole = _transformed(s)
-    return whole if mask is None else gradients.compose(whole, gradients.mask(here(mask)))
-
-
-def _transformed(s: DreamSettings, weight: Tensor | None = None) -> gradients.GradientTransform:
-    """What happens to one objective's gradient, within a weight if there is one."""
-    given = s.natural, s.smooth, s.laplacian, s.gradient_transforms, s.gradient, s.epsilon, s.clip
-    if weight is None and gradients.built_in(s.gradient_transforms):
-        return _kept_chain(*given)
-    return _chain(*given, weight)
-
-
-def _chain(
-    natural: float,
-    smooth: float,
-    laplacian: int,
-    more: str | None,
-    normalisation: gradients.Normalisation,
-    epsilon: float,
-    limit: float | None,
-    weight: Tensor | None = None,
-) -> gradients.GradientTransform:
-    chain: list[gradients.GradientTransform] = []
-    if natural:
-        chain.append(gradients.natural(natural))
-    if smooth:
-        chain.append(gradients.smooth(smooth, weight=weight))
-    if laplacian:
-        chain.append(gradients.laplacian(laplacian, weight=weight))
-    if more:
-        chain += build_chain(more, gradients.GRADIENTS, weight=weight)
-    chain.append(gradients.normalise(normalisation, epsilon=epsilon, weight=weight))
-    if limit is not None:
-        chain.append(gradients.clip(limit))
-    return gradients.compose(*chain)
-
-
-# One for all frames of a film, so that what is captured of it serves them all.
-_kept_chain = functools.lru_cache(maxsize=8)(_chain)
-
-
-def _captured(
-    net: Network, chain: gradients.GradientTransform, s: DreamSettings
-) -> gradients.GradientTransform:
-    """The same, captured beside the evaluations: it may be more operations than the network."""
-    captures = net.captures
-    if captures is None or not gradients.built_in(s.gradient_transforms):
-        return chain
-    key = "gradient", Same.of(chain)
-
-    def replayed(g: Tensor) -> Tensor:
-        (found,) = captures.run(lambda g: (chain(g),), g, key)
-        return found
-
-    return replayed
 
 
 @torch.no_grad()
