@@ -109,13 +109,12 @@ def prepare(
     every = EVERY if checkpoint_every is None else checkpoint_every
     files = _Files(recipe, force, checkpoint, read or {}, written or {}, kept or {})
     # What can be refused is refused before torch is there, and the rest before a network is.
-    _refuse_work(request, settings, large=large)
-    if not recorded:
-        check_photo(request, settings)
+    _refuse_work(request, settings, large=large, recorded=recorded)
     if checkpoint is not None:
         _check_resumes(recipe, every)
     pictures = _pictures_of(recipe, shorthands)
-    if request.main_output is not None and outputs.EACH not in str(request.main_output):
+    several = outputs.EACH in str(request.main_output)  # one name each, by what it is about
+    if request.main_output is not None and not several:
         files.targets(request, settings, None, pictures)
     check_chains(settings)
     if named := _names_all(request, settings, shorthands):
@@ -124,19 +123,11 @@ def prepare(
             check_readable(request)  # pictures that objectives name are inputs by now
     names_output = name_output and request.main_output is None
     default = outputs.default_output(request) if names_output else None
-    if named or outputs.EACH not in str(request.main_output):
+    if named or not several:
         files.targets(request, settings, files.free(default), pictures)
 
     net = network or load_network(request.network)
-    settings = request.checked_settings(net.architecture)  # which code says once it is loaded
-    loaded = load_inputs(request, settings)
-    arguments = arguments_of(request, net, settings, loaded, cache=cache)
-    chosen: list[Note] = []
-    if not named:
-        chosen = _told(arguments, recipe)
-        request = _shortened(_with_chosen(request, arguments), shorthands)
-        arguments = arguments_of(request, net, settings, loaded, cache=cache)
-    request = _completed(request, settings, loaded)
+    request, arguments, loaded, chosen = _loaded(request, net, shorthands, named=named, cache=cache)
     result = RESULTS[recipe.output]
     kind = imported(result.of_parts if recipe.parts else result.job)
     job: Job = kind(request, arguments, loaded, force=force)
@@ -144,7 +135,7 @@ def prepare(
     if checkpoint is not None:
         found = Checkpoint.opened(checkpoint, every, request, net.fingerprint)
         job.checkpoint, job.plan = found, list(found.plan)
-    files.settle(job, settings, default)
+    files.settle(job, arguments.settings, default)
     job.notes = [*_other_plugins(asked), *chosen, *_notes(job)]
     return job
 
@@ -199,13 +190,30 @@ class _Files:
         return self.force or (self.checkpoint is not None and recipe_of(path) == self.recipe.name)
 
 
-def _refuse_work(request: Request, settings: Any, *, large: bool) -> None:
-    """An error for what cannot be read, or would take too much."""
+def _refuse_work(request: Request, settings: Any, *, large: bool, recorded: bool) -> None:
+    """An error for what cannot be read, would take too much, or goes with a photograph alone."""
     with _paths_told():
         check_readable(request)
         if not large and not request.declaration.parts:
             refuse_large(request, settings)
         check_memory(request, settings)
+    if not recorded:
+        check_photo(request, settings)
+
+
+def _loaded(
+    request: Request, net: Network, shorthands: Mapping[str, Any], *, named: bool, cache: bool
+) -> tuple[Request, Arguments, Loaded, list[Note]]:
+    """The request, complete, all that goes in, and what to tell of what the recipe chose."""
+    settings = request.checked_settings(net.architecture)  # which code says once it is loaded
+    loaded = load_inputs(request, settings)
+    arguments = arguments_of(request, net, settings, loaded, cache=cache)
+    chosen: list[Note] = []
+    if not named:
+        chosen = _told(arguments, request.declaration)
+        request = _shortened(_with_chosen(request, arguments), shorthands)
+        arguments = arguments_of(request, net, settings, loaded, cache=cache)
+    return _completed(request, settings, loaded), arguments, loaded, chosen
 
 
 def _pictures_of(recipe: Recipe, shorthands: Mapping[str, Any]) -> dict[str, Path]:
