@@ -42,6 +42,9 @@ class Done:
     err: str
 
 
+Say = Callable[..., Done]  # the words of a command -> what it left
+
+
 @dataclass
 class Running:
     """A command at work."""

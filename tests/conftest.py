@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Tensors this small only lose by being shared out between threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,7 @@ from phosphene.errors import SettingsError
 from phosphene.network import Network, precision
 from phosphene.runtime import pooling
 from tests import card, on
+from tests.command import Done, Say
 
 # What a test pools with, and which memory that takes, is not to depend on those before it.
 pooling.loading.enough = float("inf")
@@ -77,3 +79,27 @@ def photo() -> Tensor:
     """48 × 40 px of soft noise, in [0.2, 0.8], so that a few small steps meet no clamp."""
     noise = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(1))
     return nn.functional.interpolate(0.2 + 0.6 * noise, (48, 40), mode="bilinear")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and in it, with a cache of its own; a request may name tests' networks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """`say(*words)` is `phosphene WORDS` in this process."""
+
+    def said(*words: object) -> Done:
+        from phosphene.cli import main
+
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return Done(code, shown.out, shown.err)
+
+    return said

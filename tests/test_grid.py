@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from PIL import Image
 import phosphene as ph
 from phosphene import image as images
 from phosphene import jobs
-from phosphene.cli import main
 from phosphene.errors import PhospheneError, SettingsError
 from phosphene.explain.grid_page import PageCell, cells_page, wrapped_columns
 from phosphene.explain.pages import ImageItem, Lines, Text, as_image
@@ -29,7 +27,9 @@ from phosphene.recipes.panels import PanelsSettings
 from phosphene.recipes.steps.stages import sweep
 from phosphene.settings import checked
 from tests import command, toy_network
+from tests.command import Say
 from tests.on import DEVICE
+from tests.photos import small_photo
 
 TOY = "tests.toy_network:net"
 ON: dict[str, Any] = {"device": DEVICE, "precision": "fp64"}
@@ -38,30 +38,13 @@ FEW = ("--set", "steps=1", "--set", "octaves=1")
 GRID = ("grid", "photo.png", *NETWORK, *FEW)
 REPLAY = ("replay", "--network", TOY)
 
-Say = Callable[..., command.Done]
-
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(workplace: Path) -> Path:
     """A folder with two photos, and in it."""
     for seed, name in enumerate(("photo.png", "lake.png")):
-        levels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-        Image.fromarray(levels).resize((32, 24)).save(tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    def said(*words: object) -> command.Done:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return command.Done(code, shown.out, shown.err)
-
-    return said
+        small_photo(workplace / name, seed)
+    return workplace
 
 
 @pytest.fixture

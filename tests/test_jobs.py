@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pytest
 from PIL import Image
 
 from phosphene import jobs
-from phosphene.cli import main
 from phosphene.cli.reporter import Reporter
 from phosphene.errors import ImageError, ObjectiveError, RequestError, SettingsError
 from phosphene.jobs import Ended, InputFile, Note, Preview, Progress, Request, Saved, Started
 from phosphene.manifest import Manifest
 from tests import command
+from tests.command import Say
 from tests.on import DEVICE
+from tests.photos import small_photo
 
 NET = "tests.toy_network:net"
 FAST: dict[str, Any] = {"steps": 2, "device": DEVICE, "precision": "fp32"}
@@ -40,37 +41,15 @@ VERBS: dict[str, tuple[object, ...]] = {
     "unit": ("second:3", "--pictures", "pictures", "--seeds", 1, *SMALL),
 }
 
-Say = Callable[..., command.Done]
-
-
-def picture(path: Path, seed: int) -> Path:
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    Image.fromarray(pixels).resize((32, 24)).save(path)
-    return path
-
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    picture(tmp_path / "photo.png", 0)
-    picture(tmp_path / "other.png", 1)
-    (tmp_path / "pictures").mkdir()
+def here(workplace: Path) -> Path:
+    small_photo(workplace / "photo.png", 0)
+    small_photo(workplace / "other.png", 1)
+    (workplace / "pictures").mkdir()
     for seed in (2, 3):
-        picture(tmp_path / "pictures" / f"{seed}.png", seed)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    def said(*words: object) -> command.Done:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return command.Done(code, shown.out, shown.err)
-
-    return said
+        small_photo(workplace / "pictures" / f"{seed}.png", seed)
+    return workplace
 
 
 def words_of(verb: str) -> tuple[object, ...]:
@@ -302,7 +281,7 @@ def test_inputs_that_are_gone_or_others(say: Say) -> None:
     refused(say("run", "job.json", "--network", NET), "there is no file")
     Path("job.json").write_text(dream(objectives=("guide(second, 'x.png')",)).text())
     refused(say("run", "job.json", "--network", NET), "there is no file")
-    picture(Path("photo.png"), 0)
+    small_photo(Path("photo.png"), 0)
     refused(say("run", "job.json", "--network", NET), "names the picture 'x.png', its inputs do")
 
 

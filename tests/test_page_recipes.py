@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from PIL import Image
 from torch import nn
 
 from phosphene import image as images
-from phosphene.cli import main
 from phosphene.errors import RecipeError
 from phosphene.explain import cells, layout, pages, sheets
 from phosphene.explain.cells import Cell, render_cells
@@ -41,6 +40,8 @@ from phosphene.recipes.sheet import SheetSettings, sheet
 from phosphene.recipes.unit import unit_card
 from phosphene.settings import checked
 from tests import command, toy_network
+from tests.command import Say
+from tests.photos import small_photo
 
 TOY = "tests.toy_network:net"
 FLAGS = ("--size", 24, "--steps", 3, "--device", "cpu", "--precision", "fp64")
@@ -50,38 +51,15 @@ UNIT = ("unit", TOY, "second:3", "--pictures", "pictures", "--seeds", 1, "--show
 REPLAY = ("replay", "--network", TOY)
 
 
-def picture(path: Path, seed: int) -> Path:
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    Image.fromarray(pixels).resize((32, 24)).save(path)
-    return path
-
-
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(workplace: Path) -> Path:
     """A folder with a photo and a folder of pictures, one of which is damaged, and in it."""
-    picture(tmp_path / "photo.png", 0)
-    (tmp_path / "pictures" / "within").mkdir(parents=True)
+    small_photo(workplace / "photo.png", 0)
+    (workplace / "pictures" / "within").mkdir(parents=True)
     for seed, name in enumerate(["b.png", "a.png", "within/c.png"]):
-        picture(tmp_path / "pictures" / name, seed)
-    (tmp_path / "pictures" / "damaged.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
-Say = Callable[..., command.Done]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    def said(*words: object) -> command.Done:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        return command.Done(code, shown.out, shown.err)
-
-    return said
+        small_photo(workplace / "pictures" / name, seed)
+    (workplace / "pictures" / "damaged.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    return workplace
 
 
 def same(done: command.Done, name: str) -> bool:
@@ -215,7 +193,7 @@ def test_the_photo_of_a_sheet_is_an_input(say: Say, here: Path) -> None:
     refused(say(*REPLAY, "a.webp"), "'photo.png', the recipe's photo, is not in", "--input photo=")
     where = "photo=elsewhere/sky.png"
     assert same(say(*REPLAY, "a.webp", "--input", where), "a.webp")
-    picture(here / "photo.png", 7)
+    small_photo(here / "photo.png", 7)
     refused(say(*REPLAY, "a.webp"), "is not the recipe's photo", "--anyway")
     done = say(*REPLAY, "a.webp", "--anyway", "-o", "b.png")
     assert done.code == 3, done
@@ -246,7 +224,7 @@ def test_a_folder_is_known_by_its_pictures(say: Say, here: Path) -> None:
     done = say(*REPLAY, "a.json", *given, "-o", "moved/b.png", "--force")
     assert (done.code, "never replaced" in done.err) == (2, True), done
     # Another picture in it.
-    picture(here / "moved" / "within" / "c.png", 9)
+    small_photo(here / "moved" / "within" / "c.png", 9)
     now = folder_of("moved")
     refused(
         say(*REPLAY, "a.json", *given),

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from phosphene import objectives as obj
-from phosphene.cli import main
 from phosphene.cli.verbs import split_region
 from phosphene.errors import ImageError, SettingsError
 from phosphene.jobs import InputFile, Request
@@ -26,7 +25,7 @@ from phosphene.network import Network
 from phosphene.recipes.base import recipe_named
 from phosphene.recipes.dream import DreamSettings, dream
 from phosphene.recipes.steps.dream import DreamStep
-from tests.command import Done, run
+from tests.command import Done, Say, run
 from tests.on import DEVICE
 from tests.tiling_networks import padded, picture, seeded
 
@@ -398,23 +397,20 @@ def test_only_a_recipe_that_says_so_takes_them() -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(workplace: Path) -> Path:
     """A folder with a photograph, another picture, and masks of its left and of its top."""
     rng = np.random.default_rng(0)
     for name in ("photo.png", "other.png"):
         coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
-        Image.fromarray(coarse).resize((40, 32)).save(tmp_path / name)
+        Image.fromarray(coarse).resize((40, 32)).save(workplace / name)
     side = np.zeros((32, 40), np.uint8)
     side[:, :20] = 255
-    Image.fromarray(side).save(tmp_path / "left.png")
+    Image.fromarray(side).save(workplace / "left.png")
     top = np.zeros((16, 20), np.uint8)
     top[:8] = 255
-    Image.fromarray(top).save(tmp_path / "top.png")
-    Image.fromarray(side * 0).save(tmp_path / "black.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+    Image.fromarray(top).save(workplace / "top.png")
+    Image.fromarray(side * 0).save(workplace / "black.png")
+    return workplace
 
 
 def request(**changes: Any) -> Request:
@@ -499,13 +495,6 @@ def test_requests_that_are_none(changes: dict[str, Any], message: str, here: Pat
         request(**changes)
 
 
-def say(*words: object, capsys: pytest.CaptureFixture[str]) -> Done:
-    capsys.readouterr()
-    code = main([str(word) for word in words])
-    shown = capsys.readouterr()
-    return Done(code, shown.out, shown.err)
-
-
 FLAGS = (
     "--network",
     NET,
@@ -520,13 +509,11 @@ FLAGS = (
 )
 
 
-def test_a_picture_in_a_regions_objective_is_named_by_its_role(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_picture_in_a_regions_objective_is_named_by_its_role(here: Path, say: Say) -> None:
     (here / "sub").mkdir()
     shutil.copy("other.png", "sub/other.png")
     words = ("--region", 'left.png=guide(first, "sub/other.png", by=dot)', "--rest", "stay")
-    done = say("dream", "photo.png", *words, *FLAGS, "--save-request", "job.json", capsys=capsys)
+    done = say("dream", "photo.png", *words, *FLAGS, "--save-request", "job.json")
     assert done.code == 0, done
     saved, manifest = Request.read("job.json"), Manifest.read("photo-dream.png")
     text = 'guide(first, "other.png", by="dot")'
@@ -546,29 +533,25 @@ def test_a_picture_in_a_regions_objective_is_named_by_its_role(
         ),
     ):
         Path("bad.json").write_text(saved.model_copy(update={**changed, "outputs": {}}).text())
-        done = say("run", "bad.json", "--network", NET, "-o", "b.png", capsys=capsys)
+        done = say("run", "bad.json", "--network", NET, "-o", "b.png")
         assert done.code == 1
         assert words in done.err
 
 
-def test_guide_changes_the_main_objective_alone(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_guide_changes_the_main_objective_alone(here: Path, say: Say) -> None:
     words = ("dream", "photo.png", "--region", "left.png=first", "--guide", "other.png", *FLAGS)
-    assert say(*words, "--objective", "second", capsys=capsys).code == 0
+    assert say(*words, "--objective", "second").code == 0
     manifest = Manifest.read("photo-dream.png")
     assert manifest.objectives == ('guide(second, "other.png")',)
     assert manifest.regions[0].objective == "first"
-    done = say(*words, "--rest", "stay", "--force", capsys=capsys)
+    done = say(*words, "--rest", "stay", "--force")
     assert done.code != 0
     assert "--guide changes the objective of the rest, and the rest stays" in done.err
 
 
-def test_an_objective_that_is_not_dreamt_is_told(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_objective_that_is_not_dreamt_is_told(here: Path, say: Say) -> None:
     words = ("dream", "photo.png", "--region", "left.png=first", "--rest", "stay", *FLAGS)
-    done = say(*words, "--objective", "second", capsys=capsys)
+    done = say(*words, "--objective", "second")
     assert done.code == 0, done
     assert "the rest stays: second is not dreamt" in done.err
 

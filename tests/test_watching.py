@@ -58,11 +58,8 @@ DRAWN: dict[str, Any] = {"size": 24, "steps": 3, "device": DEVICE, "precision": 
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    monkeypatch.setenv("PHOSPHENE_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+def here(workplace: Path) -> Path:
+    return workplace
 
 
 def sky(height: int = 40, width: int = 60) -> Tensor:
