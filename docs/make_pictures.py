@@ -103,7 +103,7 @@ def all_looks() -> Tensor:
         if not look.published and name != "phosphene":
             cells.append(labelled(ph.dream(photo, look.network, preset=name), name))
     whole = grid([cells[at : at + 3] for at in range(0, len(cells), 3)])
-    return smaller(whole, 860)
+    return smaller(whole, 800)
 
 
 @picture
