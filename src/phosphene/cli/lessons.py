@@ -16,8 +16,8 @@ from phosphene.image.files import write_atomically
 PACKAGE = Path(__file__).parents[1]
 # In a wheel they are data of the package; in a clone they lie at its root.
 PLACES = (PACKAGE / "data" / "lessons", PACKAGE.parents[1] / "lessons")
-# Not jupytext.toml, which keeps both the same for whoever changes a lesson: a notebook in a reader's
-# folder is theirs to write into, and its script stays as it came.
+# Not jupytext.toml, which keeps both the same for whoever changes a lesson: what readers write into
+# a notebook leaves its script as it came.
 SUFFIXES = (".ipynb", ".py")
 
 
